@@ -1,0 +1,293 @@
+"""How a Python loop becomes machine code: the ``jit`` and ``kernel`` decorators, the thread pool, fast exponentials.
+
+Every kernel of this package is written twice. Its *NumPy twin* says what is computed, in whole-array expressions; the
+*Numba kernel* below it says the same in loops that LLVM turns into vector instructions, shared between threads. A test
+proves them equal, and ``MINILLM_KERNELS=numpy`` runs the whole library on the twins.
+
+There is one thread pool, Numba's. NumPy's matrix product would bring a second one (OpenBLAS), and two pools that take
+turns on the same cores wait for each other at every change: see ``matmul.py``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numba import prange, types
+from numba.extending import overload
+
+__all__ = [
+    "JIT",
+    "KERNELS",
+    "PAIRS",
+    "as_rows",
+    "contiguous",
+    "erf",
+    "exp",
+    "f32",
+    "get_num_threads",
+    "jit",
+    "kernel",
+    "on_compile",
+    "prange",
+    "set_num_threads",
+    "sigmoid",
+    "tanh",
+]
+
+KERNELS = os.environ.get("MINILLM_KERNELS", "numba")
+if KERNELS not in ("numba", "numpy"):
+    raise ValueError(f"MINILLM_KERNELS must be 'numba' or 'numpy'; got {KERNELS!r}")
+
+JIT = not numba.config.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
+
+# The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN" and "no infinity"
+# (part of fastmath=True), which would break -inf masks and NaN checks.
+SAFE_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+if not os.environ.get("NUMBA_THREADING_LAYER"):
+    # OpenMP's threads spin for a moment between two kernels and wake in 3 us; the portable work queue takes 80 us.
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+PAIRS: dict[str, tuple[Callable, Callable]] = {}  # kernel name -> (kernel, its NumPy twin), for the tests
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(twin: Callable) -> Callable[[F], F]:
+    """Publish a kernel beside its NumPy ``twin``; the name is bound to the twin under ``MINILLM_KERNELS=numpy``."""
+
+    def bind(fast: F) -> F:
+        PAIRS[fast.__name__] = (fast, twin)
+        fast.__doc__ = fast.__doc__ or twin.__doc__
+        return twin if KERNELS == "numpy" else fast  # type: ignore[return-value]
+
+    return bind
+
+
+def jit(function: Callable | None = None, *, parallel: bool = False, reorder: bool = True) -> Any:
+    """Compile loops at their first call, and keep the machine code beside the source for the next process.
+
+    Where the folder cannot be written (a read-only installation), Numba keeps it in the user's own cache folder; where
+    that fails too, the code is compiled anew in each process. ``reorder=False`` keeps the order of additions as written,
+    where a rounding error was put there on purpose.
+    """
+    if function is None:
+        return lambda f: jit(f, parallel=parallel, reorder=reorder)
+    options = {
+        "fastmath": SAFE_MATH if reorder else {"nsz", "contract"},
+        "parallel": parallel,
+        "nogil": True,
+        "error_model": "numpy",
+    }
+    try:
+        dispatcher = numba.njit(cache=True, **options)(function)
+    except (RuntimeError, OSError):  # "no locator available": nowhere to write
+        return numba.njit(**options)(function)
+    _stamp_cache(dispatcher)
+    return dispatcher
+
+
+def _stamp_cache(dispatcher: Any) -> None:
+    """Let a change in any file of kernels/ void the cached code: Numba looks only at the kernel's own file."""
+    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if index is not None and hasattr(index, "_source_stamp"):
+        index._source_stamp = _SOURCES
+
+
+_SOURCES = tuple(
+    (path.name, path.stat().st_mtime, path.stat().st_size) for path in sorted(Path(__file__).parent.glob("*.py"))
+)
+
+
+def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:
+    """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)`` when it is done.
+
+    Kernels that come from the cache are not announced. Returns a function that ends the announcements.
+    """
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def __init__(self) -> None:
+            self.begun: dict[int, float] = {}
+
+        def on_start(self, ev: Any) -> None:
+            self.begun[id(ev.data["dispatcher"])] = ev.timestamp
+            callback(ev.data["dispatcher"].py_func.__name__, None)
+
+        def on_end(self, ev: Any) -> None:
+            dispatcher = ev.data["dispatcher"]
+            callback(dispatcher.py_func.__name__, ev.timestamp - self.begun.pop(id(dispatcher), ev.timestamp))
+
+    listener = Listener()
+    event.register("numba:compile", listener)
+    return lambda: event.unregister("numba:compile", listener)
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+def set_num_threads(n: int) -> None:
+    """Let the kernels use ``n`` threads, 1 <= n <= the number that Numba started with (by default all cores)."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if not isinstance(n, int) or not 1 <= n <= most:
+        raise ValueError(f"set_num_threads: expected an integer from 1 to {most}; got {n!r}")
+    numba.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """How many threads the kernels use."""
+    return numba.get_num_threads()
+
+
+def _threads_from_environment() -> None:
+    text = os.environ.get("MINILLM_THREADS")
+    if text is None:
+        return
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"MINILLM_THREADS must be a positive integer; got {text!r}")
+    set_num_threads(min(int(text), numba.config.NUMBA_NUM_THREADS))
+
+
+_threads_from_environment()
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of returning them to the system.
+
+    A training step allocates the same arrays as the step before. By default a large one is mapped and unmapped each
+    time, and every page is zeroed by the system at its first touch: several milliseconds a step.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc accepts
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    except (OSError, AttributeError):  # another C library: nothing to set
+        pass
+
+
+if sys.platform == "linux":
+    _keep_freed_memory()
+
+
+# ---- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """``x`` as a writable C-contiguous float32 or float64 array: one compiled signature per dtype, and no other."""
+    if x.dtype != np.float32 and x.dtype != np.float64:
+        x = x.astype(np.float32)
+    flags = x.flags
+    return x if flags.c_contiguous and flags.writeable else x.copy()
+
+
+def as_rows(x: np.ndarray) -> np.ndarray:
+    """(..., V) -> (N, V), a view: kernels see two axes whatever the batch looks like."""
+    return x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+
+
+# ---- exp, tanh, sigmoid, erf that vectorise --------------------------------------------------------------------------
+# LLVM has no vector form of them, and calling the C library costs 4 ns an element. In float32 a polynomial costs
+# 0.15 ns and is right to about 2 ulp; in float64 (gradient checks) the C library's functions serve.
+
+f32 = np.float32
+_LOG2E = f32(1.44269504)
+_LN2_HI, _LN2_LO = f32(0.693359375), f32(-2.12194440e-4)  # ln 2 in two parts, so that n * ln2_hi is exact
+
+
+@jit(reorder=False)
+def _exp32(x):
+    # x = n ln 2 + r, |r| <= ln 2 / 2  ->  e^x = 2^n e^r; a polynomial for e^r, the exponent bits for 2^n
+    n = np.floor(min(max(x, f32(-87.0)), f32(88.0)) * _LOG2E + f32(0.5))
+    r = (min(max(x, f32(-87.5)), f32(88.8)) - n * _LN2_HI) - n * _LN2_LO
+    p = f32(1.9875691500e-4)
+    p = p * r + f32(1.3981999507e-3)
+    p = p * r + f32(8.3334519073e-3)
+    p = p * r + f32(4.1665795894e-2)
+    p = p * r + f32(1.6666665459e-1)
+    p = p * r + f32(5.0000001201e-1)
+    # subtle: Numba widens int32 arithmetic to int64, which has no vector conversion, unless cast back each time
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    y = (p * r * r + r + f32(1)) * power
+    y = f32(0) if x < f32(-87.33) else y
+    y = f32(np.inf) if x > f32(88.72) else y
+    return x if x != x else y  # NaN stays NaN
+
+
+@jit(reorder=False)
+def _tanh32(x):
+    # near 0 a polynomial keeps the relative precision that 1 - 2 / (e^2x + 1) would lose to cancellation
+    z = x * x
+    p = f32(-5.70498872745e-3)
+    p = p * z + f32(2.06390887954e-2)
+    p = p * z + f32(-5.37397155531e-2)
+    p = p * z + f32(1.33314422036e-1)
+    p = p * z + f32(-3.33332819422e-1)
+    small = x + x * z * p
+    a = abs(x)
+    large = f32(1) - f32(2) / (_exp32(a + a) + f32(1))
+    return small if a < f32(0.625) else (large if x > f32(0) else (-large if x < f32(0) else x))
+
+
+@jit(reorder=False)
+def _sigmoid32(x):
+    # e^-|x| never overflows, and for x < 0 the form e^x / (1 + e^x) keeps the tiny values
+    e = _exp32(-abs(x))
+    return (f32(1) if x >= f32(0) else e) / (f32(1) + e) if x == x else x
+
+
+@jit(reorder=False)
+def _erf32(x):
+    # x P(x^2) / Q(x^2) on [-4, 4], beyond which erf is 1 in float32
+    c = min(max(x, f32(-4)), f32(4))
+    z = c * c
+    p = f32(-2.72614225801306e-10)
+    p = p * z + f32(2.77068142495902e-08)
+    p = p * z + f32(-2.10102402082508e-06)
+    p = p * z + f32(-5.69250639462346e-05)
+    p = p * z + f32(-7.34990630326855e-04)
+    p = p * z + f32(-2.95459980854025e-03)
+    p = p * z + f32(-1.60960333262415e-02)
+    q = f32(-1.45660718464996e-05)
+    q = q * z + f32(-2.13374055278905e-04)
+    q = q * z + f32(-1.68282697438203e-03)
+    q = q * z + f32(-7.37332916720468e-03)
+    q = q * z + f32(-1.42647390514189e-02)
+    return c * p / q if x == x else x
+
+
+def _by_dtype(name: str, float32_version: Callable, python_version: Callable) -> Callable:
+    """A function for use inside kernels: the fast one for float32, the C library's for float64."""
+
+    def function(x):
+        return python_version(x)
+
+    function.__name__ = function.__qualname__ = name
+
+    @overload(function)
+    def choose(x):
+        if x == types.float32:
+            return lambda x: float32_version(x)
+        return lambda x: python_version(x)
+
+    return function
+
+
+@jit
+def _sigmoid64(x):
+    e = math.exp(-abs(x))
+    return (1.0 if x >= 0 else e) / (1.0 + e)
+
+
+exp = _by_dtype("exp", _exp32, math.exp) if JIT else np.exp
+tanh = _by_dtype("tanh", _tanh32, math.tanh) if JIT else np.tanh
+erf = _by_dtype("erf", _erf32, math.erf) if JIT else math.erf
+sigmoid = _by_dtype("sigmoid", _sigmoid32, _sigmoid64) if JIT else _sigmoid64
