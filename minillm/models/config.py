@@ -1,0 +1,210 @@
+"""From ``config.json`` to a configuration class, and back.
+
+A ``config.json`` of Hugging Face says how a model is built: its sizes, and dozens of switches. Some switches change
+what the model computes. If we skipped one that we do not know, the model would load, run, and answer nonsense; so every
+field of the file must be one of four kinds:
+
+* a **field** of our configuration class: checked for its type, and kept;
+* **ignored**: it cannot change a logit (the version of the library that wrote it, labels of another task ...);
+* **neutral**: a switch that we do not implement, in the position where it does nothing;
+* anything else is refused, by name.
+
+A configuration class needs no more than this::
+
+    @dataclass(frozen=True)
+    class GPT2Config:
+        vocab_size: int = 50257
+        n_inner: int | None = None      # width of the MLP; None: 4 n_embd
+        ...
+
+        def __post_init__(self):        # what the types do not say: positive sizes, width divisible by heads
+            ...
+
+        @classmethod
+        def from_dict(cls, fields, source="config.json"):
+            return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+
+        def to_dict(self):
+            return config_to_dict(self, neutral=NEUTRAL)
+
+    NEUTRAL = {"activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights": (True,)}
+    IGNORED = ("n_ctx", "summary_type")
+
+A field that a file leaves out takes the default of the class, so the defaults must be those of Hugging Face.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+__all__ = ["config_from_dict", "config_to_dict"]
+
+# Fields that a file of any architecture may have and that change no logit. Token ids, where a class has no field for
+# them, matter to the generator alone, and so do the settings that old files mix into config.json.
+HARMLESS = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures attn_implementation
+    bos_token_id chunk_size_feed_forward classifier_dropout decoder_start_token_id dtype eos_token_id finetuning_task
+    gradient_checkpointing id2label is_decoder keys_to_ignore_at_inference label2id max_window_layers model_type
+    output_attentions output_hidden_states output_past pad_token_id prefix pretraining_tp problem_type return_dict
+    return_dict_in_generate sep_token_id task_specific_params tf_legacy_loss tokenizer_class torch_dtype torchscript
+    transformers.js_config transformers_version unk_token_id use_bfloat16 use_cache
+
+    bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length min_length
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores remove_invalid_values
+    repetition_penalty suppress_tokens temperature top_k top_p typical_p
+    """.split()
+)
+
+# Switches that any architecture may have, in the position where they do nothing.
+NEUTRAL = {
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({},),
+    "tie_encoder_decoder": (False,),
+}
+
+# A file from a stranger may ask for 10^9 layers. Building them one by one would never end.
+MOST_LAYERS = 1000
+LAYER_COUNTS = frozenset({"n_layer", "num_layers", "num_hidden_layers", "num_decoder_layers"})
+LARGEST_INTEGER = 2**31 - 1
+
+C = TypeVar("C")
+
+
+def config_from_dict(
+    cls: type[C],
+    fields: Mapping[str, Any],
+    *,
+    neutral: Mapping[str, tuple] | None = None,
+    ignored: Collection[str] = (),
+    source: str = "config.json",
+) -> C:
+    """Build the frozen dataclass ``cls`` from the fields of a ``config.json``.
+
+    fields: the parsed file. neutral: for each switch that is not implemented, the tuple of values with which it changes
+    nothing. ignored: names that change no logit, besides those common to all architectures. source: the file's name,
+    for messages. A field set to null counts as absent, unless the class gives null a meaning.
+
+    Raises ValueError that lists every field which is unknown, not neutral, missing or of the wrong type.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     width: int = 64
+    >>> config_from_dict(Config, {"width": 8, "use_cache": True})
+    Config(width=8)
+    >>> config_from_dict(Config, {"width": "8", "attention_sinks": 4}, source="run/config.json")
+    Traceback (most recent call last):
+        ...
+    ValueError: run/config.json: width must be int; got '8'; attention_sinks = 4 is unknown and may change the result
+    """
+    neutral = {**NEUTRAL, **(neutral or {})}
+    hints = typing.get_type_hints(cls)
+    own = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in fields.items():
+        if name in own:
+            if value is None and not _fits(None, hints[name]):
+                continue
+            if problem := _problem(name, value, hints[name]):
+                problems.append(problem)
+            else:
+                values[name] = _converted(value, hints[name])
+        elif value is None or name in HARMLESS or name in ignored:
+            continue
+        elif name not in neutral:
+            problems.append(f"{name} = {_short(value)} is unknown and may change the result")
+        elif not any(_same(value, accepted) for accepted in neutral[name]):
+            accepted = " or ".join(repr(value) for value in neutral[name])
+            problems.append(f"{name} = {_short(value)} is not implemented (only {accepted})")
+    for name, field in own.items():
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in values and not optional and not any(p.startswith(f"{name} ") for p in problems):
+            problems.append(f"{name} is missing")
+    if problems:
+        raise ValueError(f"{source}: " + "; ".join(problems))
+    try:
+        return cls(**values)
+    except ValueError as error:  # what the class itself checks, such as a width divisible by the number of heads
+        raise ValueError(f"{source}: {error}") from None
+
+
+def config_to_dict(config: Any, *, neutral: Mapping[str, tuple] | None = None) -> dict[str, Any]:
+    """Return the fields of a configuration as ``config.json`` holds them, ``from_dict``'s inverse.
+
+    The neutral switches are written too, each with its first value, so that no reader has to guess our choice.
+    """
+    switches = {name: accepted[0] for name, accepted in (neutral or {}).items()}
+    return switches | {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _problem(name: str, value: Any, hint: Any) -> str | None:
+    """Say what is wrong with the value of a field, or None."""
+    if not _fits(value, hint):
+        return f"{name} must be {_spelled(hint)}; got {_short(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{name} must be finite; got {value}"
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        return f"{name} must be at most {LARGEST_INTEGER}; got {_short(value)}"
+    if name in LAYER_COUNTS and value is not None and value > MOST_LAYERS:
+        return f"{name} must be at most {MOST_LAYERS}; got {value}"
+    return None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value has the type that a field declares; an integer is a float, true is no integer."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is typing.Literal:
+        return any(_same(value, part) for part in parts)
+    if origin in (list, tuple):  # list[int], tuple[int, ...]
+        return isinstance(value, list | tuple) and all(_fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
+    if hint is Any:
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Give a JSON value its type in the class: whole numbers become floats, lists become (hashable) tuples."""
+    kinds = typing.get_args(hint) or (hint,)  # the kinds of int | None are int and None
+    if type(value) is int and float in kinds and int not in kinds:
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality that keeps ``True`` and ``1`` apart."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _spelled(hint: Any) -> str:
+    """``int``, ``int | None``: the type as a person writes it."""
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _short(value: Any) -> str:
+    """The value as a message shows it: a stranger's file may hold a megabyte."""
+    if isinstance(value, int) and abs(value) > 10**20:
+        return "an integer of more than 20 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
