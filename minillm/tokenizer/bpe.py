@@ -1,0 +1,182 @@
+"""Byte-pair encoding on bytes: any text, no unknown words.
+
+Training starts from the 256 single bytes and joins, again and again, the pair of neighbours that is most frequent in
+the text. Encoding applies the same merges in the same order. Source: Sennrich et al. 2016, "Neural Machine Translation
+of Rare Words with Subword Units"; on bytes: Radford et al. 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names, cut_at, replace_surrogates
+from .byte_level import BYTE_ORDER
+
+_BLOCK = 1 << 22  # bytes of text that are counted at a time while training
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE, the tokenizer of GPT-2, SmolLM2 and most models since.
+
+    tokens: the bytes of every id, None where an id is unused. merges: pairs of ids, in the order they are applied.
+    pattern: "gpt2", "gpt4", "smollm2" or a regular expression; merges never cross its pieces. prefix_space: put a
+    space before a text that begins with none, so that its first word is the same token as later ones.
+
+    Raises ValueError when a merge makes a token that is not in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes | None],
+        merges: Sequence[tuple[int, int]],
+        specials: Specials | None = None,
+        pattern: str = "gpt2",
+        prefix_space: bool = False,
+        template: Template | None = None,
+    ) -> None:
+        from .patterns import Splitter
+
+        super().__init__(tokens, specials or Specials(), template)
+        self.pattern = pattern
+        self.prefix_space = prefix_space
+        self.merges = [(int(left), int(right)) for left, right in merges]
+        self._splitter = Splitter(pattern)
+        self._table = self._make_table()
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        pattern: str = "gpt2",
+        min_frequency: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+        prefix_space: bool = False,
+    ) -> BPETokenizer:
+        """Learn a vocabulary of `vocab_size` ids: the special tokens, the 256 bytes, then the merges.
+
+        texts: an iterable of documents, read once and never held as a whole. A pair is joined only while it occurs
+        `min_frequency` times; a small text can therefore give a smaller vocabulary. `progress(done, total)` is called
+        as merges are learned. The result depends on the texts alone: ties go to the pair with the lowest ids.
+
+        Raises ValueError when `vocab_size` leaves no room for the bytes and special tokens.
+        """
+        from minillm.kernels import bpe as kernel
+
+        names = check_special_names(special_tokens, "BPETokenizer.train")
+        first_id = len(names) + 256
+        if vocab_size < first_id:
+            raise ValueError(
+                f"BPETokenizer.train: vocab_size must be at least {first_id}, 256 bytes and {len(names)} special "
+                f"tokens; got {vocab_size}"
+            )
+        if min_frequency < 1:
+            raise ValueError(f"BPETokenizer.train: min_frequency must be at least 1; got {min_frequency}")
+        specials = Specials({name: id for id, name in enumerate(names)})
+        tokens: list[bytes | None] = [name.encode("utf-8") for name in names]
+        tokens += [bytes([byte]) for byte in BYTE_ORDER]
+        untrained = cls(tokens, [], specials, pattern, prefix_space)
+        pairs = kernel.learn_merges_numpy(
+            *untrained._count_pieces(texts), untrained._table.byte_ids, first_id, vocab_size - first_id,
+            min_frequency, progress,
+        )  # fmt: skip
+        merges = [(left, right) for left, right in pairs.tolist()]
+        for left, right in merges:
+            tokens.append(tokens[left] + tokens[right])
+        return cls(tokens, merges, specials, pattern, prefix_space)
+
+    def _count_pieces(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The distinct pieces of the texts and how often each occurs, in a memory that grows with those alone."""
+        from minillm.kernels import bpe as kernel
+
+        counted = (np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        pending, size = [counted], 0
+        for block in _blocks(texts, self._specials.special):
+            data, stops = self._join_texts(block)
+            ends = self._splitter.ends(data, stops)
+            pending.append(kernel.unique_pieces_numpy(data, ends, np.ones(len(ends), np.int64)))
+            size += len(pending[-1][0])
+            if size > len(counted[0]) + _BLOCK:  # rarely enough that the whole work stays linear
+                counted = _merge_counts(pending)
+                pending, size = [counted], 0
+        return _merge_counts(pending)
+
+    def _join_texts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The UTF-8 of all texts, (N,) uint8, and where each ends, (D,) int64."""
+        if self.prefix_space:
+            texts = [text if text.startswith(" ") or not text else " " + text for text in texts]
+        encoded = [text.encode("utf-8") for text in texts]
+        data = encoded[0] if len(encoded) == 1 else b"".join(encoded)
+        return np.frombuffer(data, np.uint8), np.cumsum([len(part) for part in encoded], dtype=np.int64)
+
+    def _make_table(self):
+        from minillm.kernels import bpe as kernel
+
+        special = set(self._specials.special.values())
+        ids = {token: id for id, token in self._bytes.items() if id not in special}
+        triples = []
+        for rank, (left, right) in enumerate(self.merges):
+            new = ids.get(self._bytes[left] + self._bytes[right])
+            if new is None:
+                raise ValueError(
+                    f"BPETokenizer: merge {rank}, {left} + {right}, makes "
+                    f"{self._bytes[left] + self._bytes[right]!r}, which is not in the vocabulary"
+                )
+            triples.append((left, right, new))
+        return kernel.MergeTable([ids.get(bytes([byte]), -1) for byte in range(256)], triples)
+
+    # ---- text -> ids ----
+
+    def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        from minillm.kernels import bpe as kernel
+
+        data, stops = self._join_texts(texts)
+        pieces = self._splitter.ends(data, stops)
+        ids, lengths = kernel.encode_pieces_numpy(data, pieces, self._table)
+        tokens_before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return ids, tokens_before[np.searchsorted(pieces, stops, side="right")]
+
+    def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        ids = self._encode_ordinary([replace_surrogates(text)])[0].tolist()
+        return ids, []
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `tokenizer.json`, the format of the `tokenizers` library."""
+        from .tokenizer_json import bpe_to_json
+
+        return bpe_to_json(self)
+
+
+def _blocks(texts: Iterable[str], specials: dict[str, int]) -> Iterable[list[str]]:
+    """Group texts, cut at special tokens, into lists of about `_BLOCK` characters."""
+    block: list[str] = []
+    size = 0
+    for text in [texts] if isinstance(texts, str) else texts:
+        if not isinstance(text, str):
+            raise TypeError(f"BPETokenizer.train: texts must be strings; got {type(text).__name__}")
+        present = {name: id for name, id in specials.items() if name in text}
+        block += [part for part in cut_at(replace_surrogates(text), present) if isinstance(part, str)]
+        size += len(text)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _merge_counts(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put several counts of pieces together, each piece once."""
+    from minillm.kernels import bpe as kernel
+
+    starts = np.cumsum([0] + [len(data) for data, _, _ in parts[:-1]])
+    return kernel.unique_pieces_numpy(
+        np.concatenate([data for data, _, _ in parts]),
+        np.concatenate([ends + start for (_, ends, _), start in zip(parts, starts, strict=True)]),
+        np.concatenate([counts for _, _, counts in parts]),
+    )

@@ -1,0 +1,69 @@
+"""One token per character: the simplest tokenizer, good for first experiments and small alphabets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names, cut_at, replace_surrogates
+
+
+class CharTokenizer(Tokenizer):
+    """A vocabulary of single characters after the special tokens; a character outside it is an error.
+
+    tokens: the text of every id, special tokens included.
+    """
+
+    def __init__(
+        self, tokens: Sequence[str | None], specials: Specials | None = None, template: Template | None = None
+    ) -> None:
+        super().__init__([None if t is None else t.encode("utf-8") for t in tokens], specials or Specials(), template)
+        reserved = {*self._specials.special.values(), *self._specials.plain.values()}
+        self._characters = {t: id for id, t in enumerate(tokens) if t is not None and id not in reserved}
+        for character, id in self._characters.items():
+            if len(character) != 1:
+                raise ValueError(f"CharTokenizer: tokens must be single characters; got {character!r} at {id}")
+        self._codes = np.array(sorted(map(ord, self._characters)), np.uint32)  # (K,) ascending
+        self._ids = np.array([self._characters[chr(code)] for code in self._codes], np.int32)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], special_tokens: Sequence[str] = (END_OF_TEXT,)) -> CharTokenizer:
+        """Take every character that occurs in the texts: the special tokens first, then the characters in order.
+
+        >>> CharTokenizer.train(["banana"]).encode("nab")
+        [3, 1, 2]
+        """
+        names = check_special_names(special_tokens, "CharTokenizer.train")
+        characters: set[str] = set()
+        for text in [texts] if isinstance(texts, str) else texts:
+            present = {name: 0 for name in names if name in text}
+            for part in cut_at(replace_surrogates(text), present):
+                if isinstance(part, str):
+                    characters.update(part)
+        return cls([*names, *sorted(characters)], Specials({name: id for id, name in enumerate(names)}))
+
+    def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        text = "".join(texts)
+        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        at = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
+        unknown = np.flatnonzero(self._codes[at] != codes) if len(self._codes) else np.arange(len(codes))
+        if len(unknown):
+            position = int(unknown[0])
+            raise ValueError(
+                f"CharTokenizer: text must consist of the {len(self._characters)} known characters; "
+                f"got {text[position]!r} (U+{ord(text[position]):04X}) at {position}"
+            )
+        ids = self._ids[at] if len(codes) else np.zeros(0, np.int32)
+        return ids, np.cumsum([len(part) for part in texts], dtype=np.int64)
+
+    def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        ids, _ = self._encode_ordinary([text])
+        return ids.tolist(), [(i, i + 1) for i in range(len(text))]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `tokenizer.json`, the format of the `tokenizers` library."""
+        from .tokenizer_json import char_to_json
+
+        return char_to_json(self)

@@ -1,0 +1,72 @@
+"""Patterns: how a text is cut into pieces before merging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import regex
+
+SECONDS = 5.0  # a pattern may take this long on one text ...
+SECONDS_PER_CHARACTER = 1e-5  # ... and this much more for each character: twenty times what a sane one needs
+
+
+class Splitter:
+    """Cuts texts into pieces by a pattern: "gpt2", "gpt4", "smollm2", or any regular expression of the `regex` module.
+
+    Text that an expression does not match is kept, as pieces of its own: nothing is ever lost.
+
+    Raises ValueError when the expression does not compile.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        from minillm.kernels import split as kernel  # here, because it brings the compiler with it
+
+        self.pattern = pattern
+        self._kernel = kernel
+        try:
+            self._regex = kernel.compiled(pattern)
+        except regex.error as error:
+            names = ", ".join(kernel.PATTERNS)
+            raise ValueError(
+                f"Splitter: pattern must be one of {names}, or a regular expression; got {pattern!r}: {error}"
+            ) from None
+
+    def ends(self, data: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        """Where the pieces of several texts end, in bytes.
+
+        data: (N,) uint8, the UTF-8 of the texts, one after the other; stops: (D,) int64, where each ends -> (P,) int64.
+        """
+        if self.pattern in self._kernel.PATTERNS:
+            return self._kernel.split_numpy(data, stops, self.pattern)
+        ends = []
+        start = 0
+        for stop in stops.tolist():
+            text = data[start:stop].tobytes().decode("utf-8")
+            for piece in self.pieces(text):
+                start += len(piece.encode("utf-8"))
+                ends.append(start)
+        return np.array(ends, np.int64)
+
+    def pieces(self, text: str) -> Iterator[str]:
+        """The pieces of one text, by the `regex` module: the definition of the split.
+
+        Raises TimeoutError when the expression takes too long: some, such as `(a+)+b`, need exponential time.
+        """
+        limit = SECONDS + SECONDS_PER_CHARACTER * len(text)
+        position = 0
+        try:
+            for match in self._regex.finditer(text, timeout=limit):
+                start, end = match.span()
+                if start > position:
+                    yield text[position:start]
+                if end > start:
+                    yield text[start:end]
+                position = end
+        except TimeoutError:
+            raise TimeoutError(
+                f"Splitter: pattern {self.pattern!r} took more than {limit:.1f} s on a text of {len(text)} characters, "
+                f"at character {position}: it needs a form that does not backtrack"
+            ) from None
+        if position < len(text):
+            yield text[position:]

@@ -1,0 +1,245 @@
+"""`tokenizer.json`, the file format of the `tokenizers` library, read and written.
+
+The file names a chain of components: added tokens, normalizer, pre-tokenizer, model, post-processor, decoder. Reading
+is strict: a component or setting that is not implemented here would change the ids, so it is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import Specials, Template, Tokenizer
+from .byte_level import to_bytes, to_characters
+
+if TYPE_CHECKING:
+    from .bpe import BPETokenizer
+    from .char import CharTokenizer
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _frame(tokenizer: Tokenizer, **components: Any) -> dict[str, Any]:
+    """What every `tokenizer.json` holds around its model."""
+    specials = tokenizer._specials
+    added = [(id, name, True) for name, id in specials.special.items()]
+    added += [(id, name, False) for name, id in specials.plain.items()]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+             "special": special}
+            for id, name, special in sorted(added)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": _template_to_json(tokenizer),
+        "decoder": None,
+        **components,
+    }  # fmt: skip
+
+
+def _template_to_json(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    template = tokenizer._template
+    if template == Template():
+        return None
+
+    def token(id: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": tokenizer._name_of(id), "type_id": 0}}
+
+    single = [*map(token, template.before), {"Sequence": {"id": "A", "type_id": 0}}, *map(token, template.after)]
+    second = [*map(token, template.before), {"Sequence": {"id": "B", "type_id": 0}}, *map(token, template.after)]
+    names = {tokenizer._name_of(id): id for id in (*template.before, *template.after)}
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": single + second,
+        "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in names.items()},
+    }
+
+
+def _byte_level(use_regex: bool, prefix_space: bool) -> dict[str, Any]:
+    return {
+        "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": False, "use_regex": use_regex
+    }  # fmt: skip
+
+
+def bpe_to_json(tokenizer: BPETokenizer) -> dict[str, Any]:
+    """The file of a `BPETokenizer`."""
+    from minillm.kernels.split import PATTERNS
+
+    pattern, prefix_space = tokenizer.pattern, tokenizer.prefix_space
+    if pattern == "gpt2":
+        pre_tokenizer = _byte_level(True, prefix_space)
+    elif pattern == "smollm2":
+        steps = [{"type": "Digits", "individual_digits": True}, _byte_level(True, prefix_space)]
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": steps}
+    else:
+        split = {
+            "type": "Split", "pattern": {"Regex": PATTERNS.get(pattern, pattern)}, "behavior": "Isolated",
+            "invert": False,
+        }  # fmt: skip
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, _byte_level(False, prefix_space)]}
+    names = {**tokenizer._specials.special, **tokenizer._specials.plain}
+    reserved = set(names.values())
+    vocab = {to_characters(token): id for id, token in tokenizer._bytes.items() if id not in reserved}
+    written = {id: text for text, id in vocab.items()}
+    return _frame(
+        tokenizer,
+        pre_tokenizer=pre_tokenizer,
+        decoder=_byte_level(True, prefix_space),
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(sorted({**vocab, **names}.items(), key=lambda item: item[1])),
+            "merges": [[written[left], written[right]] for left, right in tokenizer.merges],
+        },
+    )
+
+
+def char_to_json(tokenizer: CharTokenizer) -> dict[str, Any]:
+    """The file of a `CharTokenizer`: the words of its word-level model are single characters."""
+    vocab = {token.decode("utf-8"): id for id, token in tokenizer._bytes.items()}
+    return _frame(
+        tokenizer,
+        pre_tokenizer={
+            "type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False
+        },
+        decoder={"type": "Fuse"},
+        model={"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+    )  # fmt: skip
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read(file: Path) -> Tokenizer:
+    """Read a `tokenizer.json`.
+
+    Raises ValueError, naming the file and the component, when it is damaged or asks for what is not implemented.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a JSON object; got {type(content).__name__}")
+        return from_json(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"load: {file} is not a tokenizer that minillm can read: {reason}") from error
+
+
+def from_json(content: Mapping[str, Any]) -> Tokenizer:
+    """Build the tokenizer that the content of a `tokenizer.json` describes."""
+    for name in ("truncation", "padding"):
+        _expect(content.get(name) is None, f"{name} is not implemented")
+    model = content["model"]
+    kind = model.get("type") or ("BPE" if "merges" in model else None)
+    readers: dict[Any, Callable[[Mapping[str, Any]], Tokenizer]] = {"BPE": _read_bpe, "WordLevel": _read_char}
+    _expect(kind in readers, f"model {kind!r} is not implemented; expected one of {', '.join(readers)}")
+    return readers[kind](content)
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _read_specials(content: Mapping[str, Any]) -> Specials:
+    special: dict[str, int] = {}
+    plain: dict[str, int] = {}
+    for token in content.get("added_tokens") or []:
+        name = token["content"]
+        for flag in ("single_word", "lstrip", "rstrip"):
+            _expect(not token.get(flag), f"added token {name!r}: {flag} is not implemented")
+        (special if token.get("special") else plain)[name] = _as_id(token["id"])
+    return Specials(special, plain)
+
+
+def _as_id(value: Any) -> int:
+    _expect(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 24,
+            f"ids must be integers in [0, 2^24); got {value!r}")  # fmt: skip
+    return value
+
+
+def _tokens_by_id(vocab: Mapping[bytes, int], specials: Specials) -> list[bytes | None]:
+    names = {name.encode("utf-8"): id for name, id in {**specials.special, **specials.plain}.items()}
+    tokens: list[bytes | None] = [None] * (max([*vocab.values(), *names.values()], default=-1) + 1)
+    for token, id in [*vocab.items(), *names.items()]:
+        _expect(tokens[id] in (None, token), f"id {id} belongs to two tokens, {tokens[id]!r} and {token!r}")
+        tokens[id] = token
+    return tokens
+
+
+def _read_template(content: Mapping[str, Any]) -> Template:
+    processor = content.get("post_processor")
+    if processor is None or processor["type"] == "ByteLevel":  # ByteLevel only trims offsets
+        return Template()
+    _expect(processor["type"] == "TemplateProcessing", f"post-processor {processor['type']!r} is not implemented")
+    before: list[int] = []
+    after: list[int] = []
+    side = before
+    for item in processor["single"]:
+        if "Sequence" in item:
+            side = after
+        else:
+            name = item["SpecialToken"]["id"]
+            side += map(_as_id, processor["special_tokens"][name]["ids"])
+    return Template(tuple(before), tuple(after))
+
+
+def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
+    from .bpe import BPETokenizer
+
+    model = content["model"]
+    for name in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        _expect(not model.get(name), f"BPE: {name}={model.get(name)!r} is not implemented")
+    _expect(not content.get("normalizer"), "normalizer is not implemented")
+    _expect((content.get("decoder") or {}).get("type") == "ByteLevel", "BPE: the decoder must be ByteLevel")
+    specials = _read_specials(content)
+    names = {**specials.special, **specials.plain}
+    vocab = {text: _as_id(id) for text, id in model["vocab"].items()}
+    tokens = _tokens_by_id({to_bytes(text): id for text, id in vocab.items() if text not in names}, specials)
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    merges = [(vocab[left], vocab[right]) for left, right in pairs]
+    pattern, prefix_space = _read_byte_level(content["pre_tokenizer"])
+    return BPETokenizer(tokens, merges, specials, pattern, prefix_space, _read_template(content))
+
+
+def _read_byte_level(component: Mapping[str, Any]) -> tuple[str, bool]:
+    """The pattern and the prefix space of a byte-level pre-tokenizer."""
+    from minillm.kernels.split import PATTERNS
+
+    steps = component["pretokenizers"] if component["type"] == "Sequence" else [component]
+    kinds = [step["type"] for step in steps]
+    prefix_space = bool(steps[-1].get("add_prefix_space", True))
+    use_regex = steps[-1].get("use_regex", True)
+    if kinds == ["ByteLevel"] and use_regex:
+        return "gpt2", prefix_space
+    if kinds == ["Digits", "ByteLevel"] and use_regex and steps[0].get("individual_digits"):
+        return "smollm2", prefix_space
+    if kinds == ["Split", "ByteLevel"] and not use_regex:
+        isolated = steps[0]["behavior"] == "Isolated" and not steps[0].get("invert")
+        _expect(isolated, "Split: only the behavior Isolated is implemented")
+        expression = steps[0]["pattern"]["Regex"]
+        return next((name for name, known in PATTERNS.items() if known == expression), expression), prefix_space
+    raise ValueError(f"pre-tokenizer {' + '.join(kinds)} is not implemented")
+
+
+def _read_char(content: Mapping[str, Any]) -> CharTokenizer:
+    from .char import CharTokenizer
+
+    specials = _read_specials(content)
+    vocab = {text.encode("utf-8"): _as_id(id) for text, id in content["model"]["vocab"].items()}
+    tokens = _tokens_by_id(vocab, specials)
+    return CharTokenizer([None if t is None else t.decode("utf-8") for t in tokens], specials, _read_template(content))

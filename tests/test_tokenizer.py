@@ -1,0 +1,173 @@
+"""The tokenizers: round trips, special tokens, streaming, files, errors."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm import tokenizer
+from minillm.tokenizer import BPETokenizer, CharTokenizer
+
+TEXT = "the cat sat on the mat. the cat's hat 1234 !!  \n\n  thé 猫 🐈 something longer, the end\r\n" * 3
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+PATTERNS = ["gpt2", "gpt4", "smollm2", r"\w+|\W+", r"[a-z]+"]
+anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@pytest.fixture(scope="module", params=PATTERNS)
+def bpe(request):
+    return BPETokenizer.train([TEXT], 300, SPECIALS, request.param)
+
+
+@pytest.fixture(scope="module")
+def char():
+    return CharTokenizer.train([TEXT], SPECIALS)
+
+
+@pytest.fixture(scope="module", params=["bpe", "char"])
+def either(request, char):
+    return char if request.param == "char" else BPETokenizer.train([TEXT], 300, SPECIALS)
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(anything, max_size=4))
+def test_decode_undoes_encode_and_batch_equals_single(bpe, texts):
+    rows = bpe.encode_batch(texts)
+    assert rows == [bpe.encode(text) for text in texts]
+    assert [bpe.decode(row) for row in rows] == texts
+    assert all(0 <= id < bpe.vocab_size for row in rows for id in row)
+
+
+def test_ids_are_special_tokens_then_bytes_then_merges(bpe):
+    assert [bpe.special_tokens[name] for name in SPECIALS] == [0, 1, 2]
+    assert sorted(bpe.token_bytes(id) for id in range(3, 259)) == [bytes([b]) for b in range(256)]
+    assert bpe.token_bytes(3) == b"!"  # the first of the byte alphabet
+    assert bpe.vocab_size == len(bpe) == 300
+    assert bpe.eos_id == 0
+
+
+def test_first_merges_are_the_most_frequent_pairs_and_ties_go_to_the_lowest():
+    trained = BPETokenizer.train(["ab ab ab cd cd ef ef"], 256 + 4, special_tokens=())
+    a, b, c, d = (trained.encode(letter)[0] for letter in "abcd")
+    space = trained.encode(" ")[0]
+    # ab: 3 times. Then " c" "cd" " e" "ef" " ab" all occur twice: the lowest pair of ids is (c, d)
+    assert trained.merges[:2] == [(a, b), (c, d)]
+    assert trained.merges[3] == (space, 256)
+    assert trained.encode("ab abab") == [256, 259, 256]
+
+
+def test_min_frequency_ends_training_early():
+    assert BPETokenizer.train(["abab xy"], 500, (), min_frequency=2).merges == [
+        tuple(BPETokenizer.train(["x"], 256, ()).encode("ab"))
+    ]
+
+
+def test_special_tokens_come_out_of_a_text_only_when_allowed(bpe):
+    text = "cat<|im_end|> <|endoftext|><|endoftext|>"
+    assert not set(bpe.encode(text)) & {0, 1, 2}
+    assert bpe.decode(bpe.encode(text)) == text
+    assert [i for i in bpe.encode(text, allowed_special=["<|endoftext|>"]) if i < 3] == [0, 0]
+    everything = bpe.encode(text, allowed_special="all")
+    assert [i for i in everything if i < 3] == [2, 0, 0]
+    assert bpe.decode(everything) == text
+    assert bpe.decode(everything, skip_special_tokens=True) == "cat "
+
+
+def test_characters_know_special_tokens_too(char):
+    assert char.encode("a<|endoftext|>", allowed_special="all") == [char.encode("a")[0], 0]
+    with pytest.raises(ValueError, match="got '<'"):
+        char.encode("<|endoftext|>")
+
+
+def test_stream_decoder_shows_whole_characters_only(bpe):
+    text = "aé猫🐈👩\u200d🚀!"
+    decoder = bpe.stream_decoder()
+    shown = [decoder.push(id) for id in bpe.encode(text)]
+    assert "\ufffd" not in "".join(shown)
+    assert "".join(shown) + decoder.flush() == text
+    half = bpe.stream_decoder()
+    first = bpe.encode("🐈")[0]
+    assert half.push(first) == "" and half.flush() == "\ufffd"
+
+
+@settings(deadline=None, max_examples=60)
+@given(ids=st.lists(st.integers(0, 299), max_size=30))
+def test_streaming_equals_decoding_whatever_the_ids(bpe, ids):
+    decoder = bpe.stream_decoder()
+    assert "".join(map(decoder.push, ids)) + decoder.flush() == bpe.decode(ids)
+    assert bpe.decode_bytes(ids) == b"".join(map(bpe.token_bytes, ids))
+
+
+def test_lone_surrogates_are_replaced(bpe):
+    assert bpe.decode(bpe.encode("a\ud800b")) == "a\ufffdb"
+
+
+def test_save_and_load(either, tmp_path):
+    tok = either
+    file = tok.save(tmp_path / "run")
+    assert file == tmp_path / "run" / "tokenizer.json"
+    for path in (file, file.parent, tok.save(tmp_path / "other.json")):
+        loaded = tokenizer.load(path)
+        assert type(loaded) is type(tok)
+        assert loaded.encode(TEXT) == tok.encode(TEXT)
+        assert loaded.special_tokens == tok.special_tokens
+        assert loaded.fingerprint() == tok.fingerprint()
+
+
+def test_fingerprint_tells_tokenizers_apart(bpe, char):
+    other = BPETokenizer.train([TEXT], 301, SPECIALS, bpe.pattern)
+    assert len({bpe.fingerprint(), char.fingerprint(), other.fingerprint()}) == 3
+
+
+def test_char_tokenizer_numbers_characters_in_order():
+    tok = CharTokenizer.train(["banana\n"])
+    assert tok.vocab_size == 5
+    assert tok.encode("\nabn") == [1, 2, 3, 4]
+    assert tok.decode([4, 2, 3]) == "nab"
+    with pytest.raises(ValueError, match=r"got 'x' \(U\+0078\) at 2"):
+        tok.encode("abx")
+
+
+def test_errors_say_what_is_wrong(bpe, tmp_path):
+    with pytest.raises(ValueError, match="vocab_size must be at least 257, 256 bytes and 1 special token"):
+        BPETokenizer.train([TEXT], 200)
+    with pytest.raises(ValueError, match="min_frequency must be at least 1; got 0"):
+        BPETokenizer.train([TEXT], 300, min_frequency=0)
+    with pytest.raises(ValueError, match="special_tokens must be different names"):
+        BPETokenizer.train([TEXT], 300, special_tokens=["<a>", "<a>"])
+    with pytest.raises(ValueError, match="pattern must be one of gpt2, smollm2, gpt4, or a regular expression"):
+        BPETokenizer.train([TEXT], 300, pattern="(")
+    with pytest.raises(ValueError, match=r"vocabulary, \[0, 300\); got 300 at 2"):
+        bpe.decode([1, 2, 300])
+    with pytest.raises(ValueError, match="got -1 at 0"):
+        bpe.decode([-1])
+    with pytest.raises(TypeError, match="ids must be integers; got str at 1"):
+        bpe.decode([1, "a"])
+    with pytest.raises(ValueError, match="allowed_special names '<x>', which is no special token"):
+        bpe.encode("a", allowed_special=["<x>"])
+    with pytest.raises(TypeError, match="text must be a string; got bytes"):
+        bpe.encode(b"a")
+    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+        tokenizer.load(tmp_path / "nowhere")
+
+
+def test_decode_takes_arrays(bpe):
+    assert bpe.decode(np.array(bpe.encode("the cat"))) == "the cat"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer"),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
+        ({"post_processor": {"type": "RobertaProcessing"}}, "RobertaProcessing"),
+        ({"truncation": {"max_length": 3}}, "truncation"),
+    ],
+)
+def test_components_that_are_not_implemented_are_refused_by_name(bpe, tmp_path, change, message):
+    file = bpe.save(tmp_path / "tokenizer.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=message):
+        tokenizer.load(file)
