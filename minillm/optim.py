@@ -1,0 +1,288 @@
+"""Optimisers: from gradients to better parameters.
+
+A gradient says in which direction the loss grows, for the smallest of steps. An optimiser decides how far to go the other
+way. `SGD` takes the gradient as it is; `AdamW` gives every single weight a step size of its own.
+
+The loop around it is always the same, here with one weight that should become 3:
+
+>>> from minillm import Tensor
+>>> w = Tensor([0.0], requires_grad=True)
+>>> optimizer = SGD([w], lr=0.25)
+>>> for _ in range(20):
+...     loss = ((w - 3.0) ** 2).sum()
+...     loss.backward()                     # w.grad = d loss / d w = 2 (w - 3)
+...     optimizer.step()                    # w <- w - lr w.grad
+...     optimizer.zero_grad()               # gradients add: without this, the next one would be piled on top
+>>> round(w.item(), 3)
+3.0
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from .tensor import Tensor
+
+__all__ = ["SGD", "AdamW", "Optimizer", "Schedule", "clip_grad_norm", "constant", "decay_groups", "warmup_cosine", "wsd"]
+
+Group = dict[str, Any]  # {"params": iterable of Tensor, "weight_decay": float}
+
+
+class Optimizer:
+    """What optimisers share: the parameters, the learning rate, `zero_grad`, and a state that can be saved.
+
+    params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of them. ``lr`` may be set
+    at any time, as schedules do. Raises ValueError when there is no parameter, or one is given twice.
+    """
+
+    _buffers: tuple[str, ...] = ()  # the names of the lists that hold one array per parameter
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[Group], lr: float, weight_decay: float) -> None:
+        name = type(self).__name__
+        self.params: list[Tensor] = []
+        self.weight_decays: list[float] = []  # of each parameter
+        for entry in params:
+            if isinstance(entry, Tensor):
+                entry = {"params": [entry]}
+            unknown = sorted(set(entry) - {"params", "weight_decay"})
+            if unknown:
+                raise ValueError(f"{name}: a group has 'params' and 'weight_decay'; got {unknown[0]!r}")
+            decay = _within(name, "weight_decay", entry.get("weight_decay", weight_decay), 0.0)
+            tensors = list(entry["params"])
+            self.params += tensors
+            self.weight_decays += [decay] * len(tensors)
+        if not self.params:
+            raise ValueError(f"{name}: params must hold at least one parameter; got none")
+        if len({id(p) for p in self.params}) < len(self.params):
+            raise ValueError(f"{name}: params holds the same parameter twice")
+        self.lr = _within(name, "lr", lr, 0.0)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: the next `backward()` begins from nothing instead of adding to them."""
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        for i, p in enumerate(self.params):
+            if p.grad is not None:
+                self._update(i, p.data, p.grad)
+                p.mark_changed()
+
+    def _update(self, i: int, data: np.ndarray, grad: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on beside the parameters: name -> array (no copies)."""
+        state = {"lr": np.array(self.lr)}
+        for name in self._buffers:
+            state |= {f"{name}.{i}": array for i, array in enumerate(getattr(self, name))}
+        return state
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Take over a state that `state_dict` gave; raises ValueError when it belongs to other parameters."""
+        expected = self.state_dict()
+        for name, array in expected.items():
+            if name not in state or np.shape(state[name]) != array.shape:
+                found = f"shape {np.shape(state[name])}" if name in state else "nothing"
+                raise ValueError(
+                    f"{type(self).__name__}.load_state_dict: expected {name!r} of shape {array.shape}; got {found}"
+                )
+        unexpected = sorted(set(state) - set(expected))
+        if unexpected:
+            raise ValueError(f"{type(self).__name__}.load_state_dict: unexpected entry {unexpected[0]!r}")
+        self.lr = float(state["lr"])
+        for name in self._buffers:
+            for i, array in enumerate(getattr(self, name)):
+                array[...] = state[f"{name}.{i}"]
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum if wanted.
+
+    g = grad + weight_decay * w;   b <- momentum * b + g;   w <- w - lr * b
+
+    With momentum the step is a running sum of gradients: directions on which they agree add up, directions on which
+    they change sign cancel. "Stochastic" because the gradient is that of one batch, not of all the data.
+    """
+
+    _buffers = ("momenta",)
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, weight_decay)
+        self.momentum = _within("SGD", "momentum", momentum, 0.0, 1.0)
+        self.momenta = [np.zeros_like(p.data) for p in self.params] if momentum else []
+
+    def _update(self, i: int, data: np.ndarray, grad: np.ndarray) -> None:
+        if self.weight_decays[i]:
+            grad = grad + self.weight_decays[i] * data
+        if self.momentum:
+            self.momenta[i] *= self.momentum
+            self.momenta[i] += grad
+            grad = self.momenta[i]
+        data -= self.lr * grad
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    m <- beta1 m + (1 - beta1) g            the mean gradient of the last 1 / (1 - beta1) steps or so
+    v <- beta2 v + (1 - beta2) g^2          the mean of its square
+    w <- w - lr (m' / (sqrt(v') + eps) + weight_decay w)
+
+    where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t): both start at 0 and would be too small in the first steps.
+    The quotient is about 1 for a weight whose gradient keeps its sign and near 0 for one whose gradient is mostly noise:
+    every weight moves at most about ``lr``, whatever the scale of its gradient.
+    """
+
+    _buffers = ("steps", "m", "v")
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, weight_decay)
+        self.betas = (_within("AdamW", "betas[0]", betas[0], 0.0, 1.0), _within("AdamW", "betas[1]", betas[1], 0.0, 1.0))
+        self.eps = _within("AdamW", "eps", eps, 0.0)
+        self.steps = [np.zeros((), dtype=np.int64) for _ in self.params]  # a parameter without gradient makes no step
+        self.m = [np.zeros_like(p.data) for p in self.params]
+        self.v = [np.zeros_like(p.data) for p in self.params]
+
+    def _update(self, i: int, data: np.ndarray, grad: np.ndarray) -> None:
+        self.steps[i] += 1
+        adamw_update(
+            data, grad, self.m[i], self.v[i], self.lr, *self.betas, self.eps, self.weight_decays[i], int(self.steps[i])
+        )
+
+
+def adamw_update(
+    param: np.ndarray,
+    grad: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """One step of `AdamW` on one parameter; ``param``, ``m`` and ``v`` are changed in place, ``step`` counts from 1."""
+    m *= beta1
+    m += (1 - beta1) * grad
+    v *= beta2
+    v += (1 - beta2) * grad * grad
+    m_hat = m / (1 - beta1**step)
+    v_hat = v / (1 - beta2**step)
+    param -= lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * param)
+
+
+def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[Group]:
+    """Two groups: weight decay for matrices, none for biases and the gains of norms, which have no excess to lose."""
+    tensors = [p for p in params if p.requires_grad]
+    groups: list[Group] = [
+        {"params": [p for p in tensors if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in tensors if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return groups
+
+
+def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
+    """Shorten the gradient, all parameters' as one long vector, to length ``max_norm`` where it is longer.
+
+    g <- g * min(1, max_norm / (|g| + 1e-6)). Its direction stays. One strange batch can then not throw the weights far
+    away. Returns the length |g| before; an infinity or NaN is not repaired, and comes out as the returned number.
+    """
+    _within("clip_grad_norm", "max_norm", max_norm, 0.0)
+    tensors = [p for p in params if p.grad is not None]
+    norm = math.sqrt(sum(sum_of_squares(p.grad) for p in tensors))
+    scale = max_norm / (norm + 1e-6)
+    if scale < 1.0 and norm < math.inf:
+        for p in tensors:
+            p.grad *= scale
+    return norm
+
+
+def sum_of_squares(x: np.ndarray) -> float:
+    """The sum of all x_i^2, added up in float64."""
+    return float(np.square(x).sum(dtype=np.float64))
+
+
+# ---- schedules: the learning rate of each step -----------------------------------------------------------------------
+
+Schedule = Callable[[int], float]  # step (the first is 0) -> learning rate
+
+
+def constant(lr: float, *, steps: int, warmup: int = 0) -> Schedule:
+    """The learning rate ``lr``, reached in a straight line over ``warmup`` steps.
+
+    Why warm up: Adam's averages know little in the first steps, so its first moves are as large as they are uncertain.
+    """
+    _check_schedule("constant", steps, warmup)
+    return lambda step: lr * min(1.0, (step + 1) / (warmup + 1))
+
+
+def warmup_cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """Warm up to ``lr``, then fall along half a cosine to ``final`` at the last of ``steps`` steps.
+
+    Long strides first, then ever smaller ones that settle (Loshchilov and Hutter 2017, arXiv:1608.03983).
+
+    >>> schedule = warmup_cosine(1.0, steps=9, warmup=4)
+    >>> [round(schedule(step), 2) for step in range(9)]
+    [0.2, 0.4, 0.6, 0.8, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    _check_schedule("warmup_cosine", steps, warmup)
+
+    def schedule(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))  # 0 -> 1
+        return final + (lr - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return schedule
+
+
+def wsd(lr: float, *, steps: int, warmup: int = 0, decay: float = 0.2, final: float = 0.0) -> Schedule:
+    """Warm up, stay at ``lr``, and fall in a straight line over the last share ``decay`` of the steps.
+
+    Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395): as good as a cosine, and the length of the run need not
+    be known before the fall begins.
+    """
+    _check_schedule("wsd", steps, warmup)
+    _within("wsd", "decay", decay, 0.0, 1.0)
+    fall = max(1, min(round(decay * steps), steps - 1 - warmup))
+
+    def schedule(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / (warmup + 1)
+        left = max(0, steps - 1 - step) / fall  # 1 -> 0 in the fall
+        return final + (lr - final) * min(1.0, left)
+
+    return schedule
+
+
+def _check_schedule(function: str, steps: int, warmup: int) -> None:
+    if not 0 <= warmup <= steps:
+        raise ValueError(f"{function}: warmup must be from 0 to steps = {steps}; got {warmup}")
+
+
+def _within(function: str, name: str, value: float, low: float, high: float = math.inf) -> float:
+    """``value`` as a float, if low <= value < high (infinity and NaN are never inside)."""
+    if not low <= value < high:
+        bounds = f"a number >= {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
+        raise ValueError(f"{function}: {name} must be {bounds}; got {value}")
+    return float(value)

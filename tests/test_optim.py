@@ -1,0 +1,169 @@
+"""Optimisers, clipping and schedules against formulas worked out by hand."""
+
+import doctest
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm import optim
+from minillm.tensor import Tensor
+
+
+def parameter(*values):
+    return Tensor(np.array(values, dtype=np.float64), requires_grad=True)
+
+
+def test_docstring_examples():
+    assert doctest.testmod(optim).failed == 0
+
+
+def test_sgd_with_momentum_and_decay_by_hand():
+    w = parameter(1.0, -2.0)
+    optimizer = optim.SGD([w], lr=0.1, momentum=0.5, weight_decay=0.2)
+    expected, b = np.array([1.0, -2.0]), np.zeros(2)
+    for grad in ([1.0, 2.0], [-0.5, 0.25], [3.0, 0.0]):
+        w.grad = np.array(grad)
+        optimizer.step()
+        b = 0.5 * b + (np.array(grad) + 0.2 * expected)
+        expected = expected - 0.1 * b
+        np.testing.assert_allclose(w.data, expected, rtol=1e-15)
+
+
+def test_adamw_first_step_is_the_sign_of_the_gradient():
+    """m' / sqrt(v') = g / |g| at the first step, whatever the scale of g; the decay is apart from it."""
+    w = parameter(1.0, 1.0, 1.0)
+    optimizer = optim.AdamW([w], lr=0.1, weight_decay=0.5, eps=0.0)
+    w.grad = np.array([1e-6, -3.0, 1e6])
+    optimizer.step()
+    np.testing.assert_allclose(w.data, 1.0 - 0.1 * (np.array([1.0, -1.0, 1.0]) + 0.5), rtol=1e-12)
+
+
+def test_parameter_without_gradient_stays_and_counts_no_step():
+    w, idle = parameter(1.0), parameter(5.0)
+    optimizer = optim.AdamW([w, idle], lr=0.1, weight_decay=0.5)
+    w.grad = np.array([1.0])
+    optimizer.step()
+    assert idle.data[0] == 5.0
+    assert [int(n) for n in optimizer.steps] == [1, 0]
+
+
+def test_groups_have_their_own_decay():
+    decayed, free = parameter(1.0), parameter(1.0)
+    optimizer = optim.SGD([{"params": [decayed], "weight_decay": 1.0}, {"params": [free]}], lr=0.5)
+    for p in (decayed, free):
+        p.grad = np.zeros(1)
+    optimizer.step()
+    assert (decayed.data[0], free.data[0]) == (0.5, 1.0)
+
+
+def test_decay_groups_spares_vectors_and_frozen_parameters():
+    matrix, bias = Tensor(np.ones((2, 2)), requires_grad=True), parameter(1.0)
+    frozen = Tensor(np.ones((2, 2)))
+    groups = optim.decay_groups([matrix, bias, frozen], 0.3)
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.3), (1, 0.0)]
+    assert groups[0]["params"][0] is matrix and groups[1]["params"][0] is bias
+
+
+def test_zero_grad_and_the_announcement_of_a_change():
+    w = parameter(2.0)
+    loss = (w * w).sum()
+    w.grad = np.array([1.0])
+    optimizer = optim.SGD([w], lr=0.1)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+    optimizer.zero_grad()
+    assert w.grad is None
+
+
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.05, momentum=0.9), lambda p: optim.AdamW(p, 0.05)])
+def test_state_goes_on_bit_for_bit(make):
+    rng = np.random.default_rng(0)
+    start, grads = rng.normal(size=(3, 2)), rng.normal(size=(10, 3, 2))
+
+    def steps(w, optimizer, grads):
+        for grad in grads:
+            w.grad = grad.copy()
+            optimizer.step()
+
+    whole = Tensor(start.copy(), requires_grad=True)
+    steps(whole, make([whole]), grads)
+
+    first = Tensor(start.copy(), requires_grad=True)
+    optimizer = make([first])
+    optimizer.lr = 0.05
+    steps(first, optimizer, grads[:4])
+    second = Tensor(first.data.copy(), requires_grad=True)
+    resumed = make([second])
+    resumed.load_state_dict({name: array.copy() for name, array in optimizer.state_dict().items()})
+    steps(second, resumed, grads[4:])
+    assert np.array_equal(second.data, whole.data)
+
+
+def test_state_of_other_parameters_is_refused():
+    optimizer = optim.AdamW([parameter(1.0, 2.0)])
+    with pytest.raises(ValueError, match=r"AdamW.load_state_dict: expected 'm.0' of shape \(2,\); got shape \(1,\)"):
+        optimizer.load_state_dict(optim.AdamW([parameter(1.0)]).state_dict())
+    with pytest.raises(ValueError, match="unexpected entry 'm.1'"):
+        optimizer.load_state_dict(optim.AdamW([parameter(1.0, 2.0), parameter(1.0)]).state_dict())
+    with pytest.raises(ValueError, match="got nothing"):
+        optimizer.load_state_dict({})
+
+
+def test_clip_grad_norm():
+    a, b, idle = parameter(0.0, 0.0), parameter(0.0), parameter(0.0)
+    a.grad, b.grad = np.array([2.0, 3.0]), np.array([6.0])
+    assert optim.clip_grad_norm([a, b, idle], 14.0) == 7.0  # sqrt(4 + 9 + 36), nothing to clip
+    assert np.array_equal(a.grad, [2.0, 3.0])
+    assert optim.clip_grad_norm([a, b, idle], 3.5) == 7.0
+    np.testing.assert_allclose(np.concatenate([a.grad, b.grad]), [1.0, 1.5, 3.0], rtol=2e-7)
+    clipped = a.grad.copy()
+    b.grad[0] = np.nan
+    assert math.isnan(optim.clip_grad_norm([a, b], 1.0))
+    b.grad[0] = np.inf
+    assert optim.clip_grad_norm([a, b], 1.0) == math.inf
+    assert np.array_equal(a.grad, clipped)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 300), st.floats(0.0, 1.0), st.floats(0.01, 0.9), st.floats(0.0, 1.0))
+def test_schedules_warm_up_stay_within_bounds_and_end_where_they_should(steps, warm, decay, final):
+    warmup = int(warm * (steps - 2))
+    for name, schedule in {
+        "constant": optim.constant(2.0, steps=steps, warmup=warmup),
+        "cosine": optim.warmup_cosine(2.0, steps=steps, warmup=warmup, final=final),
+        "wsd": optim.wsd(2.0, steps=steps, warmup=warmup, decay=decay, final=final),
+    }.items():
+        rates = [schedule(step) for step in range(steps)]
+        rising, falling = rates[: warmup + 1], rates[warmup:]
+        assert all(0 < a < b for a, b in zip(rising, rising[1:], strict=False)), name
+        assert all(a >= b for a, b in zip(falling, falling[1:], strict=False)), name
+        assert max(rates) <= 2.0
+        assert rates[-1] == pytest.approx(2.0 if name == "constant" else final), name
+        assert schedule(steps + 10) == pytest.approx(rates[-1])
+
+
+def test_wsd_is_flat_then_straight():
+    schedule = optim.wsd(1.0, steps=11, warmup=1, decay=5 / 11)
+    assert [round(schedule(step), 6) for step in range(11)] == [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.0]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda w: optim.SGD([], lr=0.1), "SGD: params must hold at least one parameter"),
+        (lambda w: optim.SGD([w, w], lr=0.1), "the same parameter twice"),
+        (lambda w: optim.SGD([w], lr=-1.0), r"SGD: lr must be a number >= 0; got -1.0"),
+        (lambda w: optim.AdamW([w], lr=math.nan), "AdamW: lr must be a number >= 0; got nan"),
+        (lambda w: optim.AdamW([w], betas=(0.9, 1.0)), r"AdamW: betas\[1\] must be in \[0, 1\); got 1.0"),
+        (lambda w: optim.AdamW([{"params": [w], "lr": 1.0}]), "a group has 'params' and 'weight_decay'; got 'lr'"),
+        (lambda w: optim.clip_grad_norm([w], math.inf), "clip_grad_norm: max_norm must be"),
+        (lambda w: optim.warmup_cosine(1.0, steps=5, warmup=6), "warmup must be from 0 to steps = 5; got 6"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(parameter(1.0))
