@@ -11,8 +11,16 @@ import importlib
 from typing import Any
 
 _ROOMS = {
+    "attention": (
+        "attention_backward",
+        "attention_forward",
+        "attention_packed_backward",
+        "attention_packed_forward",
+    ),
     "_jit": ("KERNELS", "PAIRS", "get_num_threads", "on_compile", "set_num_threads"),
-    "matmul": ("matmul", "matmul_path"),
+    "matmul": (
+        "joint_linear_backward", "joint_linear_forward", "linear_forward", "matmul_path", "product", "sum_rows",
+    ),  # fmt: skip
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
