@@ -414,15 +414,15 @@ class Tensor:
             rows, cols = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
             dy = dy if b.ndim > 1 else dy[..., None]
             dy = dy if a.ndim > 1 else dy[..., None, :]
-            da = unbroadcast(kernels.matmul(dy, cols.swapaxes(-1, -2)), rows.shape) if a_needs else None
+            da = unbroadcast(kernels.product(dy, cols.swapaxes(-1, -2)), rows.shape) if a_needs else None
             db = None
             if b_needs and cols.ndim == 2:  # one matrix for the whole batch: sum over the batch in the product
-                db = kernels.matmul(rows.reshape(-1, rows.shape[-1]).T, dy.reshape(-1, dy.shape[-1]))
+                db = kernels.product(rows.reshape(-1, rows.shape[-1]).T, dy.reshape(-1, dy.shape[-1]))
             elif b_needs:
-                db = unbroadcast(kernels.matmul(rows.swapaxes(-1, -2), dy), cols.shape)
+                db = unbroadcast(kernels.product(rows.swapaxes(-1, -2), dy), cols.shape)
             return None if da is None else da.reshape(a.shape), None if db is None else db.reshape(b.shape)
 
-        return Tensor.from_op(broadcasting(kernels.matmul, a, b), (self, other), backward)
+        return Tensor.from_op(broadcasting(kernels.product, a, b), (self, other), backward)
 
     def __neg__(self) -> Tensor:
         def backward(dy):  # y = -a
@@ -602,17 +602,16 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
     """``function(a, b)``, with a sentence instead of NumPy's message when the shapes do not fit."""
     try:
         return function(a, b)
-    except ValueError as error:
-        batch_a, batch_b = (a.shape[:-2], b.shape[:-2]) if function is kernels.matmul else (a.shape, b.shape)
-        for axis in range(1, min(len(batch_a), len(batch_b)) + 1):
-            m, n = batch_a[-axis], batch_b[-axis]
+    except ValueError:
+        inner = 2 if function is kernels.product else 0  # the axes that a matrix product has for itself
+        for axis in range(1 + inner, min(a.ndim, b.ndim) + 1):
+            m, n = a.shape[-axis], b.shape[-axis]
             if m != n and 1 not in (m, n):
-                where = axis + (2 if function is kernels.matmul else 0)
                 raise ValueError(
-                    f"{function.__name__}: shapes {a.shape} and {b.shape} do not fit: axis -{where} has {m} and {n} "
-                    "(equal lengths, or one of them 1, would)"
+                    f"{'matmul' if inner else function.__name__}: shapes {a.shape} and {b.shape} do not fit: "
+                    f"axis -{axis} has {m} and {n} (equal lengths, or one of them 1, would)"
                 ) from None
-        raise error
+        raise
 
 
 def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool) -> np.ndarray:
@@ -664,7 +663,7 @@ def _checked(g: np.ndarray, t: Tensor, node: Tensor, i: int) -> np.ndarray:
         g = np.asarray(g)
     if g.shape != data.shape:
         raise RuntimeError(
-            f"backward of '{node.op}' returned a gradient of shape {g.shape} for input {i}, which has shape {data.shape}"
+            f"backward of '{node.op}' gave a gradient of shape {g.shape} for input {i}, whose shape is {data.shape}"
         )
     return g if g.dtype == data.dtype else g.astype(data.dtype)
 

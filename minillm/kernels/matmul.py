@@ -1,6 +1,6 @@
 """Matrix products, most of the work of every model: ``y = a @ b``, in the same thread pool as every other kernel.
 
-The product itself is BLAS's ``sgemm`` (``dgemm`` in float64), taken from the OpenBLAS library that NumPy brought with it
+The product itself is BLAS's ``sgemm`` (``dgemm`` in float64), taken from the OpenBLAS library that came with NumPy
 and called from *inside* Numba's parallel loops, each thread its own rows. Measured on two cores, a (768, 128) x (128,
 512) product followed by an element-wise kernel: 8.0 ms when NumPy's BLAS threads and Numba's threads take turns (each
 pool spins while the other wants the cores), 0.95 ms in one pool.
@@ -12,12 +12,13 @@ BLAS's own threads; ``matmul_path()`` says which way is taken and why.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._jit import JIT, KERNELS, jit, kernel, prange
+from ._jit import JIT, KERNELS, contiguous, jit, kernel, prange
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
 
@@ -108,8 +109,9 @@ if _BLAS is not None:
             _set_blas_threads(before)
 
     @jit(parallel=True)
-    def _matmul_parts(a, ta, b, tb, c, m, n, k, row_parts, col_parts):
-        # a: (1 or batch, M K), b: (1 or batch, K N), c: (batch, M N); each task owns a block of one c
+    def _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, row_parts, col_parts, beta, bias):
+        # c = op(a) op(b) + bias + beta c for each matrix of a batch. a: (1 or batch, .), b alike, c: (batch, .), flat;
+        # a0, b0, c0: where the matrix begins; lda ...: the length of a row in memory. Each task owns a block of one c.
         parts = row_parts * col_parts
         blas = hold_blas_threads()
         for task in prange(c.shape[0] * parts):
@@ -117,10 +119,17 @@ if _BLAS is not None:
             r, s = part // col_parts, part % col_parts
             row, rows = r * m // row_parts, (r + 1) * m // row_parts - r * m // row_parts
             col, cols = s * n // col_parts, (s + 1) * n // col_parts - s * n // col_parts
-            a_i = a[i if a.shape[0] > 1 else 0][row if ta else row * k :]
-            b_i = b[i if b.shape[0] > 1 else 0][col * k if tb else col :]
-            gemm(ta, tb, rows, cols, k, a_i, m if ta else k, b_i, k if tb else n, c[i][row * n + col :], n, 0.0)
+            a_i = a[i if a.shape[0] > 1 else 0][a0 + (row if ta else row * lda) :]
+            b_i = b[i if b.shape[0] > 1 else 0][b0 + (col * ldb if tb else col) :]
+            c_i = c[i][c0 + row * ldc + col :]
+            if bias.size:
+                for j in range(rows):
+                    c_i[j * ldc : j * ldc + cols] = bias[col : col + cols]
+            gemm(ta, tb, rows, cols, k, a_i, lda, b_i, ldb, c_i, ldc, 1.0 if bias.size else beta)
         release_blas_threads(blas)
+
+
+_NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
 
 def parts_of(m: int, n: int, k: int) -> tuple[int, int]:
@@ -146,13 +155,13 @@ def _flat(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return x.reshape(batch, -1), False
 
 
-def matmul_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """y = a @ b.   a: (..., M, K), b: (..., K, N) -> (..., M, N); leading axes broadcast, as ``np.matmul``."""
     return np.matmul(a, b)
 
 
-@kernel(twin=matmul_numpy)
-def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
+@kernel(twin=product_numpy)
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
     if _BLAS is None or a.ndim < 2 or b.ndim < 2 or a.dtype != b.dtype or a.dtype.char not in "fd":
         return np.matmul(a, b)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -166,8 +175,118 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
         lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         a = a if a.shape[:-2] == lead or a.ndim == 2 else np.broadcast_to(a, lead + a.shape[-2:])
         b = b if b.shape[:-2] == lead else np.broadcast_to(b, lead + b.shape[-2:])
-    c = np.empty((*lead, m // (int(np.prod(lead)) if b.ndim == 2 else 1), n), a.dtype)
+    rows_of_one = m // int(np.prod(lead)) if b.ndim == 2 else m
+    c = np.empty((*lead, rows_of_one, n), a.dtype)
     flat_c = c.reshape(1 if b.ndim == 2 else -1, m * n)
     rows, cols = parts_of(m, n, k) if flat_c.shape[0] < 8 else (1, 1)
-    _matmul_parts(*_flat(a), *_flat(b), flat_c, m, n, k, rows, cols)
+    (flat_a, ta), (flat_b, tb) = _flat(a), _flat(b)
+    lda, ldb, none = m if ta else k, k if tb else n, _NO_BIAS[a.dtype]
+    _blocks(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, rows, cols, 0.0, none)
     return c
+
+
+# ---- linear layers ---------------------------------------------------------------------------------------------------
+
+
+def linear_forward_numpy(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+    """y = x w^T + b.   x: (..., C), w: (N, C), b: (N,) or None -> (..., N)."""
+    y = np.matmul(x, w.T)
+    return y if b is None else y + b
+
+
+@kernel(twin=linear_forward_numpy)
+def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:  # noqa: D103
+    return joint_linear_forward(x, [w], None if b is None else [b])
+
+
+def joint_linear_forward_numpy(
+    x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    """y = [x w_1^T + b_1 | x w_2^T + b_2 | ...].   x: (..., C), w_i: (N_i, C) -> (..., N_1 + N_2 + ...)."""
+    return linear_forward_numpy(x, np.concatenate(weights), None if biases is None else np.concatenate(biases))
+
+
+@kernel(twin=joint_linear_forward_numpy)
+def joint_linear_forward(  # noqa: D103
+    x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    if _BLAS is None or not x.size or any(w.dtype != x.dtype for w in weights):
+        return joint_linear_forward_numpy(x, weights, biases)
+    k, width = x.shape[-1], sum(len(w) for w in weights)
+    y = np.empty((*x.shape[:-1], width), x.dtype)
+    flat_x, flat_y, m, column = contiguous(x).reshape(1, -1), y.reshape(1, -1), x.size // k, 0
+    for i, w in enumerate(weights):
+        n, bias = len(w), _NO_BIAS[x.dtype] if biases is None else contiguous(biases[i])
+        flat_w, tw = _flat(w)  # w as stored (N, C) is the transpose of what the product wants
+        parts = parts_of(m, n, k)
+        _blocks(
+            flat_x, 0, k, False, flat_w, 0, n if tw else k, not tw, flat_y, column, width, m, n, k, *parts, 0.0, bias
+        )
+        column += n
+    return y
+
+
+def joint_linear_backward_numpy(
+    dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool
+) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """dx = sum_i dy_i w_i,  dw_i = dy_i^T x,  dy_i the columns of layer i."""
+    columns = np.split(dy.reshape(-1, dy.shape[-1]), np.cumsum([len(w) for w in weights])[:-1], axis=1)
+    rows = x.reshape(-1, x.shape[-1])
+    dx = sum(d @ w for d, w in zip(columns, weights, strict=True)).reshape(x.shape) if x_needs else None
+    return dx, [d.T @ rows for d in columns]
+
+
+@kernel(twin=joint_linear_backward_numpy)
+def joint_linear_backward(  # noqa: D103
+    dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool
+) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    if _BLAS is None or not x.size or any(a.dtype != x.dtype for a in (dy, *weights)):
+        return joint_linear_backward_numpy(dy, x, weights, x_needs)
+    c, width = x.shape[-1], dy.shape[-1]
+    m, none = x.size // c, _NO_BIAS[x.dtype]
+    flat_dy, flat_x = contiguous(dy).reshape(1, -1), contiguous(x).reshape(1, -1)
+    dx = np.empty(x.shape, x.dtype) if x_needs else None
+    dws, column = [], 0
+    for w in weights:
+        n = len(w)
+        dw = np.empty((n, c), x.dtype)
+        # dw = dy^T x: the sum runs over the m rows
+        parts = parts_of(n, c, m)
+        _blocks(flat_dy, column, width, True, flat_x, 0, c, False, dw.reshape(1, -1), 0, c, n, c, m, *parts, 0.0, none)
+        if dx is not None:  # dx = dy w, added to what the layers before gave
+            flat_w, tw = _flat(w)
+            ldw, parts, flat_dx = n if tw else c, parts_of(m, c, n), dx.reshape(1, -1)
+            beta = 1.0 if column else 0.0
+            _blocks(flat_dy, column, width, False, flat_w, 0, ldw, tw, flat_dx, 0, c, m, c, n, *parts, beta, none)
+        dws.append(dw)
+        column += n
+    return dx, dws
+
+
+def sum_rows_numpy(x: np.ndarray) -> np.ndarray:
+    """y_j = sum_i x_ij, the gradient of a bias.   x: (N, C) -> (C,)."""
+    return x.sum(axis=0)
+
+
+@jit(parallel=True)
+def _sum_rows(x, y, parts):
+    for part in prange(parts):  # each task owns some columns, and adds row after row
+        lo, hi = part * y.size // parts, (part + 1) * y.size // parts
+        _add_rows(x, y[lo:hi], lo)
+
+
+@jit
+def _add_rows(x, y, lo):
+    y[:] = 0
+    for i in range(x.shape[0]):
+        row = x[i, lo : lo + y.size]
+        for j in range(y.size):
+            y[j] += row[j]
+
+
+@kernel(twin=sum_rows_numpy)
+def sum_rows(x: np.ndarray) -> np.ndarray:  # noqa: D103
+    x = contiguous(x)
+    y = np.empty(x.shape[1], x.dtype)
+    _sum_rows(x, y, 1 if x.size < 1 << 15 else min(8, max(1, y.size // 64)))
+    return y
