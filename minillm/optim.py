@@ -1,7 +1,7 @@
 """Optimisers: from gradients to better parameters.
 
-A gradient says in which direction the loss grows, for the smallest of steps. An optimiser decides how far to go the other
-way. `SGD` takes the gradient as it is; `AdamW` gives every single weight a step size of its own.
+A gradient says in which direction the loss grows, for the smallest of steps. An optimiser decides how far to go the
+other way. `SGD` takes the gradient as it is; `AdamW` gives every single weight a step size of its own.
 
 The loop around it is always the same, here with one weight that should become 3:
 
@@ -27,7 +27,17 @@ import numpy as np
 
 from .tensor import Tensor
 
-__all__ = ["SGD", "AdamW", "Optimizer", "Schedule", "clip_grad_norm", "constant", "decay_groups", "warmup_cosine", "wsd"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Optimizer",
+    "Schedule",
+    "clip_grad_norm",
+    "constant",
+    "decay_groups",
+    "warmup_cosine",
+    "wsd",
+]
 
 Group = dict[str, Any]  # {"params": iterable of Tensor, "weight_decay": float}
 
@@ -35,8 +45,8 @@ Group = dict[str, Any]  # {"params": iterable of Tensor, "weight_decay": float}
 class Optimizer:
     """What optimisers share: the parameters, the learning rate, `zero_grad`, and a state that can be saved.
 
-    params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of them. ``lr`` may be set
-    at any time, as schedules do. Raises ValueError when there is no parameter, or one is given twice.
+    params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of them. ``lr`` may be
+    set at any time, as schedules do. Raises ValueError when there is no parameter, or one is given twice.
     """
 
     _buffers: tuple[str, ...] = ()  # the names of the lists that hold one array per parameter
@@ -141,8 +151,8 @@ class AdamW(Optimizer):
     w <- w - lr (m' / (sqrt(v') + eps) + weight_decay w)
 
     where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t): both start at 0 and would be too small in the first steps.
-    The quotient is about 1 for a weight whose gradient keeps its sign and near 0 for one whose gradient is mostly noise:
-    every weight moves at most about ``lr``, whatever the scale of its gradient.
+    The quotient is about 1 for a weight whose gradient keeps its sign, and near 0 for one whose gradient is mostly
+    noise: every weight moves at most about ``lr``, whatever the scale of its gradient.
     """
 
     _buffers = ("steps", "m", "v")
@@ -156,7 +166,10 @@ class AdamW(Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        self.betas = (_within("AdamW", "betas[0]", betas[0], 0.0, 1.0), _within("AdamW", "betas[1]", betas[1], 0.0, 1.0))
+        self.betas = (
+            _within("AdamW", "betas[0]", betas[0], 0.0, 1.0),
+            _within("AdamW", "betas[1]", betas[1], 0.0, 1.0),
+        )
         self.eps = _within("AdamW", "eps", eps, 0.0)
         self.steps = [np.zeros((), dtype=np.int64) for _ in self.params]  # a parameter without gradient makes no step
         self.m = [np.zeros_like(p.data) for p in self.params]
@@ -208,12 +221,12 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     away. Returns the length |g| before; an infinity or NaN is not repaired, and comes out as the returned number.
     """
     _within("clip_grad_norm", "max_norm", max_norm, 0.0)
-    tensors = [p for p in params if p.grad is not None]
-    norm = math.sqrt(sum(sum_of_squares(p.grad) for p in tensors))
+    grads = [p.grad for p in params if p.grad is not None]
+    norm = math.sqrt(sum(sum_of_squares(grad) for grad in grads))
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0 and norm < math.inf:
-        for p in tensors:
-            p.grad *= scale
+        for grad in grads:
+            grad *= scale
     return norm
 
 

@@ -35,7 +35,7 @@ def test_fifty_steps(case, dtype, tolerance):
         for group in their_optimizer.param_groups:
             group["lr"] = settings["lr"] / (1 + step)
         for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
-            grad = (rng.normal(size=SHAPES[i]) + p.data).astype(dtype)
+            grad = np.asarray(rng.normal(size=SHAPES[i]) + p.data, dtype=dtype)
             if i == 1 and step < 7:  # a parameter that joins late: its bias correction begins then
                 p.grad = q.grad = None
             else:
