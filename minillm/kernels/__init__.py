@@ -21,6 +21,17 @@ _ROOMS = {
     "matmul": (
         "joint_linear_backward", "joint_linear_forward", "linear_forward", "matmul_path", "product", "sum_rows",
     ),  # fmt: skip
+    "activations": (
+        "gelu_backward", "gelu_forward", "sigmoid_backward", "sigmoid_forward", "silu_backward", "silu_forward",
+        "swiglu_backward", "swiglu_forward", "tanh_backward", "tanh_forward",
+    ),
+    "softmax": (
+        "cross_entropy_backward", "cross_entropy_forward", "log_softmax_backward", "log_softmax_forward",
+        "softmax_backward", "softmax_forward",
+    ),
+    "norm": ("layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward"),
+    "embedding": ("embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_"),
+    "optim": ("adamw_update", "sgd_update", "sum_of_squares"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

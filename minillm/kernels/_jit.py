@@ -14,6 +14,7 @@ import ctypes
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,8 +36,10 @@ __all__ = [
     "get_num_threads",
     "jit",
     "kernel",
+    "like",
     "on_compile",
     "prange",
+    "row_max",
     "set_num_threads",
     "sigmoid",
     "tanh",
@@ -119,12 +122,12 @@ def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], No
             self.begun: dict[int, float] = {}
 
         def on_start(self, ev: Any) -> None:
-            self.begun[id(ev.data["dispatcher"])] = ev.timestamp
+            self.begun[id(ev.data["dispatcher"])] = time.perf_counter()
             callback(ev.data["dispatcher"].py_func.__name__, None)
 
         def on_end(self, ev: Any) -> None:
-            dispatcher = ev.data["dispatcher"]
-            callback(dispatcher.py_func.__name__, ev.timestamp - self.begun.pop(id(dispatcher), ev.timestamp))
+            dispatcher, now = ev.data["dispatcher"], time.perf_counter()
+            callback(dispatcher.py_func.__name__, now - self.begun.pop(id(dispatcher), now))
 
     listener = Listener()
     event.register("numba:compile", listener)
@@ -181,9 +184,14 @@ if sys.platform == "linux":
 # ---- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def contiguous(x: np.ndarray) -> np.ndarray:
-    """``x`` as a writable C-contiguous float32 or float64 array: one compiled signature per dtype, and no other."""
-    if x.dtype != np.float32 and x.dtype != np.float64:
+def contiguous(x: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+    """``x`` as a writable C-contiguous float32 or float64 array: one compiled signature per dtype, and no other.
+
+    With ``dtype``, as that one: the arrays of one call share a dtype.
+    """
+    if dtype is not None and x.dtype != dtype:
+        x = x.astype(dtype)
+    elif x.dtype != np.float32 and x.dtype != np.float64:
         x = x.astype(np.float32)
     flags = x.flags
     return x if flags.c_contiguous and flags.writeable else x.copy()
@@ -191,7 +199,7 @@ def contiguous(x: np.ndarray) -> np.ndarray:
 
 def as_rows(x: np.ndarray) -> np.ndarray:
     """(..., V) -> (N, V), a view: kernels see two axes whatever the batch looks like."""
-    return x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if x.ndim != 2 else x
 
 
 # ---- exp, tanh, sigmoid, erf that vectorise --------------------------------------------------------------------------
@@ -285,6 +293,49 @@ def _by_dtype(name: str, float32_version: Callable, python_version: Callable) ->
 def _sigmoid64(x):
     e = math.exp(-abs(x))
     return (1.0 if x >= 0 else e) / (1.0 + e)
+
+
+def like(x, value):
+    """``value`` in the dtype of ``x`` (a number or an array): inside kernels a float32 times 0.5 would be a float64."""
+    return x.dtype.type(value)
+
+
+@overload(like)
+def _choose_like(x, value):
+    if getattr(x, "dtype", x) == types.float32:
+        return lambda x, value: np.float32(value)
+    return lambda x, value: np.float64(value)
+
+
+@jit
+def _row_max32(x):
+    # LLVM does not vectorise a maximum of floats, which NaN would spoil, but it does one of integers. The bits of
+    # positive floats are in the order of the floats; those of negative ones are, once all but the sign are flipped.
+    sign_bit, rest = np.int32(31), np.int32(0x7FFFFFFF)
+    bits = x.view(np.int32)
+    top = np.int32(-0x80000000)
+    for j in range(bits.size):
+        top = max(top, np.int32(bits[j] ^ np.int32(np.int32(bits[j] >> sign_bit) & rest)))
+    return np.int32(top ^ np.int32(np.int32(top >> sign_bit) & rest)).view(np.float32)
+
+
+@jit
+def _row_max64(x):
+    top = -np.inf
+    for j in range(x.size):
+        top = max(top, x[j])
+    return top
+
+
+def row_max(x):
+    """The largest of a row (for kernels). Where the row holds NaN: NaN or a number, so let NaN come through the sum."""
+    return np.max(x)
+
+
+@overload(row_max)
+def _choose_row_max(x):
+    row_max_of_dtype = _row_max32 if x.dtype == types.float32 else _row_max64
+    return lambda x: row_max_of_dtype(x)
 
 
 exp = _by_dtype("exp", _exp32, math.exp) if JIT else np.exp
