@@ -43,6 +43,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "read_safetensors",
+    "remove_folder",
     "remove_stale",
     "write_json",
     "write_safetensors",
@@ -372,14 +373,25 @@ def remove_stale(parent: Path, stem: str | None = None) -> None:
             shutil.rmtree(item, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder. It loses its name first, so that a crash leaves no half of it where a reader would look."""
+    doomed = _staging_name(path.parent, path.name)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
 _STAGING_NAME = re.compile(r"(?P<stem>.+)\.tmp-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}")
 _ours: set[str] = set()  # names of the staging folders that this process is writing
+
+
+def _staging_name(parent: Path, stem: str) -> Path:
+    return parent / f"{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextlib.contextmanager
 def _staging_folder(parent: Path, stem: str) -> Iterator[Path]:
     remove_stale(parent, stem)
-    staging = parent / f"{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    staging = _staging_name(parent, stem)
     _ours.add(staging.name)
     try:
         staging.mkdir()

@@ -1,0 +1,259 @@
+"""Checkpoints: a training that is killed goes on, to the same result as if nothing had happened.
+
+Each checkpoint is a folder, whole or absent (``files.atomic_folder``)::
+
+    checkpoints/step-00000300/tensors.safetensors     parameters, and the optimiser's averages of each of them
+                              trainer_state.json      the step, where the data stands, the random generators, what it
+                                                      ran on, and the SHA-256 of everything
+
+A disk may lose bits long after it said that it has them. So the reader believes nothing that does not match its
+checksum: it takes the newest checkpoint that is whole, else the one before, and says which it skipped and why.
+
+"The same result" is meant bit for bit. Rounding depends on the order of additions, which differs between versions of
+the libraries, kinds of processors and numbers of threads; these are stored, and a difference is warned about.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import files
+
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "rng_from_state", "rng_state", "save_checkpoint"]
+
+FORMAT = "minillm checkpoint 1"
+TENSORS, STATE = "tensors.safetensors", "trainer_state.json"
+
+
+class CheckpointError(ValueError):
+    """There are checkpoints, and all of them are damaged; the message says how."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What ``save_checkpoint`` was given: the arrays come memory-mapped, and are the caller's to change."""
+
+    step: int
+    tensors: dict[str, np.ndarray]
+    state: dict[str, Any]
+    path: Path
+
+
+def save_checkpoint(
+    folder: files.Pathlike, step: int, tensors: Mapping[str, np.ndarray], state: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Save a checkpoint durably, then remove all but the newest ``keep``; return its folder.
+
+    tensors: arrays by name, of any dtype but float16. state: whatever JSON can hold (numbers of NumPy too, and the
+    result of ``rng_state``). A failure, even of the power, at any moment leaves the earlier checkpoints as they were.
+
+    Raises OSError when the disk fails, ValueError when the state holds NaN or infinity, or when the folder holds a
+    whole checkpoint of a later step: it belongs to another run, or to a future that this run has left.
+    """
+    folder = Path(folder)
+    if not isinstance(step, int) or step < 0 or keep < 1:
+        raise ValueError(f"save_checkpoint: expected step >= 0 and keep >= 1; got step={step!r}, keep={keep!r}")
+    if halves := [name for name, array in tensors.items() if array.dtype == np.float16]:
+        raise ValueError(f"save_checkpoint: float16 is read back as float32, so it is not saved; got {halves[:3]}")
+    plain_state = _as_json(state)
+    present = sorted(_found(folder))
+    for other, _, path in present:
+        if other > step and _is_whole(path):
+            raise ValueError(f"save_checkpoint: {path} is later than step {step}: go on from there, or save elsewhere")
+    # The name of this step is taken when its checkpoint was damaged and the run went back to the one before.
+    attempt = 1 + max((attempt for other, attempt, _ in present if other == step), default=0)
+    path = folder / (f"step-{step:08}" if attempt == 1 else f"step-{step:08}.{attempt}")
+
+    with files.atomic_folder(path) as staging:
+        files.write_safetensors(staging / TENSORS, tensors)
+        content = {
+            "format": FORMAT,
+            "step": step,
+            "state": plain_state,
+            "environment": _environment(),
+            "files": {TENSORS: _sha256(staging / TENSORS)},
+        }
+        files.write_json(staging / STATE, content | {"sha256": _seal(content)})
+
+    files.remove_stale(folder)
+    earlier = [item for item in present if item[0] < step]
+    kept = earlier[max(0, len(earlier) + 1 - keep) :]
+    for item in present:
+        if item not in kept:
+            files.remove_folder(item[2])
+    return path
+
+
+def load_checkpoint(folder: files.Pathlike) -> Checkpoint:
+    """Load the newest checkpoint that is whole, with a warning for each newer one that is not.
+
+    Warns too when versions, processor, kernels or number of threads differ from those it was saved with; set the number
+    of threads before. Raises FileNotFoundError when there is no checkpoint, CheckpointError when all are damaged.
+    """
+    found = sorted(_found(Path(folder)), reverse=True)
+    if not found:
+        raise FileNotFoundError(f"{folder}: no checkpoint here")
+    damages = []
+    for _, _, path in found:
+        try:
+            content = _read_state(path)
+            tensors = files.read_safetensors(path / TENSORS)
+        except (ValueError, OSError) as error:
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            warnings.warn(f"skipped a damaged checkpoint, went back to {path.name}: {damage}", stacklevel=2)
+        if changes := _changes(content["environment"], _environment()):
+            warnings.warn(f"{path}: {changes}: the run goes on, but not bit for bit", stacklevel=2)
+        return Checkpoint(content["step"], tensors, content["state"], path)
+    raise CheckpointError(f"{folder}: every checkpoint is damaged: " + "; ".join(damages))
+
+
+def _found(folder: Path) -> list[tuple[int, int, Path]]:
+    """(step, attempt, path) of each folder that is named like a checkpoint."""
+    if not folder.is_dir():
+        return []
+    matches = ((re.fullmatch(r"step-(\d{8,18})(?:\.(\d{1,9}))?", path.name), path) for path in folder.iterdir())
+    return [(int(match[1]), int(match[2] or 1), path) for match, path in matches if match]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read_state(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read ``trainer_state.json``, and check it and every other file against its SHA-256."""
+    content = files.read_json(path / STATE, limit=100_000_000)
+    if content.pop("sha256", None) != _seal(content):
+        raise ValueError(f"{path / STATE}: does not match its own SHA-256")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path / STATE}: expected the format {FORMAT!r}; got {content.get('format')!r}")
+    for name, expected in content["files"].items():
+        if _sha256(path / name) != expected:
+            raise ValueError(f"{path / name}: does not match its SHA-256")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, whatever its spaces and the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state as it will be read back: numbers of NumPy become Python's, tuples lists, keys texts."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise ValueError(f"{type(value).__name__} is no JSON; arrays belong into tensors")
+
+    try:
+        return json.loads(json.dumps(state, default=plain, allow_nan=False))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"save_checkpoint: state cannot be stored: {error}") from None
+
+
+# ---- what a result depends on ----------------------------------------------------------------------------------------
+
+
+def _environment() -> dict[str, Any]:
+    """Everything, besides the checkpoint, on which the bits of the result depend."""
+    from . import kernels  # brings Numba, which is needed for nothing else here
+
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": _version("numba"),
+        "minillm": _version("minillm"),
+        "processor": _processor(),
+        "kernels": kernels.KERNELS,
+        "threads": kernels.get_num_threads(),
+    }
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """``saved with numpy 2.4.5, threads 2; now numpy 2.4.6, threads 1``, or nothing when nothing changed."""
+    names = [name for name in now if then.get(name) != now[name]]
+    if not names:
+        return ""
+    was, is_ = (", ".join(f"{name} {side.get(name)}" for name in names) for side in (then, now))
+    return f"saved with {was}; now {is_}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's name; where Linux does not say it, the kind of machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        lines = ""
+    match = re.search(r"^model name\s*: (.+)$", lines, re.MULTILINE)
+    return match[1] if match else platform.processor() or platform.machine()
+
+
+# ---- random generators -----------------------------------------------------------------------------------------------
+
+
+def rng_state(rng: np.random.Generator) -> dict[str, Any]:
+    """Return where a random generator stands, as JSON can hold it.
+
+    >>> rng = np.random.default_rng(0)
+    >>> saved = rng_state(rng)
+    >>> rng.integers(100, size=3).tolist() == rng_from_state(saved).integers(100, size=3).tolist()
+    True
+    """
+    return _listed(rng.bit_generator.state)
+
+
+def rng_from_state(state: Mapping[str, Any]) -> np.random.Generator:
+    """Return a generator that goes on where that of ``rng_state`` stood. Raises ValueError for anything else."""
+    kinds = ("PCG64", "PCG64DXSM", "Philox", "SFC64", "MT19937")
+    name = state.get("bit_generator")
+    if name not in kinds:
+        raise ValueError(f"rng_from_state: expected a bit generator among {', '.join(kinds)}; got {name!r}")
+    generator = getattr(np.random, name)()
+    try:
+        generator.state = _arrayed(state)
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"rng_from_state: no state of {name}: {error!r}") from None
+    return np.random.Generator(generator)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _arrayed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _arrayed(item) for key, item in value.items()}
+    return np.array(value, np.uint64) if isinstance(value, list) else value
