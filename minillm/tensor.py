@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -528,7 +529,7 @@ class Tensor:
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Where the greatest entry is, as integers (no gradient)."""
-        return Tensor(np.asarray(self._data.argmax(axis=axis, keepdims=keepdims)))
+        return Tensor(np.asarray(np.argmax(self._data, axis=axis, keepdims=keepdims)))
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same entries in the same order, with other axes: ``x.reshape(B, T, C)`` or ``x.reshape((B, -1))``."""
@@ -682,4 +683,4 @@ def _twice(g: np.ndarray, gradients: Gradients) -> bool:
 
 
 _new = object.__new__
-_birth = Tensor._born.__get__  # type: ignore[attr-defined]
+_birth = operator.attrgetter("_born")

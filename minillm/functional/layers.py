@@ -247,7 +247,9 @@ def _masked_attention(q, k, v, causal, window, mask, scale):
 class LayerCache(Protocol):
     """What self-attention needs of a cache: it keeps the keys and values of the tokens that came before."""
 
-    starts: np.ndarray | None  # (B,): positions before a row's start are padding, and invisible
+    @property
+    def starts(self) -> np.ndarray | None:
+        """(B,): positions before a row's start are padding, and invisible."""
 
     def append(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take in the new (B, T, G, D) keys and values, return all so far, (B, S, G, D) each."""

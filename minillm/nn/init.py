@@ -1,4 +1,4 @@
-"""First values of parameters: random, so that neurons differ, and of a size that keeps signals from growing or fading."""
+"""First values of parameters: random, so that neurons differ, and of a size that keeps signals alive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> T
 
 
 def fan_in(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> Tensor:
-    """Draw evenly with variance 1 / (3 inputs), torch's choice for linear and recurrent layers (after He et al. 2015)."""
+    """Draw evenly with variance 1 / (3 inputs), torch's choice for linear and recurrent layers."""
     return uniform(rng, shape, 1 / math.sqrt(inputs) if inputs else 0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Module:
             y = y if changed is None else changed
         if isinstance(y, Tensor) and y.requires_grad:
             for hook in list(hooks["backward"]):
-                y.register_hook(lambda dy, hook=hook: hook(self, dy))
+                y.register_hook(partial(hook, self))
         return y
 
     # ---- parameters --------------------------------------------------------------------------------------------------
@@ -56,7 +57,7 @@ class Module:
                 yield from ((f"{name}.{i}", part) for i, part in enumerate(value) if isinstance(part, Module))
 
     def modules(self) -> Iterator[Module]:
-        """This module and all parts below it."""
+        """The module itself and all parts below it."""
         yield self
         for _, child in self.children():
             yield from child.modules()
@@ -135,7 +136,7 @@ class Module:
         return self.train(False)
 
     def set_rng(self, rng: np.random.Generator) -> None:
-        """Let every dropout below draw from ``rng``: with one made from (seed, step), a step can be repeated exactly."""
+        """Let every dropout below draw from ``rng``: made from (seed, step), it lets a step be repeated exactly."""
         for module in self.modules():
             if "rng" in vars(module):
                 module.rng = rng  # type: ignore[attr-defined]
@@ -149,9 +150,7 @@ class Module:
         """
         return self._register("forward", hook)
 
-    def register_backward_hook(
-        self, hook: Callable[[Module, np.ndarray], np.ndarray | None]
-    ) -> Callable[[], None]:
+    def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it returns replaces it.
 
         Returns a function that removes the hook.

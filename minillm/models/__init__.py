@@ -1,0 +1,5 @@
+"""Models that predict the next token. Read ``base`` (what they share), then ``gpt2``, then ``llama``."""
+
+from .base import KVCache, LanguageModel
+from .gpt2 import GPT2, GPT2Config
+from .llama import Llama, LlamaConfig

@@ -1,0 +1,142 @@
+"""The small interface that all language models share, and the cache that lets them go on from where they were.
+
+The trainer, the generator and the evaluation know no architecture. They need of a model:
+
+* ``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor, position t scoring token t + 1;
+* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few tokens at a time;
+* ``model.context``: how many tokens it can see at most (None: no limit);
+* ``model.config``: a frozen dataclass with the names of Hugging Face's ``config.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..nn import Module
+from ..tensor import Tensor, no_grad
+
+
+class Config(Protocol):
+    """What every configuration has."""
+
+    vocab_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of ``config.json``."""
+
+
+class Cache(Protocol):
+    """What a model remembers of the tokens that it has read."""
+
+    length: int
+
+    def reorder(self, rows: np.ndarray) -> Cache:
+        """A cache whose row i goes on from row ``rows[i]`` of this one."""
+
+
+class LanguageModel(Module):
+    """A model that scores the next token."""
+
+    config: Any
+    context: int | None = None
+    is_encoder_decoder = False
+
+    def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> Any:
+        """An empty cache for ``batch_size`` rows of up to ``length`` tokens.
+
+        starts: (batch_size,) integers, how many positions at the left of each row are padding.
+        """
+        raise TypeError(f"{type(self).__name__} has no cache")
+
+    def next_logits(self, ids: np.ndarray, cache: Any) -> np.ndarray:
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        with no_grad():
+            return self(ids, cache=cache).data[:, -1]
+
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    def save_pretrained(self, folder: str | os.PathLike, **extras: Any) -> None:
+        """Write ``config.json`` and ``model.safetensors``, in Hugging Face's layout, whole or not at all."""
+        from .pretrained import save_pretrained
+
+        save_pretrained(self, folder, **extras)
+
+
+class KVCache:
+    """The keys and values of all layers for the tokens read so far.
+
+    Attention asks every earlier token for its key and value, and they never change: computed once and kept, each new
+    token costs one row instead of the whole sequence. Memory: 2 x layers x (B, length, G, D) numbers.
+    """
+
+    def __init__(
+        self, layers: int, batch_size: int, length: int, kv_heads: int, D: int, dtype: Any, starts: Any = None
+    ) -> None:
+        shape = (batch_size, length, kv_heads, D)
+        self.keys = [np.zeros(shape, dtype) for _ in range(layers)]
+        self.values = [np.zeros(shape, dtype) for _ in range(layers)]
+        self.length = 0
+        self.starts = None if starts is None or not np.any(starts) else np.asarray(starts, np.int64)
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens fit in a row."""
+        return self.keys[0].shape[1]
+
+    def positions(self, T: int) -> np.ndarray:
+        """The positions of the next T tokens: (T,), or (B, T) when rows begin at different ``starts``."""
+        if self.length + T > self.capacity:
+            raise ValueError(f"cache: room for {self.capacity} tokens, {self.length} are in it; got {T} more")
+        positions = np.arange(self.length, self.length + T)
+        return positions if self.starts is None else np.maximum(positions - self.starts[:, None], 0)
+
+    def layer(self, i: int) -> LayerCache:
+        """The part that layer ``i`` reads and writes."""
+        return LayerCache(self, i)
+
+    def reorder(self, rows: np.ndarray) -> KVCache:
+        """A cache whose row i goes on from row ``rows[i]`` of this one (a copy)."""
+        twin = object.__new__(KVCache)
+        twin.keys = [k[rows] for k in self.keys]
+        twin.values = [v[rows] for v in self.values]
+        twin.length = self.length
+        twin.starts = None if self.starts is None else self.starts[rows]
+        return twin
+
+
+class LayerCache:
+    """One layer's view of a ``KVCache``; the model moves ``length`` on when all layers have written."""
+
+    def __init__(self, whole: KVCache, i: int) -> None:
+        self.whole, self.i = whole, i
+
+    @property
+    def starts(self) -> np.ndarray | None:
+        """(B,): what stands before a row's start is padding."""
+        return self.whole.starts
+
+    def append(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D) views."""
+        past, now = self.whole.length, self.whole.length + k.shape[1]
+        keys, values = self.whole.keys[self.i], self.whole.values[self.i]
+        keys[:, past:now], values[:, past:now] = k, v
+        return keys[:, :now], values[:, :now]
+
+
+def check_length(name: str, T: int, past: int, context: int | None) -> None:
+    """Refuse a sequence that is longer than the model's positions."""
+    if context is not None and past + T > context:
+        raise ValueError(f"{name}: the context is {context} tokens; got {past + T}")
+
+
+def as_ids(name: str, ids: Any) -> np.ndarray:
+    """``ids`` as a (B, T) integer array; a single sequence (T,) becomes one row."""
+    ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
+    if ids.ndim not in (1, 2) or ids.dtype.kind not in "iu" or ids.shape[-1] == 0:
+        raise ValueError(f"{name}: ids must be (B, T) integers with T >= 1; got {ids.dtype} {ids.shape}")
+    return ids if ids.ndim == 2 else ids[None]

@@ -1,0 +1,234 @@
+"""Llama (Touvron et al. 2023), the architecture of SmolLM2 and of most open models.
+
+    ids (B, T)
+      token embedding                                 embed_tokens              (B, T, C)
+      num_hidden_layers times:
+        x = x + attention(rms_norm(x))                input_layernorm, self_attn
+        x = x + mlp(rms_norm(x))                      post_attention_layernorm, mlp
+      rms_norm                                        norm
+      scores                                          lm_head, or embed_tokens again (tied)      (B, T, V)
+
+What changed since GPT-2: positions are not added to the words but turn queries and keys (rotary embedding), so that
+attention sees distances; groups of heads share keys and values, which makes the cache small; the norm does not subtract
+the mean; the MLP has a gate; there are no biases. Names are those of Hugging Face's ``LlamaForCausalLM``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from ..nn import Embedding, Linear, Module, RMSNorm, init
+from ..tensor import Tensor
+from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
+from .config import config_from_dict, config_to_dict
+
+NEUTRAL = {"hidden_act": ("silu", "swish"), "rope_scaling": (), "attention_dropout": (0.0,)}
+IGNORED = ("rope_interleaved", "is_llama_config")
+Rotary = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The sizes of a Llama; field names and defaults are Hugging Face's."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096  # C, the width
+    intermediate_size: int = 11008  # width of the MLP
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32  # H
+    num_key_value_heads: int | None = None  # G; None: as many as heads
+    head_dim: int | None = None  # D; None: hidden_size / num_attention_heads
+    max_position_embeddings: int = 2048  # the context
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0  # the slowest pair of features turns once in about 2 pi theta positions
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    bos_token_id: int | None = 1
+    eos_token_id: Any = 2  # one id or several
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"LlamaConfig: {name} must be at least 1; got {getattr(self, name)}")
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                "LlamaConfig: hidden_size must be divisible by num_attention_heads; "
+                f"got {self.hidden_size} and {self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.kv_heads or self.kv_heads < 1:
+            raise ValueError(
+                "LlamaConfig: num_attention_heads must be divisible by num_key_value_heads; "
+                f"got {self.num_attention_heads} and {self.kv_heads}"
+            )
+        if self.D % 2 or self.D < 2:
+            raise ValueError(f"LlamaConfig: the head size must be even, features turn in pairs; got {self.D}")
+
+    @property
+    def kv_heads(self) -> int:
+        """G, the number of key and value heads."""
+        return self.num_attention_heads if self.num_key_value_heads is None else self.num_key_value_heads
+
+    @property
+    def D(self) -> int:
+        """The size of a head."""
+        return self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> LlamaConfig:
+        """Read the fields of a ``config.json``; newer files keep ``rope_theta`` in ``rope_parameters``."""
+        fields = dict(fields)
+        rope = fields.pop("rope_parameters", None) or {}
+        if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
+            raise ValueError(f"{source}: rope_parameters = {rope!r} is not implemented (only rope_type 'default')")
+        for name, value in rope.items():
+            if name not in ("rope_type", "rope_theta"):
+                raise ValueError(f"{source}: rope_parameters.{name} = {value!r} is unknown and may change the result")
+        if "rope_theta" in rope:
+            fields["rope_theta"] = rope["rope_theta"]
+        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of ``config.json``, in the older and the newer way of writing the rotary settings."""
+        neutral = {name: values for name, values in NEUTRAL.items() if values}
+        return {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            **config_to_dict(self, neutral=neutral),
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.D,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+        }
+
+
+def rotary_angles(positions: np.ndarray, D: int, theta: float) -> Rotary:
+    """The cosine and sine by which each pair of features is turned at each position.
+
+    positions: (..., T) -> two arrays (..., T, D / 2). Pair i turns by position x theta^(-2 i / D): the first pairs
+    quickly, the last ones slowly, as the hands of a clock.
+    """
+    speeds = theta ** (-np.arange(0, D, 2) / D)  # (D / 2,)
+    angles = positions[..., None] * speeds
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+class Attention(Module):
+    """Queries, keys and values, turned by their positions; causal attention in groups of heads; one projection back."""
+
+    def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
+        C, D, H, G, bias = (
+            config.hidden_size,
+            config.D,
+            config.num_attention_heads,
+            config.kv_heads,
+            config.attention_bias,
+        )
+        self.heads, self.kv_heads = H, G
+        self.q_proj = Linear(C, H * D, bias, rng)
+        self.k_proj = Linear(C, G * D, bias, rng)
+        self.v_proj = Linear(C, G * D, bias, rng)
+        self.o_proj = Linear(H * D, C, bias, rng)
+
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj)  # (B, T, (H + 2 G) D)
+        return self.o_proj(F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache))
+
+
+class MLP(Module):
+    """down(silu(gate(x)) * up(x)): one projection decides how much of another passes (Shazeer 2020)."""
+
+    def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
+        C, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = Linear(C, inner, bias, rng)
+        self.up_proj = Linear(C, inner, bias, rng)
+        self.down_proj = Linear(inner, C, bias, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.down_proj(F.swiglu(joint(x, self.gate_proj, self.up_proj)))
+
+
+def joint(x: Tensor, *layers: Linear) -> Tensor:
+    """The outputs of several linear layers of one input, side by side."""
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    return F.joint_linear(x, [layer.weight for layer in layers], biases or None)
+
+
+class Block(Module):
+    """Attention, then MLP, each on a normalised copy of the residual stream and added to it."""
+
+    def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, rng)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config, rng)
+
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(Module):
+    """Embedding, blocks and the last norm: everything but the scores."""
+
+    def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
+        self.config = config
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, rng, config.initializer_range)
+        self.layers = [Block(config, rng) for _ in range(config.num_hidden_layers)]
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: np.ndarray, positions: np.ndarray, cache: KVCache | None) -> Tensor:
+        """Ids (B, T), positions (T,) or (B, T) -> (B, T, C)."""
+        x = self.embed_tokens(ids)  # (B, T, C)
+        rotary = rotary_angles(positions, self.config.D, self.config.rope_theta)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rotary, None if cache is None else cache.layer(i))
+        return self.norm(x)
+
+
+class Llama(LanguageModel):
+    """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor."""
+
+    def __init__(self, config: LlamaConfig, rng: np.random.Generator | int | None = None) -> None:
+        rng = np.random.default_rng(rng)
+        self.config, self.context = config, config.max_position_embeddings
+        self.model = Transformer(config, rng)
+        if not config.tie_word_embeddings:
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, False, rng)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:  # every matrix alike; the scales of the norms stay 1, biases 0
+                parameter.data = init.normal(rng, parameter.shape, config.initializer_range).data
+            elif name.endswith("bias"):
+                parameter.data = np.zeros_like(parameter.data)
+
+    def forward(self, ids: Any, cache: KVCache | None = None) -> Tensor:
+        """Score every next token; with a cache, ids are the tokens after those that it holds."""
+        ids = as_ids("Llama", ids)
+        T, past = ids.shape[1], cache.length if cache else 0
+        check_length("Llama", T, past, self.context)
+        x = self.model(ids, cache.positions(T) if cache else np.arange(T), cache)  # (B, T, C)
+        if cache:
+            cache.length += T
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        return F.linear(x, head.weight)  # (B, T, V)
+
+    def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
+        """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
+        c, dtype = self.config, self.model.embed_tokens.weight.dtype
+        return KVCache(c.num_hidden_layers, batch_size, length, c.kv_heads, c.D, dtype, starts)
