@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from ..tensor import Tensor
 
+_skipping = False
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """Draw nothing inside: a new parameter has its shape and takes no memory, until a file brings its values.
+
+    Its data is one zero that is seen from every position, and cannot be written to.
+    """
+    global _skipping
+    before, _skipping = _skipping, True
+    try:
+        yield
+    finally:
+        _skipping = before
+
+
+def _shape_only(shape: tuple[int, ...]) -> Tensor:
+    return Tensor(np.broadcast_to(np.float32(0), shape), requires_grad=True)
+
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float = 0.02) -> Tensor:
     """Draw from a bell curve around 0."""
+    if _skipping:
+        return _shape_only(shape)
     return Tensor((rng.standard_normal(shape, dtype=np.float32) * np.float32(std)), requires_grad=True)
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Tensor:
     """Draw evenly from [-bound, bound]."""
+    if _skipping:
+        return _shape_only(shape)
     return Tensor(rng.uniform(-bound, bound, shape).astype(np.float32), requires_grad=True)
 
 
@@ -26,4 +52,6 @@ def fan_in(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> Ten
 
 def constant(shape: tuple[int, ...], value: float) -> Tensor:
     """All entries alike: ones for scales, zeros for shifts."""
+    if _skipping:
+        return _shape_only(shape)
     return Tensor(np.full(shape, value, np.float32), requires_grad=True)
