@@ -13,6 +13,33 @@ import importlib
 from typing import Any
 
 from . import functional, models, nn
+from .anomaly import detect_anomaly
+from .gradcheck import gradcheck
 from .tensor import Tensor, no_grad
 
 __version__ = "0.1.0"
+
+# Loaded when first used: learners who need only the engine do not wait for the rest.
+_LAZY = {
+    "data": "minillm.data",
+    "optim": "minillm.optim",
+    "tokenizer": "minillm.tokenizer",
+    "Trainer": "minillm.trainer",
+    "TrainConfig": "minillm.trainer",
+    "evaluate": "minillm.evaluate",
+    "generate": "minillm.generate",
+    "stream": "minillm.generate",
+    "Generation": "minillm.generate",
+    "GenerationConfig": "minillm.generate",
+    "get_num_threads": "minillm.kernels",
+    "set_num_threads": "minillm.kernels",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'minillm' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    value = module if name in ("data", "optim", "tokenizer") else getattr(module, name)
+    globals()[name] = value
+    return value

@@ -3,8 +3,9 @@
 Each function shows the forward computation, then ``backward``: the chain rule of that one operation.
 """
 
-from .activations import gelu, log_softmax, relu, sigmoid, silu, softmax, swiglu, tanh
-from .elementwise import exp, log, sqrt, where
+from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
+from .conv import avg_pool2d, conv1d, conv2d, max_pool2d
+from .elementwise import abs, clip, cos, exp, log, log1p, maximum, minimum, rsqrt, sin, sqrt, where
 from .layers import (
     dropout,
     embedding,
@@ -16,6 +17,32 @@ from .layers import (
     scaled_dot_product_attention,
     self_attention,
 )
-from .losses import cross_entropy, mse_loss
-from .products import matmul
-from .shaping import concatenate, stack
+from .losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+)
+from .products import einsum, matmul, outer
+from .reductions import cumsum, logsumexp, norm, prod, std
+from .shaping import (
+    arange,
+    broadcast_to,
+    chunk,
+    concatenate,
+    flip,
+    gather,
+    one_hot,
+    pad,
+    split,
+    squeeze,
+    stack,
+    take,
+    tile,
+    tril,
+    triu,
+    unsqueeze,
+)

@@ -112,3 +112,35 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
         return (kernels.log_softmax_backward(dy, y),)
 
     return Tensor.from_op(y, (x,), backward)
+
+
+def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
+    """y = x where x > 0, else slope x: a neuron that is off still hears which way to go;   dx = dy or slope dy."""
+    a = x.data
+    factor = np.where(a > 0, a.dtype.type(1), a.dtype.type(slope))
+
+    def backward(dy):
+        return (dy * factor,)
+
+    return Tensor.from_op(a * factor, (x,), backward)
+
+
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x (Clevert et al. 2015)."""
+    a = x.data
+    below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
+
+    def backward(dy):
+        return (dy * np.where(a > 0, dy.dtype.type(1), below + dy.dtype.type(alpha)),)
+
+    return Tensor.from_op(np.where(a > 0, a, below), (x,), backward)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """y = ln(1 + e^x), a relu without the corner;   dx = dy sigmoid(x)."""
+    a = x.data
+
+    def backward(dy):
+        return (dy * kernels.sigmoid_forward(a),)
+
+    return Tensor.from_op(np.logaddexp(a, a.dtype.type(0)), (x,), backward)

@@ -60,3 +60,96 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
         return np.where(chosen, a, b)
 
     return Tensor.from_op(broadcasting(where, x.data, y.data), (x, y), backward)
+
+
+def log1p(x: Tensor) -> Tensor:
+    """y = ln(1 + x), exact for tiny x, where 1 + x would round the digits away;   dx = dy / (1 + x)."""
+    a = x.data
+
+    def backward(dy):
+        return (dy / (1 + a),)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Tensor.from_op(np.log1p(a), (x,), backward)
+
+
+def rsqrt(x: Tensor) -> Tensor:
+    """y = x^(-1/2);   dx = -dy y^3 / 2."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = 1 / np.sqrt(x.data)
+
+    def backward(dy):
+        return (dy * (-0.5 * y**3),)
+
+    return Tensor.from_op(y, (x,), backward)
+
+
+def abs(x: Tensor) -> Tensor:  # noqa: A001 - the field's word
+    """y = |x|;   dx = dy sign(x), 0 at 0."""
+    a = x.data
+
+    def backward(dy):
+        return (dy * np.sign(a),)
+
+    return Tensor.from_op(np.abs(a), (x,), backward)
+
+
+def sin(x: Tensor) -> Tensor:
+    """y = sin x;   dx = dy cos x."""
+    a = x.data
+
+    def backward(dy):
+        return (dy * np.cos(a),)
+
+    return Tensor.from_op(np.sin(a), (x,), backward)
+
+
+def cos(x: Tensor) -> Tensor:
+    """y = cos x;   dx = -dy sin x."""
+    a = x.data
+
+    def backward(dy):
+        return (-dy * np.sin(a),)
+
+    return Tensor.from_op(np.cos(a), (x,), backward)
+
+
+def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """y = x, but at least ``low`` and at most ``high``; no gradient where x lies outside."""
+    if low is None and high is None:
+        raise ValueError("clip: expected low, high or both; got neither")
+    a = x.data
+    inside = np.ones(a.shape, bool)
+    if low is not None:
+        inside &= a >= low
+    if high is not None:
+        inside &= a <= high
+
+    def backward(dy):
+        return (dy * inside,)
+
+    return Tensor.from_op(np.clip(a, low, high), (x,), backward)
+
+
+def maximum(x: Any, y: Any) -> Tensor:
+    """The greater of two, entry by entry; it gets the gradient, and equals share it evenly."""
+    return _choose(np.maximum, x, y)
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    """The smaller of two, entry by entry; it gets the gradient, and equals share it evenly."""
+    return _choose(np.minimum, x, y)
+
+
+def _choose(function: Any, x: Any, y: Any) -> Tensor:
+    like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else Tensor(x)
+    x, y = operand(x, like), operand(y, like)
+    a, b = x.data, y.data
+    z = broadcasting(function, a, b)
+
+    def backward(dz):
+        share = np.where(a == b, dz.dtype.type(0.5), (a == z).astype(dz.dtype))  # of a; the rest is b's
+        return unbroadcast(dz * share, a.shape), unbroadcast(dz * (1 - share), b.shape)
+
+    backward.__qualname__ = function.__name__
+    return Tensor.from_op(z, (x, y), backward)

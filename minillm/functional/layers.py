@@ -14,6 +14,7 @@ import numpy as np
 from .. import kernels
 from ..tensor import Tensor, operand
 from .activations import softmax
+from .checks import check_ids
 from .elementwise import where
 
 
@@ -122,20 +123,6 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
         return (kernels.embedding_backward(dy, ids, vocabulary),)
 
     return Tensor.from_op(kernels.embedding_forward(weight.data, ids), (weight,), backward)
-
-
-def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: int | None = None) -> np.ndarray:
-    """``ids`` as an int64 array within [0, vocabulary), or a ValueError that shows the first that is not."""
-    ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
-    if ids.dtype.kind not in "iu":
-        raise ValueError(f"{name}: {what} must be integers in [0, {vocabulary}); got {ids.dtype}")
-    wrong = (ids < 0) | (ids >= vocabulary)
-    if ignore is not None:
-        wrong &= ids != ignore
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"{name}: {what} must be integers in [0, {vocabulary}); got {ids[at]} at {at}")
-    return ids.astype(np.int64, copy=False)
 
 
 def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, training: bool = True) -> Tensor:

@@ -8,7 +8,10 @@ import numpy as np
 
 from .. import kernels
 from ..tensor import Tensor, operand
-from .layers import check_ids
+from .activations import softplus
+from .checks import check_ids, check_reduction
+from .elementwise import abs, log, where
+from .shaping import gather
 
 IGNORE = -100  # a target that does not count: padding, or another speaker's words
 
@@ -59,12 +62,6 @@ def cross_entropy(
     return Tensor.from_op(np.asarray(total / (count if reduction == "mean" else 1), z.dtype), (logits,), backward)
 
 
-def check_reduction(name: str, reduction: str) -> None:
-    """Refuse what is not "mean", "sum" or "none"."""
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-
-
 def reduced(losses: Tensor, reduction: str) -> Tensor:
     """The mean or the sum of all losses, or the losses themselves."""
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
@@ -75,3 +72,59 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
     check_reduction("mse_loss", reduction)
     difference = prediction - operand(target, prediction)
     return reduced(difference * difference, reduction)
+
+
+def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE, reduction: str = "mean") -> Tensor:
+    """l = -log_probabilities[target]: cross-entropy for who has taken ``log_softmax`` already.
+
+    log_probabilities: (..., V), targets: (...) -> one number, or (...) for reduction "none".
+    """
+    check_reduction("nll_loss", reduction)
+    V = log_probabilities.shape[-1]
+    t = check_ids("nll_loss", targets, V, "targets", ignore_index)
+    if t.shape != log_probabilities.shape[:-1]:
+        raise ValueError(f"nll_loss: targets must have the shape {log_probabilities.shape[:-1]}; got {t.shape}")
+    counted = t != ignore_index
+    if reduction == "mean" and not counted.any():
+        raise ValueError(f"nll_loss: every target is ignore_index ({ignore_index}); the mean of none is undefined")
+    chosen = gather(log_probabilities, np.where(counted, t, 0)[..., None])
+    losses = -chosen.reshape(t.shape) * counted.astype(log_probabilities.dtype)
+    return losses.sum() / float(counted.sum()) if reduction == "mean" else reduced(losses, reduction)
+
+
+def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    """l = |prediction - target|, entry by entry, then its mean (or sum, or none)."""
+    check_reduction("l1_loss", reduction)
+    return reduced(abs(prediction - operand(target, prediction)), reduction)
+
+
+def huber_loss(prediction: Tensor, target: Any, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder (Huber 1964)."""
+    check_reduction("huber_loss", reduction)
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta must be positive; got {delta}")
+    d = prediction - operand(target, prediction)
+    distance = abs(d)
+    return reduced(where(distance.data <= delta, d * d * 0.5, (distance - delta / 2) * delta), reduction)
+
+
+def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:
+    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z: stable for any z."""
+    check_reduction("binary_cross_entropy_with_logits", reduction)
+    t = operand(targets, logits)
+    if t.dtype.kind != "f":
+        t = Tensor(t.data.astype(logits.dtype))
+    return reduced(softplus(logits) - logits * t, reduction)
+
+
+def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
+    """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 = 0.
+
+    log_q, p: (..., V). reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
+    """
+    check_reduction("kl_div", reduction)
+    p = operand(p, log_q)
+    entropy = where(p.data > 0, p * log(where(p.data > 0, p, 1.0)), 0.0)
+    losses = entropy - p * log_q
+    rows = max(1, log_q.size // log_q.shape[-1])
+    return losses.sum() / rows if reduction == "mean" else reduced(losses, reduction)

@@ -1,0 +1,29 @@
+"""Sentences for arguments that do not fit, before they reach a kernel, which checks nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+
+
+def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: int | None = None) -> np.ndarray:
+    """``ids`` as an int64 array within [0, vocabulary), or a ValueError that shows the first that is not."""
+    ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"{name}: {what} must be integers in [0, {vocabulary}); got {ids.dtype}")
+    wrong = (ids < 0) | (ids >= vocabulary)
+    if ignore is not None:
+        wrong &= ids != ignore
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"{name}: {what} must be integers in [0, {vocabulary}); got {ids[at]} at {at}")
+    return ids.astype(np.int64, copy=False)
+
+
+def check_reduction(name: str, reduction: str) -> None:
+    """Refuse what is not "mean", "sum" or "none"."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
