@@ -43,6 +43,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "read_safetensors",
+    "read_text",
     "remove_folder",
     "remove_stale",
     "write_json",
@@ -61,11 +62,23 @@ def read_json(path: Pathlike, limit: int = 1_000_000) -> dict[str, Any]:
     Raises ValueError when the file is too large, no UTF-8, no JSON, no object, nested beyond reason, or when it has a
     key twice, NaN or infinity: things on which readers differ.
     """
+    return parse_json(_read_limited(path, limit), str(path))
+
+
+def read_text(path: Pathlike, limit: int = 1_000_000) -> str:
+    """Read a UTF-8 text of at most ``limit`` bytes. Raises ValueError, naming the file, when it is something else."""
+    try:
+        return str(_read_limited(path, limit), "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error}") from None
+
+
+def _read_limited(path: Pathlike, limit: int) -> bytes:
     with _open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"{path}: larger than the {limit:,} bytes that are plausible here")
-    return parse_json(data, str(path))
+    return data
 
 
 def parse_json(data: bytes | memoryview, source: str) -> dict[str, Any]:
@@ -111,7 +124,10 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a safetensors file: dtype and shape are known, its bytes are still on the disk."""
+    """One tensor of a safetensors file: dtype and shape are known, its bytes are still on the disk.
+
+    NumPy takes it for an array (``np.asarray(tensor)``), and so does whatever asks for a ``.shape`` first.
+    """
 
     dtype: str  # in the file's words: "F32", "BF16" ...
     shape: tuple[int, ...]
@@ -138,6 +154,9 @@ class StoredTensor:
         else:
             values = stored if stored.flags.aligned else stored.copy()
         return values.reshape(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.read(), dtype, copy=copy)
 
     def _release(self) -> None:
         """Give the pages of a converted tensor back, or file and float32 copy would both stay in memory."""
