@@ -1,5 +1,9 @@
-"""Models that predict the next token. Read ``base`` (what they share), then ``gpt2``, then ``llama``."""
+"""Models that predict the next token. Read ``base`` (what they share), then ``gpt2``, then ``llama``.
+
+``config`` and ``pretrained`` read and write their folders.
+"""
 
 from .base import KVCache, LanguageModel
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig
+from .pretrained import from_pretrained, save_pretrained
