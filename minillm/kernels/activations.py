@@ -143,13 +143,13 @@ def gelu_forward_numpy(x: np.ndarray, exact: bool = False) -> np.ndarray:
 _erf_numpy = np.vectorize(math.erf, otypes=[float])
 
 
-@jit
+@jit(inline=True)
 def _gelu(x):
     # (1 + tanh u) / 2 = sigmoid(2u), which does not cancel where tanh u is near -1
     return x * sigmoid(like(x, 2 * _SQRT_2_OVER_PI) * (x + like(x, _GELU_CUBIC) * x * x * x))
 
 
-@jit
+@jit(inline=True)
 def _gelu_exact(x):
     return like(x, 0.5) * x * (like(x, 1) + erf(x * like(x, _SQRT_HALF)))
 
@@ -192,14 +192,14 @@ def gelu_backward_numpy(dy: np.ndarray, x: np.ndarray, exact: bool = False) -> n
     return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)
 
 
-@jit
+@jit(inline=True)
 def _gelu_slope(x):
     s = sigmoid(like(x, 2 * _SQRT_2_OVER_PI) * (x + like(x, _GELU_CUBIC) * x * x * x))
     inner = like(x, 2 * _SQRT_2_OVER_PI) + like(x, 6 * _SQRT_2_OVER_PI * _GELU_CUBIC) * x * x
     return s + x * s * (like(x, 1) - s) * inner
 
 
-@jit
+@jit(inline=True)
 def _gelu_exact_slope(x):
     below = like(x, 0.5) * (like(x, 1) + erf(x * like(x, _SQRT_HALF)))
     return below + x * like(x, _INV_SQRT_2PI) * exp(like(x, -0.5) * x * x)
@@ -259,7 +259,7 @@ def silu_backward_numpy(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     return dy * (s + x * s * (1 - s))
 
 
-@jit
+@jit(inline=True)
 def _silu_slope(x):
     s = sigmoid(x)
     return s + x * s * (like(x, 1) - s)
