@@ -19,12 +19,14 @@ The loop around it is always the same, here with one weight that should become 3
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from . import kernels
 from .tensor import Tensor
 
 __all__ = [
@@ -47,9 +49,12 @@ class Optimizer:
 
     params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of them. ``lr`` may be
     set at any time, as schedules do. Raises ValueError when there is no parameter, or one is given twice.
+
+    The parameters move into one long array, ``flat``, of which each ``p.data`` becomes a view: one call of a kernel can
+    then change all of them, where a call for each would spend its time on waking threads.
     """
 
-    _buffers: tuple[str, ...] = ()  # the names of the lists that hold one array per parameter
+    _averages: tuple[str, ...] = ()  # the attributes that hold a number for each number of ``flat``
 
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], lr: float, weight_decay: float) -> None:
         name = type(self).__name__
@@ -69,7 +74,15 @@ class Optimizer:
             raise ValueError(f"{name}: params must hold at least one parameter; got none")
         if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(f"{name}: params holds the same parameter twice")
+        if len(dtypes := {p.dtype for p in self.params}) > 1:
+            raise ValueError(f"{name}: params must be of one dtype; got {', '.join(map(str, dtypes))}")
         self.lr = _within(name, "lr", lr, 0.0)
+        self.steps = [0] * len(self.params)  # of each parameter: one without gradient makes none
+        self._ends = np.cumsum([p.size for p in self.params]).tolist()
+        self.flat = np.empty(self._ends[-1], dtype=self.params[0].dtype)
+        self._flat_grad = np.empty_like(self.flat)
+        self._views, self._grad_views = self._by_parameter(self.flat), self._by_parameter(self._flat_grad)
+        self._gather()
 
     def zero_grad(self) -> None:
         """Forget all gradients: the next `backward()` begins from nothing instead of adding to them."""
@@ -78,49 +91,73 @@ class Optimizer:
 
     def step(self) -> None:
         """Change every parameter that has a gradient."""
+        self._gather()
+        keys = []  # neighbours with the same key are changed in one call; as a rule they all are
         for i, p in enumerate(self.params):
-            if p.grad is not None:
-                self._update(i, p.data, p.grad)
-                p.mark_changed()
+            self.steps[i] += p.grad is not None
+            keys.append((p.grad is not None, self.weight_decays[i], self.steps[i]))
+        begin = first = 0
+        for (has_gradient, decay, step), run in itertools.groupby(keys):
+            first += len(list(run))
+            end = self._ends[first - 1]
+            if has_gradient:
+                self._update(slice(begin, end), self._flat_grad[begin:end], decay, step)
+            begin = end
+        for p in self.params:
+            p.mark_changed()
 
-    def _update(self, i: int, data: np.ndarray, grad: np.ndarray) -> None:
+    def _update(self, where: slice, grad: np.ndarray, weight_decay: float, step: int) -> None:
+        """Change ``flat[where]``; ``step`` counts from 1."""
         raise NotImplementedError
 
+    def _gather(self) -> None:
+        """Bring in the gradients, and the parameters whose ``data`` was replaced by another array."""
+        for p, view, grad_view in zip(self.params, self._views, self._grad_views, strict=True):
+            if p.data is not view:
+                view[...] = p.data
+                p.data = view
+            if p.grad is not None and p.grad is not grad_view:
+                grad_view[...] = p.grad
+                p.grad = grad_view
+
+    def _by_parameter(self, flat: np.ndarray) -> list[np.ndarray]:
+        pieces = np.split(flat, self._ends[:-1])
+        return [piece.reshape(p.shape) for piece, p in zip(pieces, self.params, strict=True)]
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on beside the parameters: name -> array (no copies)."""
-        state = {"lr": np.array(self.lr)}
-        for name in self._buffers:
-            state |= {f"{name}.{i}": array for i, array in enumerate(getattr(self, name))}
+        """Everything that the next step depends on beside the parameters: name -> array (views, not copies)."""
+        state = {"lr": np.array(self.lr), "steps": np.array(self.steps)}
+        for name in self._averages:
+            state |= {f"{name}.{i}": array for i, array in enumerate(self._by_parameter(getattr(self, name)))}
         return state
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over a state that `state_dict` gave; raises ValueError when it belongs to other parameters."""
-        expected = self.state_dict()
-        for name, array in expected.items():
+        own = self.state_dict()
+        for name, array in own.items():
             if name not in state or np.shape(state[name]) != array.shape:
                 found = f"shape {np.shape(state[name])}" if name in state else "nothing"
                 raise ValueError(
                     f"{type(self).__name__}.load_state_dict: expected {name!r} of shape {array.shape}; got {found}"
                 )
-        unexpected = sorted(set(state) - set(expected))
+        unexpected = sorted(set(state) - set(own))
         if unexpected:
             raise ValueError(f"{type(self).__name__}.load_state_dict: unexpected entry {unexpected[0]!r}")
-        self.lr = float(state["lr"])
-        for name in self._buffers:
-            for i, array in enumerate(getattr(self, name)):
-                array[...] = state[f"{name}.{i}"]
+        for name, array in own.items():
+            array[...] = state[name]
+        self.lr, self.steps = float(own["lr"]), own["steps"].tolist()
 
 
 class SGD(Optimizer):
     """Gradient descent, with momentum if wanted.
 
-    g = grad + weight_decay * w;   b <- momentum * b + g;   w <- w - lr * b
+    b <- momentum * b + g + weight_decay * w;   w <- w - lr * b
 
     With momentum the step is a running sum of gradients: directions on which they agree add up, directions on which
-    they change sign cancel. "Stochastic" because the gradient is that of one batch, not of all the data.
+    they change sign cancel. "Stochastic" because the gradient g is that of one batch, not of all the data.
     """
 
-    _buffers = ("momenta",)
+    _averages = ("velocity",)
 
     def __init__(
         self,
@@ -131,16 +168,10 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(params, lr, weight_decay)
         self.momentum = _within("SGD", "momentum", momentum, 0.0, 1.0)
-        self.momenta = [np.zeros_like(p.data) for p in self.params] if momentum else []
+        self.velocity = np.zeros_like(self.flat)
 
-    def _update(self, i: int, data: np.ndarray, grad: np.ndarray) -> None:
-        if self.weight_decays[i]:
-            grad = grad + self.weight_decays[i] * data
-        if self.momentum:
-            self.momenta[i] *= self.momentum
-            self.momenta[i] += grad
-            grad = self.momenta[i]
-        data -= self.lr * grad
+    def _update(self, where: slice, grad: np.ndarray, weight_decay: float, step: int) -> None:
+        kernels.sgd_update(self.flat[where], grad, self.velocity[where], self.lr, self.momentum, weight_decay)
 
 
 class AdamW(Optimizer):
@@ -155,7 +186,7 @@ class AdamW(Optimizer):
     noise: every weight moves at most about ``lr``, whatever the scale of its gradient.
     """
 
-    _buffers = ("steps", "m", "v")
+    _averages = ("m", "v")
 
     def __init__(
         self,
@@ -166,42 +197,15 @@ class AdamW(Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        self.betas = (
-            _within("AdamW", "betas[0]", betas[0], 0.0, 1.0),
-            _within("AdamW", "betas[1]", betas[1], 0.0, 1.0),
-        )
+        self.betas = tuple(_within("AdamW", f"betas[{i}]", betas[i], 0.0, 1.0) for i in range(2))
         self.eps = _within("AdamW", "eps", eps, 0.0)
-        self.steps = [np.zeros((), dtype=np.int64) for _ in self.params]  # a parameter without gradient makes no step
-        self.m = [np.zeros_like(p.data) for p in self.params]
-        self.v = [np.zeros_like(p.data) for p in self.params]
+        self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
 
-    def _update(self, i: int, data: np.ndarray, grad: np.ndarray) -> None:
-        self.steps[i] += 1
-        adamw_update(
-            data, grad, self.m[i], self.v[i], self.lr, *self.betas, self.eps, self.weight_decays[i], int(self.steps[i])
+    def _update(self, where: slice, grad: np.ndarray, weight_decay: float, step: int) -> None:
+        beta1, beta2 = self.betas
+        kernels.adamw_update(
+            self.flat[where], grad, self.m[where], self.v[where], self.lr, beta1, beta2, self.eps, weight_decay, step
         )
-
-
-def adamw_update(
-    param: np.ndarray,
-    grad: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    step: int,
-) -> None:
-    """One step of `AdamW` on one parameter; ``param``, ``m`` and ``v`` are changed in place, ``step`` counts from 1."""
-    m *= beta1
-    m += (1 - beta1) * grad
-    v *= beta2
-    v += (1 - beta2) * grad * grad
-    m_hat = m / (1 - beta1**step)
-    v_hat = v / (1 - beta2**step)
-    param -= lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * param)
 
 
 def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[Group]:
@@ -218,21 +222,18 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     """Shorten the gradient, all parameters' as one long vector, to length ``max_norm`` where it is longer.
 
     g <- g * min(1, max_norm / (|g| + 1e-6)). Its direction stays. One strange batch can then not throw the weights far
-    away. Returns the length |g| before; an infinity or NaN is not repaired, and comes out as the returned number.
+    away. Returns the length |g| before; an infinity or NaN is not repaired, and comes out as the returned number. With
+    max_norm=inf it only measures.
     """
-    _within("clip_grad_norm", "max_norm", max_norm, 0.0)
+    if not max_norm >= 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be a number >= 0; got {max_norm}")
     grads = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(sum(sum_of_squares(grad) for grad in grads))
+    norm = math.sqrt(sum(kernels.sum_of_squares(grad) for grad in grads))
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0 and norm < math.inf:
         for grad in grads:
             grad *= scale
     return norm
-
-
-def sum_of_squares(x: np.ndarray) -> float:
-    """The sum of all x_i^2, added up in float64."""
-    return float(np.square(x).sum(dtype=np.float64))
 
 
 # ---- schedules: the learning rate of each step -----------------------------------------------------------------------
