@@ -178,8 +178,8 @@ def attention_packed_backward_numpy(
 
 
 # ---- one tile --------------------------------------------------------------------------------------------------------
-# Tiles of scores are stored a key per row and a query per column. Then every operation of the softmax runs along the
-# queries, element by element (no sum or maximum across a vector register), and a row's visible part is one range.
+# A tile of scores has a row per query and a column per key, and lies in memory without gaps: the exponentials, most of
+# the work beside the products, run over the whole of it in one vectorised loop.
 
 if _BLAS is not None:
     from .matmul import gemm, hold_blas_threads, release_blas_threads
@@ -190,187 +190,214 @@ if _BLAS is not None:
             x[i] = value
 
     @jit
-    def _scale_row(x, factor):
+    def _fill_rows(x, ld, rows, d, value):
+        for i in range(rows):
+            _fill(x[i * ld : i * ld + d], value)
+
+    @jit
+    def _scale(x, factor):
         for i in range(x.size):
             x[i] *= factor
 
     @jit
-    def _raise_peaks(x, scale, peak):
+    def _scaled(x, factor, y):
         for i in range(x.size):
-            y = x[i] * scale
-            peak[i] = y if y > peak[i] else peak[i]
+            y[i] = x[i] * factor
 
     @jit
-    def _add(x, y):
+    def _subtract(x, value):
         for i in range(x.size):
-            x[i] += y[i]
+            x[i] -= value
 
     @jit
-    def _exponentials(x, scale, peak, total):
+    def _sum(x):
+        total = x.dtype.type(0)
         for i in range(x.size):
-            y = exp(x[i] * scale - peak[i])
-            x[i] = y
-            total[i] += y
+            total += x[i]
+        return total
 
     @jit
-    def _fading(old, new):
-        # what was summed under the old peak counts exp(old - new) under the new one
-        for i in range(old.size):
-            old[i] = exp(old[i] - new[i]) if new[i] > old[i] else old.dtype.type(1)
+    def _dot(x, y):
+        total = x.dtype.type(0)
+        for i in range(x.size):
+            total += x[i] * y[i]
+        return total
 
     @jit
-    def _seen_by(key, first, m, ahead, behind):
-        """The range of those of the ``m`` queries from position ``first`` that see the key."""
-        return min(max(key - ahead - first, 0), m), max(min(key + behind + 1 - first, m), 0)
+    def _largest(x):
+        if x.itemsize != 4:
+            largest = x[0]
+            for i in range(x.size):
+                largest = max(largest, x[i])
+            return largest
+        # Floats are ordered as their bits are, read as integers, but the negative ones backwards. Unlike a maximum of
+        # floats, which has NaN to think of, one of integers is a vector instruction.
+        bits, top = x.view(np.int32), np.int32(-(2**31))
+        for i in range(bits.size):
+            b = bits[i]
+            top = max(top, np.int32(b ^ np.int32(np.int32(b >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+        return np.int32(top ^ np.int32(np.int32(top >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
     @jit
-    def _forward_block(q, ldq, k, ldk, v, ldv, out, ldo, lse, m, d, first, lo, hi, ahead, behind, scale, width):
-        # m queries from position first on, and the keys [lo, hi) in tiles of width: the online softmax
-        tile = np.empty(width * m, q.dtype)
-        peak, faded, total = np.empty(m, q.dtype), np.empty(m, q.dtype), np.empty(m, q.dtype)
+    def _exponentials(x):
+        for i in range(x.size):
+            x[i] = exp(x[i])
+
+    @jit
+    def _exponentials_and_slopes(x, dp):
+        # x -> p, dp - delta -> dx
+        for i in range(x.size):
+            p = exp(x[i])
+            x[i] = p
+            dp[i] *= p
+
+    @jit
+    def _hide(tile, m, n, shift, ahead, behind, value):
+        """Put ``value`` where a key is out of its query's sight; query i stands at key ``shift + i`` of the tile."""
+        if shift + ahead >= n - 1 and shift + m - 1 <= behind:
+            return  # the first query sees the last key, and the last query the first
+        for i in range(m):
+            a = min(max(shift + i - behind, 0), n)
+            b = max(min(shift + i + ahead + 1, n), a)
+            _fill(tile[i * n : i * n + a], value)
+            _fill(tile[i * n + b : (i + 1) * n], value)
+
+    @jit
+    def _forward_block(q, ldq, k, ldk, v, ldv, out, ldo, lse, d, shift, lo, hi, ahead, behind, scale, width):
+        # The online softmax of some queries, the first at position shift, over the keys [lo, hi) in tiles of width.
+        m = lse.size
+        query, tile = np.empty(m * d, q.dtype), np.empty(m * min(width, max(hi - lo, 0)), q.dtype)
+        peak, total = np.empty(m, q.dtype), np.zeros(m, q.dtype)
         _fill(peak, -np.inf)
-        _fill(total, 0.0)
+        for i in range(m):
+            _scaled(q[i * ldq : i * ldq + d], scale, query[i * d : (i + 1) * d])
         for key in range(lo, hi, width):
             n = min(width, hi - key)
-            gemm(False, True, n, m, d, k[key * ldk :], ldk, q, ldq, tile, m, 0.0)
-            faded[:] = peak
-            for j in range(n):
-                a, b = _seen_by(key + j, first, m, ahead, behind)
-                _raise_peaks(tile[j * m + a : j * m + b], scale, peak[a:b])
-            if key > lo:
-                _fading(faded, peak)
-                for i in range(m):
-                    total[i] *= faded[i]
-                    if faded[i] != 1:
-                        _scale_row(out[i * ldo : i * ldo + d], faded[i])
-            for j in range(n):
-                a, b = _seen_by(key + j, first, m, ahead, behind)
-                _fill(tile[j * m : j * m + a], 0.0)
-                _exponentials(tile[j * m + a : j * m + b], scale, peak[a:b], total[a:b])
-                _fill(tile[j * m + b : (j + 1) * m], 0.0)
-            gemm(True, False, m, d, n, tile, m, v[key * ldv :], ldv, out, ldo, 0.0 if key == lo else 1.0)
+            if m == 1:
+                for j in range(n):
+                    tile[j] = _dot(query, k[(key + j) * ldk : (key + j) * ldk + d])
+            else:
+                gemm(False, True, m, n, d, query, d, k[key * ldk :], ldk, tile, n, 0.0)
+            _hide(tile, m, n, shift - key, ahead, behind, -np.inf)
+            for i in range(m):
+                x, out_i = tile[i * n : (i + 1) * n], out[i * ldo : i * ldo + d]
+                top = max(peak[i], _largest(x))
+                if top > peak[i]:
+                    if key > lo:  # what was summed under the old peak counts less under the new one
+                        fade = exp(peak[i] - top)
+                        total[i] *= fade
+                        _scale(out_i, fade)
+                    peak[i] = top
+                if top > -np.inf:
+                    _subtract(x, top)
+            _exponentials(tile[: m * n])
+            for i in range(m):
+                total[i] += _sum(tile[i * n : (i + 1) * n])
+            gemm(False, False, m, d, n, tile, n, v[key * ldv :], ldv, out, ldo, 0.0 if key == lo else 1.0)
         for i in range(m):
-            if total[i] == 0:  # sees nothing
+            if total[i] == 0:  # it sees nothing
                 _fill(out[i * ldo : i * ldo + d], 0.0)
                 lse[i] = -np.inf
             else:
-                _scale_row(out[i * ldo : i * ldo + d], 1 / total[i])
+                _scale(out[i * ldo : i * ldo + d], 1 / total[i])
                 lse[i] = peak[i] + np.log(total[i])
 
-    @jit(parallel=True)
-    def _forward(q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width):
-        B, T, S, H, G, D = sizes
+    @jit
+    def _forward_task(task, q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width):
+        _, T, S, H, G, D = sizes
         q_batch, ldq, k_batch, ldk, v_batch, ldv, o_batch, ldo = steps
         blocks = (T + height - 1) // height
         pairs = (blocks + 1) // 2
+        b, h, pair = task // (H * pairs), task // pairs % H, task % pairs
+        q_h, out_h = q[b * q_batch + h * D :], out[b * o_batch + h * D :]
+        k_g, v_g = k[b * k_batch + h // (H // G) * D :], v[b * v_batch + h // (H // G) * D :]
+        # causal work grows with t: a block of queries and its mirror image from the other end make equal tasks
+        for block in range(pair, blocks - pair, max(1, blocks - 1 - 2 * pair)):
+            row, m = block * height, min(height, T - block * height)
+            shift = S - T + row
+            lo, hi = max(starts[b], shift - behind), min(S, shift + m + ahead)
+            _forward_block(q_h[row * ldq :], ldq, k_g, ldk, v_g, ldv, out_h[row * ldo :], ldo,
+                           lse[b, h, row : row + m], D, shift, lo, hi, ahead, behind, scale, width)  # fmt: skip
+
+    @jit(parallel=True)
+    def _forward(tasks, q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width):
         blas = hold_blas_threads()
-        for task in prange(B * H * pairs):
-            b, h, pair = task // (H * pairs), task // pairs % H, task % pairs
-            g = h // (H // G)
-            q_h, out_h = q[b * q_batch + h * D :], out[b * o_batch + h * D :]
-            k_g, v_g = k[b * k_batch + g * D :], v[b * v_batch + g * D :]
-            # causal work grows with t: the block from the front and its mirror image from the back make equal tasks
-            for block in range(pair, blocks - pair, max(1, blocks - 1 - 2 * pair)):
-                row, m = block * height, min(height, T - block * height)
-                first = S - T + row
-                lo, hi = max(starts[b], first - behind), min(S, first + m + ahead)
-                _forward_block(q_h[row * ldq :], ldq, k_g, ldk, v_g, ldv, out_h[row * ldo :], ldo,
-                               lse[b, h, row : row + m], m, D, first, lo, hi, ahead, behind, scale, width)  # fmt: skip
+        for task in prange(tasks):
+            _forward_task(np.int64(task), q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width)
         release_blas_threads(blas)
 
     @jit
-    def _deltas(dout, out, ld, delta, d):
-        for t in range(delta.size):
-            x, y = dout[t * ld : t * ld + d], out[t * ld : t * ld + d]
-            total = x.dtype.type(0)
-            for i in range(d):
-                total += x[i] * y[i]
-            delta[t] = total
-
-    @jit
-    def _backward_row(x, dp, lse, delta, scale):
-        # x: scores -> p;  dp -> dx = scale * p * (dp - delta)
-        for i in range(x.size):
-            p = exp(x[i] * scale - lse[i])
-            x[i] = p
-            dp[i] = scale * p * (dp[i] - delta[i])
-
-    @jit
-    def _backward_tile(p, dx, n, m, lse, delta, key, first, ahead, behind, scale):
-        # a key per row; outside the range of queries that see it there is neither probability nor gradient
+    def _backward_keys(q, ldq, k, ldk, v, ldv, dout, ldo, lse, delta, dq, lddq, dk, lddk, dv, lddv,
+                       n, d, shift, lo, hi, ahead, behind, scale, p, dx, height):  # fmt: skip
+        # n keys and the queries [lo, hi) of all heads that read them; query t stands at key shift + t of these
+        scaled_k = np.empty(n * d, k.dtype)
         for j in range(n):
-            p_j, dx_j = p[j * m : (j + 1) * m], dx[j * m : (j + 1) * m]
-            a, b = _seen_by(key + j, first, m, ahead, behind)
-            _fill(p_j[:a], 0.0)
-            _fill(dx_j[:a], 0.0)
-            _backward_row(p_j[a:b], dx_j[a:b], lse[a:b], delta[a:b], scale)
-            _fill(p_j[b:], 0.0)
-            _fill(dx_j[b:], 0.0)
-
-    @jit
-    def _clear(x, ld, rows, d):
-        for i in range(rows):
-            _fill(x[i * ld : i * ld + d], 0.0)
-
-    @jit
-    def _backward_keys(q, ldq, k, ldk, v, ldv, dout, ldo, lse, delta, dq, lddq, dk, lddk, dv, lddv, heads, n, d,
-                       key, lo, hi, shift, ahead, behind, scale, height):  # fmt: skip
-        # the keys [key, key + n) of one head with the queries [lo, hi) of the heads that read it, in tiles of height
-        p, dx = np.empty(n * height, q.dtype), np.empty(n * height, q.dtype)
-        for h in range(heads):
+            _scaled(k[j * ldk : j * ldk + d], scale, scaled_k[j * d : (j + 1) * d])
+        for h in range(lse.shape[0]):
             for row in range(lo, hi, height):
                 m = min(height, hi - row)
                 q_i, dout_i = q[h * d + row * ldq :], dout[h * d + row * ldo :]
-                gemm(False, True, n, m, d, k, ldk, q_i, ldq, p, m, 0.0)
-                gemm(False, True, n, m, d, v, ldv, dout_i, ldo, dx, m, 0.0)
-                _backward_tile(p, dx, n, m, lse[h, row:hi], delta[h, row:hi], key, shift + row, ahead, behind, scale)
+                for i in range(m):
+                    _fill(p[i * n : (i + 1) * n], -lse[h, row + i])
+                    _fill(dx[i * n : (i + 1) * n], -delta[h, row + i])
+                gemm(False, True, m, n, d, q_i, ldq, scaled_k, d, p, n, 1.0)  # scores - lse
+                gemm(False, True, m, n, d, dout_i, ldo, v, ldv, dx, n, 1.0)  # dp - delta
+                _exponentials_and_slopes(p[: m * n], dx[: m * n])
+                _hide(p, m, n, shift + row, ahead, behind, 0.0)
+                _hide(dx, m, n, shift + row, ahead, behind, 0.0)
                 beta = 0.0 if h == 0 and row == lo else 1.0
-                gemm(False, False, n, d, m, p, m, dout_i, ldo, dv, lddv, beta)
-                gemm(False, False, n, d, m, dx, m, q_i, ldq, dk, lddk, beta)
-                gemm(True, False, m, d, n, dx, m, k, ldk, dq[h * d + row * lddq :], lddq, 1.0)
+                gemm(True, False, n, d, m, p, n, dout_i, ldo, dv, lddv, beta)
+                gemm(True, False, n, d, m, dx, n, q_i, ldq, dk, lddk, beta)
+                gemm(False, False, m, d, n, dx, n, scaled_k, d, dq[h * d + row * lddq :], lddq, 1.0)
+        for j in range(n):
+            _scale(dk[j * lddk : j * lddk + d], scale)
+
+    @jit
+    def _backward_task(task, chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps,
+                       grad_steps, ahead, behind, scale, height, width):  # fmt: skip
+        # A task owns the gradients of its keys. To a query's gradient every key adds: it belongs to the task too while
+        # a head is one chunk; otherwise each chunk sums its own, and the sums are added at the end.
+        _, T, S, H, G, D = sizes
+        q_batch, ldq, k_batch, ldk, v_batch, ldv, o_batch, ldo = steps
+        dq_batch, lddq, dk_batch, lddk, dv_batch, lddv = grad_steps
+        b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
+        heads, blocks = H // G, (S + width - 1) // width
+        h, ld = g * heads, lddq if chunk == 0 else H * D
+        dq_h = dq[b * dq_batch + h * D :] if chunk == 0 else dq_parts[chunk - 1, b * T * H * D + h * D :]
+        _fill_rows(dq_h, ld, T, heads * D, 0.0)
+        delta = np.empty((heads, T), q.dtype)
+        for i in range(heads):
+            for t in range(T):
+                at = b * o_batch + (h + i) * D + t * ldo
+                delta[i, t] = _dot(dout[at : at + D], out[at : at + D])
+        p, dx = np.empty(width * height, q.dtype), np.empty(width * height, q.dtype)
+        for turn in range(0, blocks, chunks):
+            # back and forth, so that no chunk always gets the keys that more queries see
+            block = turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)
+            key, n = block * width, min(width, S - block * width)
+            lo, hi = max(0, key - ahead - (S - T)), min(T, key + n + behind - (S - T))
+            k_j, v_j = b * k_batch + g * D + key * ldk, b * v_batch + g * D + key * ldv
+            dk_j, dv_j = b * dk_batch + g * D + key * lddk, b * dv_batch + g * D + key * lddv
+            hidden = max(0, n if hi <= lo else min(n, starts[b] - key))
+            if hidden > 0:
+                _fill_rows(dk[dk_j:], lddk, hidden, D, 0.0)
+                _fill_rows(dv[dv_j:], lddv, hidden, D, 0.0)
+            if hidden < n:
+                _backward_keys(
+                    q[b * q_batch + h * D :], ldq, k[k_j + hidden * ldk :], ldk, v[v_j + hidden * ldv :], ldv,
+                    dout[b * o_batch + h * D :], ldo, lse[b, h : h + heads], delta,
+                    dq_h, ld, dk[dk_j + hidden * lddk :], lddk, dv[dv_j + hidden * lddv :], lddv,
+                    n - hidden, D, S - T - key - hidden, lo, hi, ahead, behind, scale, p, dx, height,
+                )  # fmt: skip
 
     @jit(parallel=True)
     def _backward(dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps, grad_steps,
-                  ahead, behind, scale, width, height):  # fmt: skip
-        B, T, S, H, G, D = sizes
-        q_batch, ldq, k_batch, ldk, v_batch, ldv, o_batch, ldo = steps
-        dq_batch, lddq, dk_batch, lddk, dv_batch, lddv = grad_steps
-        heads, chunks, blocks = H // G, dq_parts.shape[0] + 1, (S + width - 1) // width
-        delta = np.empty((B, H, T), q.dtype)
+                  ahead, behind, scale, height, width):  # fmt: skip
+        chunks = dq_parts.shape[0] + 1
         blas = hold_blas_threads()
-        for row in prange(B * H):
-            at = row // H * o_batch + row % H * D
-            _deltas(dout[at:], out[at:], ldo, delta[row // H, row % H], D)
-        # A task owns the gradients of its keys. To a query's gradient every key adds: it belongs to the task too while
-        # a head is one chunk; otherwise each chunk sums its own, and the sums are added at the end.
-        for task in prange(B * G * chunks):
-            b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
-            h, ld = g * heads, lddq if chunk == 0 else H * D
-            dq_h = dq[b * dq_batch + h * D :] if chunk == 0 else dq_parts[chunk - 1, b * T * H * D + h * D :]
-            _clear(dq_h, ld, T, heads * D)
-            for turn in range(0, blocks, chunks):
-                # back and forth, so that no chunk always gets the keys that more queries see
-                block = turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)
-                key, n = block * width, min(width, S - block * width)
-                lo, hi = max(0, key - ahead - (S - T)), min(T, key + n + behind - (S - T))
-                k_j, v_j = b * k_batch + g * D + key * ldk, b * v_batch + g * D + key * ldv
-                dk_j, dv_j = b * dk_batch + g * D + key * lddk, b * dv_batch + g * D + key * lddv
-                hidden = max(0, n if hi <= lo else min(n, starts[b] - key))
-                if hidden > 0:
-                    _clear(dk[dk_j:], lddk, hidden, D)
-                    _clear(dv[dv_j:], lddv, hidden, D)
-                if hidden < n:
-                    _backward_keys(
-                        q[b * q_batch + h * D :], ldq, k[k_j + hidden * ldk :], ldk, v[v_j + hidden * ldv :], ldv,
-                        dout[b * o_batch + h * D :], ldo, lse[b, h : h + heads], delta[b, h : h + heads],
-                        dq_h, ld, dk[dk_j + hidden * lddk :], lddk, dv[dv_j + hidden * lddv :], lddv,
-                        heads, n - hidden, D, key + hidden, lo, hi, S - T, ahead, behind, scale, height,
-                    )  # fmt: skip
-        if chunks > 1:
-            for row in prange(B * T):
-                for c in range(chunks - 1):
-                    at = row // T * dq_batch + row % T * lddq
-                    _add(dq[at : at + H * D], dq_parts[c, row * H * D : (row + 1) * H * D])
+        for task in prange(sizes[0] * sizes[4] * chunks):
+            _backward_task(np.int64(task), chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps,
+                           grad_steps, ahead, behind, scale, height, width)  # fmt: skip
         release_blas_threads(blas)
 
 
@@ -446,8 +473,9 @@ def _run_forward(arrays, sizes, steps, causal, window, scale, starts):
     starts = np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
     ahead, behind = _reach(causal, window, S + T)
     scale = lse.dtype.type(scale)
-    height = 32 if T <= 256 else 64
-    _forward(*arrays, lse, starts, sizes, steps, ahead, behind, scale, height, 256)
+    height, width = (32, 256) if T <= 256 else (64, 512)
+    tasks = B * H * ((T + 2 * height - 1) // (2 * height))
+    _forward(tasks, *arrays, lse, starts, sizes, steps, ahead, behind, scale, height, width)
     return lse
 
 
@@ -477,8 +505,9 @@ def attention_backward(  # noqa: D103
     (q, *q_steps), (k, *k_steps), (v, *v_steps) = _memory(q), _memory(k), _memory(v)
     (dq, *dq_steps), (dk, *dk_steps), (dv, *dv_steps) = _memory(into[0]), _memory(into[1]), _memory(into[2])
     arrays = contiguous(dout).reshape(-1), q, k, v, contiguous(out).reshape(-1), contiguous(lse)
-    _run_backward(arrays, (dq, dk, dv), (B, T, S, H, G, D), (*q_steps, *k_steps, *v_steps, T * H * D, H * D),
-                  (*dq_steps, *dk_steps, *dv_steps), causal, window, scale, starts)  # fmt: skip
+    for part in _run_backward(arrays, (dq, dk, dv), (B, T, S, H, G, D), (*q_steps, *k_steps, *v_steps, T * H * D, H * D),
+                              (*dq_steps, *dk_steps, *dv_steps), causal, window, scale, starts):  # fmt: skip
+        into[0][...] += part
     return into
 
 
@@ -489,8 +518,10 @@ def _run_backward(arrays, grads, sizes, steps, grad_steps, causal, window, scale
     ahead, behind = _reach(causal, window, S + T)
     dq, dk, dv = grads
     parts = np.empty((_chunks(B * G, T * S) - 1, B * T * H * D), dtype)
-    width, height = (32, 128) if T <= 256 else (64, 256)
-    _backward(*arrays, dq, parts, dk, dv, starts, sizes, steps, grad_steps, ahead, behind, dtype.type(scale), width, height)
+    height, width = (128, 32) if T <= 256 else (256, 64)
+    _backward(*arrays, dq, parts, dk, dv, starts, sizes, steps, grad_steps,
+              ahead, behind, dtype.type(scale), height, width)  # fmt: skip
+    return parts.reshape(-1, B, T, H, D)
 
 
 def _packed_layout(qkv: np.ndarray, H: int, G: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int, int]]:
@@ -536,5 +567,6 @@ def attention_packed_backward(  # noqa: D103
     dqkv = np.empty(qkv.shape, flat.dtype)
     arrays = (contiguous(dout).reshape(-1), *(flat[c:] for c in columns), contiguous(out).reshape(-1), contiguous(lse))
     grads = [dqkv.reshape(-1)[c:] for c in columns]
-    _run_backward(arrays, grads, sizes, (*steps, T * H * D, H * D), steps, causal, window, scale, None)
+    for part in _run_backward(arrays, grads, sizes, (*steps, T * H * D, H * D), steps, causal, window, scale, None):
+        dqkv[..., : H * D] += part.reshape(*dqkv.shape[:2], H * D)
     return dqkv
