@@ -75,10 +75,9 @@ def read_text(path: Pathlike, limit: int = 1_000_000) -> str:
 
 def _read_limited(path: Pathlike, limit: int) -> bytes:
     with _open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{path}: larger than the {limit:,} bytes that are plausible here")
-    return data
+        if os.fstat(file.fileno()).st_size > limit:
+            raise ValueError(f"{path}: larger than the {limit:,} bytes that are plausible here")
+        return file.read()
 
 
 def parse_json(data: bytes | memoryview, source: str) -> dict[str, Any]:

@@ -99,7 +99,8 @@ class LlamaConfig:
             if name not in ("rope_type", "rope_theta"):
                 raise ValueError(f"{source}: rope_parameters.{name} = {value!r} is unknown and may change the result")
         if "rope_theta" in rope:
-            fields["rope_theta"] = rope["rope_theta"]
+            if fields.setdefault("rope_theta", rope["rope_theta"]) != rope["rope_theta"]:
+                raise ValueError(f"{source}: rope_theta and rope_parameters.rope_theta disagree")
         return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ..nn import Module, init
 __all__ = ["from_pretrained", "read_chat_template", "save_pretrained"]
 
 CONFIG = "config.json"
+LAYER_COUNTS = ("n_layer", "num_layers", "num_hidden_layers", "num_decoder_layers")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
     room = importlib.import_module(f".{family.module}", __package__)
     config = getattr(room, family.config).from_dict(fields, source=source)
     weights = files.open_weights(folder)
+    for name in LAYER_COUNTS:  # a stranger may ask for 10^9 layers: building them one by one would never end
+        if (getattr(config, name, None) or 0) > len(weights):
+            raise ValueError(f"{source}: {name} = {getattr(config, name)}, but there are only {len(weights)} tensors")
     try:
         with init.skipped():
             model = getattr(room, family.model)(config)
@@ -164,7 +168,8 @@ def read_chat_template(folder: files.Pathlike) -> str | None:
         return None
     template = files.read_json(folder / "tokenizer_config.json", limit=10_000_000).get("chat_template")
     if isinstance(template, list):  # several, each with a name
-        template = next((item.get("template") for item in template if item.get("name") == "default"), None)
+        named = [item for item in template if isinstance(item, dict) and item.get("name") == "default"]
+        template = named[0].get("template") if named else template
     if template is not None and not isinstance(template, str):
         raise ValueError(f"{folder / 'tokenizer_config.json'}: chat_template must be a text")
     return template
