@@ -110,15 +110,19 @@ def test_a_failure_at_any_operation_leaves_the_old_or_the_new_checkpoint(tmp_pat
     environment = checkpoint._environment()
     monkeypatch.setattr(checkpoint, "_environment", lambda: environment)  # OpenMP does not survive the fork of `dies`
     monkeypatch.setattr("warnings.warn", pytest.fail)
-    for step in (100, 200):
-        save(tmp_path / "good", step)
+
+    def save_all(folder, *steps):
+        with faulty_disk():
+            for step in steps:
+                save(folder, step)
+
+    save_all(tmp_path / "good", 100, 200)
     with faulty_disk() as disk:
         save(tmp_path / "good", 300)
     steps = []
     for fail_at in range(len(disk.log)):
         folder = tmp_path / f"{fail_at}"
-        for step in (100, 200):
-            save(folder, step)
+        save_all(folder, 100, 200)
         if error is None:
             assert dies(lambda folder=folder: save(folder, 300), fail_at)
         else:
@@ -126,8 +130,7 @@ def test_a_failure_at_any_operation_leaves_the_old_or_the_new_checkpoint(tmp_pat
                 save(folder, 300)
                 pytest.fail("the error was swallowed")
         steps.append(check(load_checkpoint(folder)))
-        for step in (300, 400):  # the run goes on, and clears the remains away
-            save(folder, step)
+        save_all(folder, 300, 400)  # the run goes on, and clears the remains away
         assert check(load_checkpoint(folder)) == 400
         assert names(folder)[-1] == "step-00000400" and len(names(folder)) == 2
     assert steps == sorted(steps) and set(steps) == {200, 300}  # up to the commit point the old one, then the new

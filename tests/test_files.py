@@ -389,7 +389,8 @@ def test_a_failure_at_any_operation_leaves_the_folder_whole_or_absent(tmp_path, 
         if path.exists():
             assert snapshot(path) == good
         else:
-            write_model(path)  # the next attempt succeeds, and clears the remains away
+            with faulty_disk():
+                write_model(path)  # the next attempt succeeds, and clears the remains away
         assert [item.name for item in path.parent.iterdir()] == ["model"]
 
 
@@ -448,7 +449,8 @@ def update_model(folder):
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, None], ids=["full", "broken", "crash"])
 def test_a_failure_at_any_operation_of_an_update_gives_no_mixture(tmp_path, error):
     def old(path):
-        write_model(path)
+        with faulty_disk():
+            write_model(path)
         (path / "log.jsonl").write_text("stays")
         return snapshot(path)
 
@@ -470,6 +472,7 @@ def test_a_failure_at_any_operation_of_an_update_gives_no_mixture(tmp_path, erro
         now = snapshot(path)
         outcomes.add("old" if now == before else "new" if now == after else "none")
         assert now in (before, after) or "config.json" not in now
-        update_model(path)
+        with faulty_disk():
+            update_model(path)
         assert snapshot(path) == after
     assert outcomes == {"old", "new", "none"}

@@ -362,7 +362,8 @@ def test_a_failure_at_any_operation_leaves_no_mixture(tmp_path, error, exists):
 
     def prepare(folder):
         if exists:
-            old.save_pretrained(folder)
+            with faulty_disk():
+                old.save_pretrained(folder)
             (folder / "log.jsonl").write_text("{}")
 
     prepare(tmp_path / "count")
