@@ -1,0 +1,199 @@
+"""What can be done while a model trains: `Callback` says when, `Progress` shows how it goes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from .evaluate import Evaluation
+
+__all__ = ["Callback", "CompileNotice", "Progress"]
+
+
+class Callback:
+    """The moments of a training run. Override those of interest; the others do nothing.
+
+    ``trainer`` shows where the run stands (``trainer.step``, ``trainer.model``, ``trainer.history`` ...), and
+    ``trainer.stop("why")`` ends it after the current step, as Ctrl-C does.
+
+    >>> class StopWhenGoodEnough(Callback):
+    ...     def on_evaluate(self, trainer, evaluation):
+    ...         if evaluation.above_floor < 0.05:
+    ...             trainer.stop("good enough")
+    """
+
+    def on_start(self, trainer: Any) -> None:
+        """Before the first step, or the first after a resumption."""
+
+    def on_step(self, trainer: Any, loss: float) -> None:
+        """After each step, with the loss of its batch."""
+
+    def on_log(self, trainer: Any, record: dict[str, Any]) -> None:
+        """When a line was written to the log; ``record`` is that line."""
+
+    def on_evaluate(self, trainer: Any, evaluation: Evaluation) -> None:
+        """After each evaluation on the validation data."""
+
+    def on_sample(self, trainer: Any, text: str) -> None:
+        """When the model has written a sample."""
+
+    def on_end(self, trainer: Any, result: Any) -> None:
+        """After the last step, when all but the model card is written (``result`` is None after a failure)."""
+
+
+class Progress(Callback):
+    """Shows a run: a bar in a terminal, plain lines where the output goes to a file.
+
+    stream: where to write, standard error by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._bar: Any = None
+        self._smooth_loss: float | None = None
+        self._line_time = 0.0
+        self._first: tuple[int, float] | None = None  # step and time after the first step, in which kernels compile
+        self._notice = CompileNotice(self._say, self._describe if self._live else None)
+
+    def on_start(self, trainer: Any) -> None:
+        """Announce the run, and listen for kernels that must be compiled first."""
+        from tqdm import tqdm
+
+        steps = trainer.config.steps
+        if trainer.step:
+            self._say(f"going on after step {trainer.step:,} of {steps:,}")
+        if self._live:
+            self._bar = tqdm(
+                initial=trainer.step,
+                total=steps,
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}  {desc}",
+            )
+        self._notice.__enter__()
+
+    def on_step(self, trainer: Any, loss: float) -> None:
+        """Move the bar."""
+        self._notice.finish()
+        # the mean of the last 20 steps or so: the loss of single batches jumps too much to be read
+        self._smooth_loss = loss if self._smooth_loss is None else 0.95 * self._smooth_loss + 0.05 * loss
+        self._first = self._first or (trainer.step, time.monotonic())
+        if self._bar is not None:
+            self._bar.set_description_str(self._figures(trainer, self._smooth_loss), refresh=False)
+            self._bar.update()
+
+    def on_log(self, trainer: Any, record: dict[str, Any]) -> None:
+        """Write a line where there is no bar: with each evaluation, else every ten seconds."""
+        now = time.monotonic()
+        if self._live or (record["val_loss"] is None and now - self._line_time < 10.0):
+            return
+        self._line_time = now
+        steps = trainer.config.steps
+        self._say(f"step {trainer.step:>{len(str(steps))}}/{steps}  {self._figures(trainer, record['loss'])}")
+
+    def on_sample(self, trainer: Any, text: str) -> None:
+        """Show what the model writes by now."""
+        body = "\n".join(f"  | {line}" for line in text.strip().splitlines())
+        self._say(f"\n  a sample after step {trainer.step:,}\n{body}\n")
+
+    def on_end(self, trainer: Any, result: Any) -> None:
+        """Put the bar away and say how it ended."""
+        self._notice.__exit__()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if result is not None:
+            self._say(str(result))
+
+    def _figures(self, trainer: Any, loss: float) -> str:
+        parts = [f"loss {loss:.3f}"]
+        if trainer.evaluation is not None:
+            parts.append(f"validation {trainer.evaluation.loss:.3f}")
+        if trainer.floor is not None:
+            parts.append(f"floor {trainer.floor:.3f}")
+        if trainer.tokens_per_s:
+            parts.append(f"{_short(trainer.tokens_per_s)} tokens/s")
+        if self._first and trainer.step > self._first[0]:
+            pace = (time.monotonic() - self._first[1]) / (trainer.step - self._first[0])  # seconds per step, all told
+            parts.append(f"{_clock(pace * (trainer.config.steps - trainer.step))} left")
+        return "  ".join(parts)
+
+    def _describe(self, text: str) -> None:
+        self._bar.set_description_str(text)
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+class CompileNotice:
+    """Tells a person why nothing seems to happen: kernels are compiled when they are first used.
+
+    say: shows a line that stays. status: shows a passing line, in the same place each time; without it ``say`` is used,
+    every few seconds. A context manager: it listens inside. ``finish()`` closes the account when the wait is over.
+    """
+
+    def __init__(self, say: Callable[[str], None], status: Callable[[str], None] | None = None) -> None:
+        self._say, self._status = say, status
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._count = self._depth = 0
+        self._seconds = self._begun = self._said = 0.0
+
+    def __enter__(self) -> CompileNotice:
+        from . import kernels
+
+        self._unsubscribe = kernels.on_compile(self._on_compile)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._unsubscribe()
+        self.finish()
+
+    def finish(self) -> None:
+        """Say what was compiled since the last time, if anything."""
+        if self._count:
+            self._say(f"compiled {self._count} kernels in {self._seconds:.0f} s; they are kept for the next time")
+            self._count, self._seconds = 0, 0.0
+
+    def _on_compile(self, name: str, seconds: float | None) -> None:
+        now = time.monotonic()
+        if seconds is None:
+            self._depth += 1
+            if self._depth == 1:  # a kernel that calls another compiles it on the way
+                self._begun = now
+            self._show(name.strip("_"), now)
+        else:
+            self._depth -= 1
+            self._count += 1
+            if self._depth == 0:
+                self._seconds += now - self._begun
+
+    def _show(self, name: str, now: float) -> None:
+        if self._count == 0 and self._depth == 1:
+            self._say("compiling kernels for this machine, once; it may take a minute")
+            self._said = now
+        progress = f"compiling {name} ({self._count} done)"
+        if self._status is not None:
+            self._status(progress)
+        elif now - self._said > 3.0:
+            self._say(progress)
+            self._said = now
+
+
+def _short(number: float) -> str:
+    """Three digits are enough for the eye: 41234 -> 41.2k."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,133 @@
+"""How good is a model? The mean surprise per token, and how far it is from the best that any model could do.
+
+The loss is -log of the probability that the model gave to the token that really came, in nats, averaged over all
+tokens. Three other numbers say the same in other words:
+
+- perplexity, e^loss: the model hesitates as if between so many equally likely tokens;
+- bits per byte: how small the text would become if the model compressed it; it can be compared between tokenizers;
+- the distance to the floor, where the text's own entropy is known: what is left to learn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import functional as F
+from .tensor import Tensor, no_grad
+
+__all__ = ["Evaluation", "evaluate", "evaluating", "next_token_loss"]
+
+Batch = tuple[np.ndarray, ...]  # the model's inputs (one, or two for an encoder and decoder), then the targets
+IGNORE = -100  # a target that is not counted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    >>> Evaluation(loss=math.log(4), tokens=300, seconds=0.5, floor=math.log(2), bytes=1200).to_dict()
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'loss': 1.3862943611198906, 'perplexity': 4.0, 'bits_per_byte': 0.5, 'floor': 0.6931471805599453,
+     'above_floor': 0.6931471805599453, 'tokens': 300, 'tokens_per_s': 600.0}
+    """
+
+    loss: float  # nats per token
+    tokens: int  # how many targets were counted
+    seconds: float
+    floor: float | None = None  # nats per token that no model can beat on this text
+    bytes: int | None = None  # of the text that the targets stand for
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """loss * tokens / (log 2 * bytes); None where the number of bytes is not known."""
+        return self.loss * self.tokens / (math.log(2) * self.bytes) if self.bytes else None
+
+    @property
+    def above_floor(self) -> float | None:
+        """loss - floor, nats per token; None where no floor is known."""
+        return None if self.floor is None else self.loss - self.floor
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Targets per second."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Every figure by its name."""
+        names = ("loss", "perplexity", "bits_per_byte", "floor", "above_floor", "tokens", "tokens_per_s")
+        return {name: getattr(self, name) for name in names}
+
+    def __str__(self) -> str:
+        text = f"loss {self.loss:.4f} nats per token"
+        if self.above_floor is not None:
+            text += f", {self.above_floor:.4f} above the floor of {self.floor:.4f}"
+        text += f"; perplexity {self.perplexity:,.2f}"
+        if self.bits_per_byte is not None:
+            text += f"; {self.bits_per_byte:.4f} bits per byte"
+        return f"{text}; {self.tokens:,} tokens at {self.tokens_per_s:,.0f} a second"
+
+
+def evaluate(model: Any, batches: Iterable[Batch], *, tokenizer: Any = None, floor: float | None = None) -> Evaluation:
+    """Measure a model on batches (x, y): the mean loss over every target that is not -100.
+
+    The mean is that of all targets together, so it does not depend on how they were cut into batches. With a
+    ``tokenizer`` the bytes that the targets stand for are counted too (special tokens stand for none), which gives bits
+    per byte. ``floor``: the entropy of these very texts, nats per token, where it is known. No gradients are recorded,
+    and dropout is off meanwhile. Raises ValueError when no target counts.
+    """
+    begun = time.perf_counter()
+    nats, tokens, occurrences = 0.0, 0, Counter[int]()
+    with evaluating(model), no_grad():
+        for batch in batches:
+            y = batch[-1]
+            targets = y[y != IGNORE]
+            if targets.size:
+                nats += next_token_loss(model, batch).item() * targets.size
+                tokens += targets.size
+                occurrences.update(targets.tolist() if tokenizer else ())
+    if not tokens:
+        raise ValueError("evaluate: the batches hold no target to predict")
+    seconds = time.perf_counter() - begun
+    return Evaluation(nats / tokens, tokens, seconds, floor, _bytes_of(occurrences, tokenizer) if tokenizer else None)
+
+
+def next_token_loss(model: Any, batch: Batch) -> Tensor:
+    """The mean loss of one batch: at each position, -log p(the token that comes next | those before).
+
+    batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is asked. A model with
+    an encoder gets the encoder's ids before: (ids, x, y).
+    """
+    *inputs, targets = batch
+    logits = model(*inputs)  # (B, T, V)
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model in evaluation mode (no dropout) inside, and afterwards in the mode it had before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
+def _bytes_of(occurrences: Mapping[int, int], tokenizer: Any) -> int:
+    """How many bytes of text so many occurrences of each token stand for; special tokens are no text."""
+    special = set(tokenizer.special_tokens.values())
+    return sum(n * len(tokenizer.token_bytes(id)) for id, n in occurrences.items() if id not in special)

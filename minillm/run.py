@@ -1,0 +1,248 @@
+"""A run folder: all that a training leaves behind.
+
+    config.json model.safetensors           the model, in Hugging Face's layout: `transformers` can open it
+    tokenizer.json generation_config.json   how text becomes ids, and how it is drawn
+    log.jsonl                               a line per logged step
+    checkpoints/                            to go on from, see checkpoint.py
+    training.json                           what the training was started with
+    README.md                               a model card: data, settings, loss against the floor, a sample
+    loss.png                                where matplotlib is installed, see plot.py
+
+The model is written anew with each checkpoint, and holds the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import files
+from .generate.config import GenerationConfig
+
+__all__ = ["LoadedRun", "Run", "load_run"]
+
+TRAINING, LOG = "training.json", "log.jsonl"
+
+
+class LoadedRun(NamedTuple):
+    """What `load_run` found."""
+
+    model: Any
+    tokenizer: Any
+    generation: GenerationConfig
+
+
+class Run:
+    """A run folder: `Run.create` makes a new one, `Run.open` goes back to one that is there.
+
+    path: the folder. settings: what the training was started with, as JSON can hold it. about: what the data is, a few
+    words for the model card.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], about: str) -> None:
+        self.path = Path(path)
+        self.settings, self.about = dict(settings), about
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, about: str = "") -> Run:
+        """Make a new run folder. Raises FileExistsError when something is there: nothing is ever overwritten."""
+        run = cls(path, settings or {}, about)
+        run.refuse_existing(path)
+        run.path.mkdir(parents=True, exist_ok=True)
+        files.write_json(run.path / TRAINING, {"settings": run.settings, "about": about})
+        return run
+
+    @classmethod
+    def refuse_existing(cls, path: str | os.PathLike[str]) -> None:
+        """Raise FileExistsError when there is something at ``path``."""
+        run = cls(path, {}, "")
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise FileExistsError(
+                f"{run.path} exists already, and nothing in it is overwritten: choose another name, or go on with: "
+                f"{run.resume_command}"
+            )
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Go back to a run folder. Raises FileNotFoundError when there is none, ValueError when it is not ours."""
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such run folder")
+        if not (path / TRAINING).is_file():
+            raise ValueError(f"{path} is not a run folder: it has no {TRAINING}")
+        content = files.read_json(path / TRAINING)
+        settings, about = content.get("settings"), content.get("about")
+        if not isinstance(settings, dict) or not isinstance(about, str):
+            raise ValueError(f"{path / TRAINING}: expected the entries 'settings' (a table) and 'about' (a text)")
+        return cls(path, settings, about)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with this run."""
+        return f"minillm train --out {shlex.quote(str(self.path))} --resume"
+
+    # ---- what the trainer writes -------------------------------------------------------------------------------------
+
+    def save_model(self, model: Any, tokenizer: Any) -> None:
+        """Write the model, its tokenizer and how to generate with them, in Hugging Face's layout, whole or not at all.
+
+        A model that does not know how to save itself (one that a learner wrote) lives in the checkpoints alone.
+        """
+        if not hasattr(model, "save_pretrained"):
+            return
+        generation = None
+        if not (self.path / "generation_config.json").exists():
+            generation = GenerationConfig(eos_token_id=None if tokenizer is None else tokenizer.eos_id)
+        model.save_pretrained(self.path, tokenizer=tokenizer, generation_config=generation)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append a line to log.jsonl."""
+        with open(self.path / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl; a last line that a crash cut short is left out.
+
+        Raises ValueError, with the line's number, when another one is damaged.
+        """
+        path = self.path / LOG
+        if not path.exists():
+            return []
+        lines = path.read_bytes().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        return [files.parse_json(line, f"{path}, line {i}") for i, line in enumerate(whole, start=1)]
+
+    def cut_log(self, step: int) -> list[dict[str, Any]]:
+        """Keep the lines up to ``step``, and return them: what came after is done again."""
+        records = [record for record in self.records() if record.get("step", 0) <= step]
+        path = self.path / LOG
+        if path.exists():
+            files.write_text(path.with_suffix(".new"), "".join(json.dumps(record) + "\n" for record in records))
+            os.replace(path.with_suffix(".new"), path)
+        return records
+
+    def write_card(self, trainer: Any, result: Any) -> None:
+        """Write README.md, the model card."""
+        files.write_text(self.path / "README.md", _card(self, trainer, result))
+
+
+def load_run(path: str | os.PathLike[str]) -> LoadedRun:
+    """Load model, tokenizer and generation settings from a run folder, or from any folder in Hugging Face's layout.
+
+    Raises FileNotFoundError when there is no such folder, ValueError, with the file, when it is no model folder, the
+    training was killed before its first checkpoint, or something is damaged.
+    """
+    from . import models, tokenizer
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such run folder")
+    for name, what in (("config.json", "configuration"), ("tokenizer.json", "tokenizer")):
+        if not (path / name).is_file():
+            if (path / TRAINING).is_file():
+                resume = Run(path, {}, "").resume_command
+                raise ValueError(f"{path}: no {name}: the training ended before it was saved; go on with: {resume}")
+            raise ValueError(f"{path} is not a run folder: it has no {name} (the {what})")
+    model, words = models.from_pretrained(path), tokenizer.load(path)
+    if words.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"{path}: tokenizer.json has {words.vocab_size} tokens, the model only {model.config.vocab_size}: "
+            "they do not belong together"
+        )
+    generation = path / "generation_config.json"
+    return LoadedRun(model, words, GenerationConfig.load(path) if generation.exists() else GenerationConfig())
+
+
+# ---- the model card --------------------------------------------------------------------------------------------------
+
+
+def _card(run: Run, trainer: Any, result: Any) -> str:
+    parts = [
+        f"# {run.path.resolve().name}",
+        f"A language model of {sum(p.size for p in trainer.model.parameters()):,} parameters "
+        f"({type(trainer.model).__name__}), trained with minillm {_version()}.",
+        _figures(result),
+        "![The loss while training](loss.png)" if (run.path / "loss.png").exists() else "",
+        "## A sample",
+        _quoted(result.sample) if result.sample else "None was drawn.",
+        "## How the training ended",
+        _ending(run, result),
+        "## Data",
+        run.about or "Not described.",
+        f"{trainer.dataset.tokens_per_epoch:,} tokens to learn from, {trainer.dataset.validation_tokens:,} held out.",
+        "## Settings",
+        _table(getattr(trainer.model, "config", None), "model"),
+        _table(trainer.config, "training"),
+        "## Going on",
+        _commands(run, result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _figures(result: Any) -> str:
+    """The table of losses, and the other figures in a sentence."""
+    e = result.evaluation
+    rows = [("training loss, last steps", result.loss)]
+    if e is not None:
+        rows.append(("validation loss", e.loss))
+        if e.floor is not None:
+            rows += [
+                ("floor: the entropy of the text, no model can do better", e.floor),
+                ("above the floor", e.above_floor),
+            ]
+    lines = ["| | nats per token |", "|---|---|", *(f"| {name} | {value:.4f} |" for name, value in rows)]
+    sentence = [f"{result.tokens:,} tokens learned from in {result.step:,} steps and {_duration(result.seconds)}"]
+    if e is not None:
+        sentence.append(f"perplexity {e.perplexity:,.2f}")
+        if e.bits_per_byte is not None:
+            sentence.append(f"{e.bits_per_byte:.3f} bits per byte")
+    return "\n".join(lines) + f"\n\n{'; '.join(sentence)}."
+
+
+def _ending(run: Run, result: Any) -> str:
+    if result.stopped == "finished":
+        return f"All {result.steps:,} steps were done."
+    return f"After step {result.step:,} of {result.steps:,}: {result.stopped}. It can go on, see below."
+
+
+def _table(config: Any, title: str) -> str:
+    """A configuration as a table."""
+    if not dataclasses.is_dataclass(config):
+        return ""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    rows = [f"| {name} | {'automatic' if value is None else value} |" for name, value in values.items()]
+    return "\n".join([f"| {title} | |", "|---|---|", *rows])
+
+
+def _commands(run: Run, result: Any) -> str:
+    folder = shlex.quote(str(run.path))
+    lines = [f'minillm generate {folder} "Once upon a time"', f"minillm eval {folder}"]
+    if result.resume_command:
+        lines.append(result.resume_command)
+    return "\n".join(["```", *lines, "```"])
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.strip().splitlines())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__

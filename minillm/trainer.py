@@ -1,0 +1,447 @@
+"""The loop in which a model learns.
+
+    batch -> forward -> loss -> backward -> clip -> schedule -> update -> log         and again, some thousand times
+
+`Trainer.train_step` is that line in code. What stands around it keeps a run safe: it is evaluated and logged, it
+survives a crash, and what was interrupted goes on to the same weights, bit for bit, as if nothing had happened. For
+that, a step depends on the parameters, the optimiser's state and (seed, step) alone: the order of the data and dropout
+are drawn from the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import optim
+from .callbacks import Callback, Progress
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import Dataset, StreamDataset
+from .evaluate import IGNORE, Batch, Evaluation, evaluate, evaluating, next_token_loss
+from .run import Run
+from .tensor import no_grad
+
+__all__ = ["TrainConfig", "TrainResult", "Trainer"]
+
+SCHEDULES = ("cosine", "wsd", "constant")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Raises ValueError that names the field which makes no sense.
+
+    >>> TrainConfig(steps=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: TrainConfig: steps must be at least 1; got 0
+    """
+
+    steps: int = 1000
+    batch_size: int = 16  # rows per step
+    accumulate: int = 1  # parts in which a batch is computed: less memory, more time, the same gradient
+    context: int | None = None  # tokens per row where plain ids are given; None: all that the model sees
+    learning_rate: float = 1e-3  # at its highest
+    final_fraction: float = 0.1  # of the learning rate, left at the end
+    schedule: str = "cosine"  # or "wsd", "constant"
+    warmup: int | None = None  # steps; None: a twentieth of all, at most 200
+    weight_decay: float = 0.1  # of matrices
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float | None = 1.0  # the longest gradient; None: any
+    seed: int = 0  # of the order of the data, and of dropout
+    log_every: int = 10  # steps between two lines of the log
+    evaluate_every: int = 100
+    sample_every: int = 200
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "context", "log_every", "evaluate_every", "sample_every",
+                     "checkpoint_every", "keep_checkpoints"):  # fmt: skip
+            value = getattr(self, name)
+            if not (name == "context" and value is None) and (type(value) is not int or value < 1):
+                raise ValueError(f"TrainConfig: {name} must be at least 1; got {value!r}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"TrainConfig: accumulate must be at most batch_size = {self.batch_size}; got {self.accumulate}"
+            )
+        if type(self.seed) is not int or self.seed < 0:
+            raise ValueError(f"TrainConfig: seed must be an integer >= 0; got {self.seed!r}")
+        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
+            raise ValueError(f"TrainConfig: warmup must be from 0 to steps = {self.steps}; got {self.warmup}")
+        for name, most in (("learning_rate", math.inf), ("clip", math.inf), ("final_fraction", 1.0)):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and math.isfinite(value)):
+                raise ValueError(f"TrainConfig: {name} must be a number from 0 to {most:g}; got {value}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"TrainConfig: schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+
+    def learning_rates(self) -> optim.Schedule:
+        """The learning rate of each step, as a function."""
+        warmup = min(200, self.steps // 20) if self.warmup is None else self.warmup
+        if self.schedule == "constant":
+            return optim.constant(self.learning_rate, steps=self.steps, warmup=warmup)
+        make = optim.warmup_cosine if self.schedule == "cosine" else optim.wsd
+        final = self.final_fraction * self.learning_rate
+        return make(self.learning_rate, steps=self.steps, warmup=warmup, final=final)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    step: int
+    steps: int
+    stopped: str  # "finished", or why it ended before
+    loss: float  # of the last logged steps, nats per token
+    evaluation: Evaluation | None  # the last one on the validation data
+    tokens: int  # targets learned from
+    seconds: float
+    sample: str | None = None  # the last text that the model wrote
+    resume_command: str | None = None  # what to type to go on, where it ended before all steps were done
+
+    @property
+    def val_loss(self) -> float | None:
+        """The last validation loss, nats per token."""
+        return self.evaluation.loss if self.evaluation else None
+
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.seconds), 60)
+        if self.stopped == "finished":
+            text = f"finished {self.steps:,} steps in {minutes}:{seconds:02}"
+        else:
+            text = f"stopped after step {self.step:,} of {self.steps:,} ({self.stopped})"
+        if self.evaluation is not None:
+            text += f": validation loss {self.evaluation.loss:.4f} nats per token"
+            if self.evaluation.floor is not None:
+                text += f", {self.evaluation.above_floor:.4f} above the floor of {self.evaluation.floor:.4f}"
+        return text + (f"\ngo on with: {self.resume_command}" if self.resume_command else "")
+
+
+class Trainer:
+    """Trains a model on a dataset.
+
+    model: any model of ``models``, or one with the same small interface. dataset: a `Dataset`, or plain token ids (N,),
+    whose last tenth is kept for validation. run: the folder to make, or a `Run`; without one nothing is written.
+    floor: the entropy of the validation data, nats per token, where it is known. sample: a function that lets the model
+    write a text. tokenizer: saved with the run, and gives bits per byte.
+
+        result = Trainer(model, dataset, TrainConfig(steps=500), run="runs/first").run()
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        dataset: Dataset | Any,
+        config: TrainConfig | None = None,
+        *,
+        tokenizer: Any = None,
+        run: Run | str | os.PathLike[str] | None = None,
+        floor: float | None = None,
+        sample: Callable[[Any], str] | None = None,
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
+    ) -> None:
+        self.model, self.config, self.tokenizer, self.floor = model, config or TrainConfig(), tokenizer, floor
+        self.dataset: Dataset = dataset if hasattr(dataset, "batch") else _windows_of(dataset, model, self.config)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = optim.decay_groups(self.parameters, self.config.weight_decay)
+        self.optimizer = optim.AdamW(groups, self.config.learning_rate, betas=self.config.betas)
+        self.learning_rates = self.config.learning_rates()
+        self.sample = sample
+        self.callbacks: list[Callback] = [*callbacks] if quiet else [Progress(), *callbacks]
+        self.run_folder = run if isinstance(run, Run) or run is None else Run.create(run)
+
+        self.step = 0  # steps done
+        self.tokens = 0  # targets learned from
+        self.history: list[dict[str, Any]] = []  # the lines of the log
+        self.evaluation: Evaluation | None = None  # the last one
+        self.tokens_per_s = 0.0  # between the last two lines of the log
+        self._since_log = _SinceLog()
+        self._seconds_before, self._begun = 0.0, time.perf_counter()  # of earlier sessions; of this one
+        self._saved_step = -1
+        self._last_sample: str | None = None
+        self._stopped = ""
+
+    # ---- learning ----------------------------------------------------------------------------------------------------
+
+    def train_step(self) -> tuple[float, float]:
+        """Learn from one batch; returns its loss, and the length of its gradient before clipping."""
+        config = self.config
+        batch = self.dataset.batch(self.step, config.batch_size, config.seed)
+        self.model.set_rng(np.random.default_rng((config.seed, self.step, 1)))  # for dropout
+        loss = 0.0
+        for part, share in _parts(batch, config.accumulate):
+            part_loss = next_token_loss(self.model, part)
+            part_loss.backward(share)  # the gradients of the parts add up to that of the whole batch
+            loss += share * part_loss.item()
+        # Processes that share a batch would average their gradients and losses here, before anything looks at them.
+        grad_norm = optim.clip_grad_norm(self.parameters, math.inf if config.clip is None else config.clip)
+        self._check_finite(loss, grad_norm)
+        self.optimizer.lr = self.learning_rates(self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.tokens += _count(batch)
+        return loss, grad_norm
+
+    def run(self) -> TrainResult:
+        """Train until all steps are done, or until `stop`, Ctrl-C or SIGTERM, which finish the step and save.
+
+        Raises FloatingPointError, with the step, when the loss is no longer a number, and OSError when the disk is
+        full; the last good checkpoint is then still there.
+        """
+        self._begun, self._stopped = time.perf_counter(), ""
+        self.model.train()
+        result = None
+        try:
+            with _Interrupts(self):
+                self._tell("on_start")
+                while self.step < self.config.steps and not self._stopped:
+                    self._learn_and_report()
+                result = self._finish()
+                self._tell("on_end", result)
+                if self.run_folder:
+                    self.run_folder.write_card(self, result)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._disk_full(error) from None
+            raise
+        finally:
+            if result is None:
+                self._tell("on_end", None)
+        return result
+
+    def stop(self, why: str) -> None:
+        """End the run after the step that is being done: save, and return from `run`."""
+        self._stopped = self._stopped or why
+
+    def _learn_and_report(self) -> None:
+        config, tokens, begun = self.config, self.tokens, time.perf_counter()
+        loss, grad_norm = self.train_step()
+        self._since_log.add(loss, self.tokens - tokens, time.perf_counter() - begun)
+        self._tell("on_step", loss)
+        last = self.step == config.steps
+        evaluated = self._evaluate() if self.step % config.evaluate_every == 0 or last else None
+        if evaluated or self.step % config.log_every == 0 or self.step == 1:
+            self._log(grad_norm, evaluated)
+        if self.sample and (self.step % config.sample_every == 0 or last):
+            with evaluating(self.model), no_grad():
+                self._last_sample = self.sample(self.model)
+            if not last:
+                self._tell("on_sample", self._last_sample)
+        if self.step % config.checkpoint_every == 0:
+            self.save()
+
+    def _evaluate(self) -> Evaluation:
+        rows = max(1, self.config.batch_size // self.config.accumulate)
+        batches = self.dataset.validation(rows)
+        self.evaluation = evaluate(self.model, batches, tokenizer=self.tokenizer, floor=self.floor)
+        self._tell("on_evaluate", self.evaluation)
+        return self.evaluation
+
+    def _log(self, grad_norm: float, evaluated: Evaluation | None) -> None:
+        loss, self.tokens_per_s = self._since_log.means()
+        self._since_log = _SinceLog()
+        record = {
+            "step": self.step,
+            "loss": loss,
+            "val_loss": evaluated.loss if evaluated else None,
+            "floor": self.floor,
+            "tokens_per_s": round(self.tokens_per_s, 1),
+            "lr": self.optimizer.lr,
+            "grad_norm": grad_norm,
+            "seconds": round(self.seconds, 3),
+            "tokens": self.tokens,
+        }
+        self.history.append(record)
+        if self.run_folder:
+            self.run_folder.log(record)
+        self._tell("on_log", record)
+
+    def _finish(self) -> TrainResult:
+        finished = self.step >= self.config.steps
+        if finished and self.evaluation is None:  # resumed when all was done
+            self._evaluate()
+        self.save()
+        return TrainResult(
+            step=self.step,
+            steps=self.config.steps,
+            stopped="finished" if finished else self._stopped,
+            loss=self.history[-1]["loss"] if self.history else math.nan,
+            evaluation=self.evaluation,
+            tokens=self.tokens,
+            seconds=self.seconds,
+            sample=self._last_sample,
+            resume_command=self.run_folder.resume_command if self.run_folder and not finished else None,
+        )
+
+    # ---- safety ------------------------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has lasted, in all its sessions."""
+        return self._seconds_before + time.perf_counter() - self._begun
+
+    def save(self) -> None:
+        """Save a checkpoint of the step that was done last, if there is a run folder and it has none yet."""
+        if self.run_folder is None or self.step == self._saved_step:
+            return
+        tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
+        state = {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "since_log": dataclasses.asdict(self._since_log),
+            "depends_on": self._depends_on(),
+        }
+        save_checkpoint(self.run_folder.checkpoints, self.step, tensors, state, keep=self.config.keep_checkpoints)
+        self._saved_step = self.step
+        self.run_folder.save_model(self.model, self.tokenizer)
+
+    def resume(self) -> int:
+        """Go back to the newest whole checkpoint of the run folder; returns its step, 0 when there is none yet.
+
+        Warns when the configuration or the data is no longer that of the checkpoint. Raises ValueError when all
+        checkpoints are damaged, or belong to another model.
+        """
+        if self.run_folder is None:
+            raise ValueError("Trainer.resume: there is no run folder; pass run=Run.open(folder)")
+        try:
+            checkpoint = load_checkpoint(self.run_folder.checkpoints)
+        except FileNotFoundError:  # it ended before the first one
+            self.history = self.run_folder.cut_log(0)
+            return 0
+        tensors, state = checkpoint.tensors, checkpoint.state
+        self.model.load_state_dict(_under("model.", tensors))
+        self.optimizer.load_state_dict(_under("optimizer.", tensors))
+        self.step = self._saved_step = checkpoint.step
+        self.tokens, self._seconds_before = state["tokens"], state["seconds"]
+        self._since_log = _SinceLog(**state["since_log"])
+        self.history = self.run_folder.cut_log(self.step)
+        then, now = state["depends_on"], self._depends_on()
+        if changed := [f"{name} was {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
+            warnings.warn(f"the run goes on, but not as it would have: {'; '.join(changed)}", stacklevel=2)
+        return self.step
+
+    def _depends_on(self) -> dict[str, Any]:
+        """What the weights after the last step depend on, beside the checkpoint."""
+        reports = {f"{what}_every" for what in ("log", "evaluate", "sample", "checkpoint")} | {"keep_checkpoints"}
+        settings = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in reports}
+        settings["betas"] = list(settings["betas"])  # as JSON gives it back
+        return settings | {"tokens_per_epoch": self.dataset.tokens_per_epoch}
+
+    def _check_finite(self, loss: float, grad_norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's length is {grad_norm}"
+            raise FloatingPointError(
+                f"Trainer: {what} at step {self.step + 1}, which was not taken. {self._last_checkpoint()} "
+                "A lower learning rate, a longer warm-up or a shorter clip may help"
+            )
+
+    def _disk_full(self, error: OSError) -> OSError:
+        explained = OSError(
+            f"Trainer: no space left on the disk after step {self.step}. {self._last_checkpoint()} "
+            f"Make room, then go on with: {self.run_folder.resume_command if self.run_folder else ''}"
+        )
+        explained.errno = error.errno
+        return explained
+
+    def _last_checkpoint(self) -> str:
+        if self.run_folder is None or self._saved_step < 0:
+            return "There is no checkpoint yet."
+        return f"The checkpoint of step {self._saved_step} in {self.run_folder.checkpoints} is good."
+
+    def _tell(self, moment: str, *what: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, moment)(self, *what)
+
+
+@dataclass
+class _SinceLog:
+    """What happened since the last line of the log."""
+
+    steps: int = 0
+    loss: float = 0.0  # the sum
+    tokens: int = 0
+    seconds: float = 0.0  # spent on learning alone
+
+    def add(self, loss: float, tokens: int, seconds: float) -> None:
+        self.steps, self.loss = self.steps + 1, self.loss + loss
+        self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
+
+    def means(self) -> tuple[float, float]:
+        """The mean loss, and the tokens per second."""
+        return self.loss / self.steps, self.tokens / max(self.seconds, 1e-9)
+
+
+class _Interrupts:
+    """Ctrl-C and SIGTERM: the first lets the trainer finish its step and save, a second one ends the process."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._received = trainer, False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # only there can signals be caught
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._on_signal)
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self._received:
+            os._exit(128 + signum)  # what is being written is a checkpoint under another name: nothing breaks
+        self._received = True
+        os.write(2, b"\nfinishing this step, then saving; once more to quit at once\n")
+        self._trainer.stop("Ctrl-C" if signum == signal.SIGINT else "SIGTERM")
+
+
+def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float]]:
+    """A batch cut by rows into ``count`` parts, each with its share of the targets.
+
+    The mean loss of the batch is the sum of the parts' means, each times its share; so is its gradient.
+    """
+    if count == 1:
+        yield batch, 1.0
+        return
+    for rows in np.array_split(np.arange(len(batch[-1])), count):
+        part = tuple(array[rows] for array in batch)
+        if _count(part):
+            yield part, _count(part) / _count(batch)
+
+
+def _count(batch: Batch) -> int:
+    """How many targets of a batch are counted."""
+    return int(np.count_nonzero(batch[-1] != IGNORE))
+
+
+def _under(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _windows_of(ids: Any, model: Any, config: TrainConfig) -> StreamDataset:
+    """Plain ids as a dataset: the last tenth, at most 100,000 tokens, for validation."""
+    ids = np.asanyarray(ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"Trainer: dataset must have batch() and validation(), or be token ids, (N,) integers; "
+            f"got {ids.dtype} {ids.shape}"
+        )
+    context = config.context or model.context
+    if context is None:
+        raise ValueError("Trainer: this model sees any number of tokens: say how many a row has, TrainConfig(context=)")
+    cut = len(ids) - min(len(ids) // 10, 100_000)
+    return StreamDataset(ids[:cut], ids[cut:], context)
