@@ -29,6 +29,7 @@ __all__ = [
     "KERNELS",
     "PAIRS",
     "as_rows",
+    "by_dtype",
     "contiguous",
     "erf",
     "exp",
@@ -54,6 +55,10 @@ JIT = not numba.config.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops
 # The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN" and "no infinity"
 # (part of fastmath=True), which would break -inf masks and NaN checks.
 SAFE_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+# OpenMP's waiting threads spin, and then sleep. 10,000 turns outlast the 100 us of Python between two kernels; the
+# default of 300,000 would also keep a core from other programs, and from the thread that everybody waits for.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if not os.environ.get("NUMBA_THREADING_LAYER"):
     # OpenMP's threads spin for a moment between two kernels and wake in 3 us; the portable work queue takes 80 us.
@@ -278,7 +283,7 @@ def _erf32(x):
     return x if x != x else y
 
 
-def _by_dtype(name: str, float32_version: Callable, python_version: Callable) -> Callable:
+def by_dtype(name: str, float32_version: Callable, python_version: Callable) -> Callable:
     """A function for use inside kernels: the fast one for float32, the C library's for float64."""
 
     def function(x):
@@ -344,7 +349,7 @@ def _choose_row_max(x):
     return lambda x: row_max_of_dtype(x)
 
 
-exp = _by_dtype("exp", _exp32, math.exp) if JIT else np.exp
-tanh = _by_dtype("tanh", _tanh32, math.tanh) if JIT else np.tanh
-erf = _by_dtype("erf", _erf32, math.erf) if JIT else math.erf
-sigmoid = _by_dtype("sigmoid", _sigmoid32, _sigmoid64) if JIT else _sigmoid64
+exp = by_dtype("exp", _exp32, math.exp) if JIT else np.exp
+tanh = by_dtype("tanh", _tanh32, math.tanh) if JIT else np.tanh
+erf = by_dtype("erf", _erf32, math.erf) if JIT else math.erf
+sigmoid = by_dtype("sigmoid", _sigmoid32, _sigmoid64) if JIT else _sigmoid64
