@@ -1,0 +1,345 @@
+"""The parameters of generation: what they mean, their bounds, and the file ``generation_config.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import numbers
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..files import read_json, write_json
+
+__all__ = ["GenerationConfig"]
+
+LARGEST_ID = 2**31 - 1
+LONGEST = 1_000_000  # tokens
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    r"""How text is drawn from a model, and when it ends.
+
+    The model gives a score (logit) to each token of the vocabulary. The steps between the scores and the token that is
+    drawn run in this order, and a parameter that is at its default costs nothing:
+
+        penalties -> bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
+
+    Raises ValueError that names the parameter, its bounds, and what was given.
+
+    >>> GenerationConfig(temperature=0.8, top_p=0.95, stop="\n").stop
+    ('\n',)
+    >>> GenerationConfig(top_p=95)
+    Traceback (most recent call last):
+        ...
+    ValueError: GenerationConfig: top_p must be a number in [0, 1]; got 95
+    """
+
+    # How long a text becomes.
+    max_new_tokens: int = 256
+    min_new_tokens: int = 0  # the tokens that end a text cannot be drawn before
+    stop: tuple[str, ...] = ()  # strings that end the text, and are not part of it; one string may be given alone
+    slide: bool = False  # when the context is full: forget its older half and go on, instead of stopping
+
+    # What is drawn.
+    temperature: float = 1.0  # logits / temperature: below 1 bolder, above 1 more varied; 0 takes the most likely token
+    top_k: int = 0  # only the k most likely tokens; 0: off
+    top_p: float = 1.0  # only the most likely tokens whose probabilities reach p together; 1: off
+    min_p: float = 0.0  # only tokens at least p times as likely as the most likely one; 0: off
+    typical_p: float = 1.0  # only tokens whose surprise is nearest to the expected one, reaching p together; 1: off
+
+    # What is made less likely. The first two count the tokens drawn so far, the next two the prompt's as well.
+    frequency_penalty: float = 0.0  # logit -= penalty * count
+    presence_penalty: float = 0.0  # logit -= penalty, once a token has been drawn
+    repetition_penalty: float = 1.0  # logit / penalty where positive, else logit * penalty, for a token in the text
+    no_repeat_ngram_size: int = 0  # no sequence of that many tokens comes twice; 0: off
+    logit_bias: dict[int, float] = field(default_factory=dict)  # logit += bias, by token id
+
+    # How many texts, and from which random numbers.
+    n: int = 1  # texts for each prompt; the prompt is read once
+    seed: int | None = None  # where no rng is passed in; None: another text each time
+    num_beams: int = 1  # above 1: search for the most likely text with so many candidates, instead of drawing
+    length_penalty: float = 1.0  # a candidate's score is its log-probability / length^penalty
+    early_stopping: bool | Literal["never"] = False  # beams: True ends with num_beams texts; see beam.py
+
+    # What is reported besides the text.
+    logprobs: int = 0  # so many of the most likely tokens, with log-probabilities, at each position
+    echo: bool = False  # the prompt too: its text, its log-probabilities
+
+    # Special tokens. None: what the tokenizer says.
+    eos_token_id: tuple[int, ...] | None = None  # end of text; one id may be given alone, () never stops
+    end_of_turn_token_id: tuple[int, ...] | None = None
+    bos_token_id: int | None = None  # beginning of text; None: the tokenizer's end of text, which separates documents
+    pad_token_id: int | None = None  # not needed here; kept for transformers, which fills up batches with it
+    decoder_start_token_id: int | None = None  # encoder-decoder models: the first token of the decoder
+    add_bos: bool = True  # put the beginning of text before a prompt that is a string and has none
+
+    def __post_init__(self) -> None:
+        """Bring every value into its plain type, and check it."""
+        for name, (low, high) in _FLOATS.items():
+            self._set(name, _float(name, getattr(self, name), low, high))
+        for name, (least, most) in _INTEGERS.items():
+            self._set(name, _integer(name, getattr(self, name), least, most))
+        for name in ("slide", "echo", "add_bos"):
+            if not isinstance(getattr(self, name), bool):
+                _refuse(name, "True or False", getattr(self, name))
+        for name in ("seed", "bos_token_id", "pad_token_id", "decoder_start_token_id"):
+            if getattr(self, name) is not None:
+                most = 2**63 - 1 if name == "seed" else LARGEST_ID
+                self._set(name, _integer(name, getattr(self, name), 0, most))
+        for name in ("eos_token_id", "end_of_turn_token_id"):
+            self._set(name, _ids(name, getattr(self, name)))
+        self._set("stop", _strings("stop", self.stop))
+        self._set("logit_bias", _biases(self.logit_bias))
+        if self.early_stopping not in (True, False, "never"):
+            _refuse("early_stopping", 'True, False or "never"', self.early_stopping)
+        if 0 < self.temperature < 1e-6:
+            _refuse("temperature", "0 (the most likely token) or at least 1e-06", self.temperature)
+        if self.min_new_tokens > self.max_new_tokens:
+            _refuse("min_new_tokens", f"at most max_new_tokens = {self.max_new_tokens}", self.min_new_tokens)
+        if self.num_beams > 1:
+            self._check_beams()
+
+    def _check_beams(self) -> None:
+        if self.n > self.num_beams:
+            _refuse("n", f"at most num_beams = {self.num_beams}", self.n)
+        if self.slide:
+            _refuse("slide", "False with num_beams above 1", self.slide)
+        if self.temperature != 0:  # at 0 they have no effect without beams either
+            for name, off in (("temperature", 1), ("top_k", 0), ("top_p", 1), ("min_p", 0), ("typical_p", 1)):
+                if getattr(self, name) != off:
+                    _refuse(name, f"{off} with num_beams above 1, which draws nothing", getattr(self, name))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def replace(self, **changes: Any) -> GenerationConfig:
+        """Return the same configuration with some parameters changed.
+
+        Raises ValueError for a name that is no parameter, and suggests the nearest.
+
+        >>> GenerationConfig().replace(temprature=0.5)
+        Traceback (most recent call last):
+            ...
+        ValueError: GenerationConfig: unknown parameter 'temprature'; did you mean 'temperature'?
+        """
+        for name in changes:
+            if name not in _NAMES:
+                raise ValueError(f"GenerationConfig: unknown parameter {_suggestion(name, _NAMES)}")
+        return dataclasses.replace(self, **changes)
+
+    # ---- generation_config.json ----
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], source: str = "generation_config.json") -> GenerationConfig:
+        """Read the fields of a ``generation_config.json`` as ``transformers`` understands them.
+
+        What it leaves out has the meaning that it has there: no ``do_sample`` is temperature 0, a ``do_sample`` without
+        ``top_k`` is 50, and nothing is put before a prompt. ``max_length``, which counts the prompt too, is taken for
+        ``max_new_tokens`` where that is absent. Parameters of ours that are unknown there have their own names.
+
+        Raises ValueError that names a field which is unknown, or known but not implemented and not at rest.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        values: dict[str, Any] = {"add_bos": False}
+        for name, value in given.items():
+            if name in _FILE_NAMES:
+                values[_FILE_NAMES[name]] = value
+            elif name in _NAMES:
+                values[name] = value
+            elif name in _NOT_IMPLEMENTED:
+                if value not in _NOT_IMPLEMENTED[name]:
+                    raise ValueError(f"{source}: {name} = {value!r:.60} is not implemented")
+            elif name not in _HARMLESS and name not in _READ_APART:
+                raise ValueError(f"{source}: unknown field {_suggestion(name, [*_NAMES, *_FILE_NAMES])}")
+        if not isinstance(sample := given.get("do_sample", False), bool):
+            raise ValueError(f"{source}: do_sample must be true or false; got {sample!r:.60}")
+        if not sample:
+            values["temperature"] = 0.0
+        elif "top_k" not in given:
+            values["top_k"] = 50
+        if "max_length" in given:
+            values.setdefault("max_new_tokens", given["max_length"])
+        try:
+            if "sequence_bias" in given:
+                values["logit_bias"] = _from_sequence_bias(given["sequence_bias"])
+            config = cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{source}: {str(error).removeprefix('GenerationConfig: ')}") from None
+        if config.eos_token_id and config.end_of_turn_token_id:  # the first holds both, see to_dict
+            ends = tuple(id for id in config.eos_token_id if id not in config.end_of_turn_token_id)
+            config = config.replace(eos_token_id=ends)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of ``generation_config.json``: from_dict's inverse, and what ``transformers`` reads.
+
+        >>> GenerationConfig(temperature=0, eos_token_id=0).to_dict()
+        {'max_new_tokens': 256, 'do_sample': False, 'eos_token_id': [0], 'add_bos': True}
+        """
+        known: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
+        if self.temperature > 0:
+            known |= {"temperature": self.temperature, "top_k": self.top_k}
+        if self.eos_token_id is not None:  # transformers knows no turns: one list for all that ends a text
+            known["eos_token_id"] = [*self.eos_token_id, *(self.end_of_turn_token_id or ())]
+        if self.logit_bias:
+            known["sequence_bias"] = [[[id], bias] for id, bias in self.logit_bias.items()]
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        file_names = {ours: theirs for theirs, ours in _FILE_NAMES.items()}
+        for name in _NAMES:
+            value = getattr(self, name)
+            if name not in known and name not in ("temperature", "logit_bias", "add_bos") and value != defaults[name]:
+                known[file_names.get(name, name)] = list(value) if isinstance(value, tuple) else value
+        return known | {"add_bos": self.add_bos}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> GenerationConfig:
+        """Read ``generation_config.json``: ``path`` is the file, or the folder that holds it.
+
+        Raises FileNotFoundError, or ValueError that says what is wrong with the file.
+        """
+        file = _file(path)
+        return cls.from_dict(read_json(file), source=str(file))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``generation_config.json``: ``path`` is the file, or the folder to hold it."""
+        write_json(_file(path), self.to_dict())
+
+
+_NAMES = tuple(f.name for f in dataclasses.fields(GenerationConfig))
+
+_FLOATS = {
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "frequency_penalty": (-100, 100),
+    "presence_penalty": (-100, 100),
+    "repetition_penalty": (0.01, 100),
+    "length_penalty": (-100, 100),
+}
+_INTEGERS = {
+    "max_new_tokens": (0, LONGEST),
+    "min_new_tokens": (0, LONGEST),
+    "top_k": (0, LARGEST_ID),
+    "no_repeat_ngram_size": (0, LONGEST),
+    "n": (1, 1024),
+    "num_beams": (1, 1024),
+    "logprobs": (0, 1024),
+}
+
+# Fields of transformers with another name here.
+_FILE_NAMES = {"stop_strings": "stop", "num_return_sequences": "n"}
+_READ_APART = ("do_sample", "max_length", "sequence_bias")
+
+# Fields of transformers that would change the text, with the values at which they do nothing.
+_NOT_IMPLEMENTED: dict[str, tuple[Any, ...]] = {
+    "assistant_early_exit": (),
+    "bad_words_ids": ([],),
+    "begin_suppress_tokens": ([],),
+    "constraints": ([],),
+    "diversity_penalty": (0,),
+    "dola_layers": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "exponential_decay_length_penalty": (),
+    "force_words_ids": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1,),
+    "max_time": (),
+    "min_length": (0,),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0,),
+    "prompt_lookup_num_tokens": (),
+    "remove_invalid_values": (False,),
+    "renormalize_logits": (False,),
+    "suppress_tokens": ([],),
+    "token_healing": (False,),
+    "top_h": (),
+    "watermarking_config": (),
+}
+
+# Fields of transformers about its own workings.
+_HARMLESS = frozenset(
+    """
+    _commit_hash _from_model_config assistant_confidence_threshold assistant_lookbehind assistant_ensemble_weight
+    cache_config cache_implementation compile_config continuous_batching_config disable_compile is_assistant low_memory
+    max_cache_len max_matching_ngram_size num_assistant_tokens num_assistant_tokens_schedule output_attentions
+    output_hidden_states output_logits output_scores prefill_chunk_size return_dict_in_generate speculation_type
+    target_lookbehind transformers_version use_cache use_mtp
+    """.split()
+)
+
+
+def _refuse(name: str, expected: str, given: Any) -> None:
+    raise ValueError(f"GenerationConfig: {name} must be {expected}; got {given!r:.60}")
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    """The unknown name, and the known one that was probably meant."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"{name!r:.60}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+
+
+def _float(name: str, value: Any, low: float, high: float) -> float:
+    return float(_bounded(name, value, numbers.Real, "a number", low, high))
+
+
+def _integer(name: str, value: Any, least: int, most: int) -> int:
+    return int(_bounded(name, value, numbers.Integral, "an integer", least, most))
+
+
+def _bounded(name: str, value: Any, kind: type, what: str, low: float, high: float) -> Any:
+    is_kind: bool = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_kind or not low <= value <= high:  # a comparison with NaN is false, so that NaN is refused as well
+        _refuse(name, f"{what} in [{low:.10g}, {high:.10g}]", value)
+    return value
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, numbers.Integral):
+        value = (value,)
+    if not isinstance(value, list | tuple) or len(value) > 1024:
+        _refuse(name, "a token id, or at most 1024 of them", value)
+    return tuple(_integer(name, id, 0, LARGEST_ID) for id in value)
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, list | tuple) or len(value) > 64:
+        _refuse(name, "a string, or at most 64 of them", value)
+    for text in value:
+        if not isinstance(text, str) or not 1 <= len(text) <= 1000:
+            _refuse(name, "strings of 1 to 1000 characters", text)
+    return tuple(value)
+
+
+def _biases(value: Any) -> dict[int, float]:
+    if not isinstance(value, Mapping) or len(value) > 100_000:
+        _refuse("logit_bias", "a table {token id: bias} with at most 100000 entries", value)
+    return {
+        _integer("logit_bias's token id", id, 0, LARGEST_ID): _float(f"logit_bias[{id}]", bias, -1e6, 1e6)
+        for id, bias in value.items()
+    }
+
+
+def _from_sequence_bias(value: Any) -> dict[int, float]:
+    """``[[[id], bias], ...]``: only biases of single tokens, which do not depend on the text before."""
+    try:
+        pairs = [(id, bias) for (id,), bias in value]
+    except (TypeError, ValueError):
+        _refuse("sequence_bias", "a list [[[token id], bias], ...]", value)
+    return dict(pairs)
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    return Path(path) if Path(path).suffix == ".json" else Path(path) / "generation_config.json"
