@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from minillm import files, models  # noqa: E402
+from minillm import functional as F  # noqa: E402
 
 IDS = np.random.default_rng(0).integers(1, 60, (2, 11))  # without 0, T5's padding
 START = np.random.default_rng(1).integers(0, 60, (2, 7))  # what a decoder has written so far
@@ -84,6 +85,28 @@ def test_theirs_runs_here(theirs, tmp_path):
     # transformers has a part in float32 in its "float64" Llama and T5: the root mean square
     atol = 1e-9 if theirs.config.model_type == "gpt2" else 2e-6
     np.testing.assert_allclose(our_logits(exact), their_logits(theirs.double()), rtol=0, atol=atol)
+
+
+def test_same_loss_and_gradients(theirs, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    ours = models.from_pretrained(tmp_path, dtype=np.float64)
+    written = START if ours.is_encoder_decoder else IDS
+    logits = ours(IDS, START) if ours.is_encoder_decoder else ours(IDS)
+    loss = F.cross_entropy(logits[:, :-1].reshape(-1, 60), written[:, 1:].reshape(-1))
+    loss.backward()
+    theirs = theirs.double()
+    inputs = {"decoder_input_ids": torch.tensor(START)} if ours.is_encoder_decoder else {}
+    logits = theirs(input_ids=torch.tensor(IDS), **inputs).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].reshape(-1, 60), torch.tensor(written[:, 1:]).reshape(-1)
+    )
+    expected.backward()
+    np.testing.assert_allclose(loss.item(), expected.item(), atol=2e-6)
+    gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
+    reference = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    assert gradients.keys() == reference.keys()
+    for name, gradient in reference.items():
+        np.testing.assert_allclose(gradients[name], gradient.numpy(), atol=1e-5, err_msg=name)
 
 
 def test_shards_and_half_precision(theirs, tmp_path):
