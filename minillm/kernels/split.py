@@ -1,16 +1,21 @@
 """Cutting text into pieces, the first step of byte-level BPE: no token ever crosses from one piece into the next.
 
-The definition of a split is a regular expression, and `split_numpy` simply runs it.
+The definition of a split is a regular expression, and the twin simply runs it. The kernel walks over the code points
+with a table that says of each whether it is a letter, a number, white space or something else: that is all the three
+patterns ask. A test compares the two on every code point, in every context that a pattern can tell apart.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 import numpy as np
 import regex
 
-__all__ = ["PATTERNS", "compiled", "split_numpy"]
+from ._jit import jit, kernel, prange
+
+__all__ = ["PATTERNS", "UTF32", "compiled", "split", "split_numpy"]
 
 # Each alternative of a pattern is one kind of piece: contractions ('s), words with the space before them, numbers,
 # punctuation, white space. `\s+(?!\S)` leaves the last space of a run to the word that follows it.
@@ -22,6 +27,13 @@ PATTERNS = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+",
 }
+_NUMBERS = {"gpt2": 0, "smollm2": 1, "gpt4": 2}
+_GPT2, _SMOLLM2, _GPT4 = _NUMBERS.values()
+_PART = 1 << 15  # characters that one thread takes at a time
+
+UTF32 = f"utf-32-{sys.byteorder[0]}e"  # the encoding whose bytes are an array of uint32
+
+OTHER, LETTER, NUMBER, SPACE = range(4)
 
 
 @cache
@@ -30,17 +42,181 @@ def compiled(pattern: str) -> regex.Pattern:
     return regex.compile(PATTERNS.get(pattern, pattern))
 
 
-def split_numpy(data: np.ndarray, stops: np.ndarray, pattern: str) -> np.ndarray:
+@cache
+def code_point_classes() -> np.ndarray:
+    """(0x110000,) uint8: OTHER, LETTER, NUMBER or SPACE for every code point, as the `regex` module sees it."""
+    classes = np.full(0x110000, OTHER, np.uint8)
+    everything = np.arange(0x110000, dtype=np.uint32).tobytes().decode(UTF32, "surrogatepass")
+    for kind, expression in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (SPACE, r"\s+")):
+        for match in regex.finditer(expression, everything):
+            classes[ord(match.group()[0]) : ord(match.group()[-1]) + 1] = kind
+    return classes
+
+
+def split_numpy(points: np.ndarray, stops: np.ndarray, pattern: str) -> np.ndarray:
     """Where each piece ends.
 
-    data: (N,) uint8, valid UTF-8 of several texts; stops: (D,) int64, where each text ends, which also ends a piece.
-    pattern: a name from PATTERNS. Returns the ends of the pieces, (P,) int64, ascending; the last is N.
+    points: (N,) uint32, the code points of several texts, one after the other; stops: (D,) int64, where each
+    text ends, which also ends a piece; pattern: a name from PATTERNS. Returns the ends of the pieces, (P,) int64,
+    ascending; the last is N.
     """
     ends: list[int] = []
     start = 0
     for stop in stops.tolist():
-        text = data[start:stop].tobytes().decode("utf-8")
-        sizes = [len(match.group().encode("utf-8")) for match in compiled(pattern).finditer(text)]
-        ends += (start + np.cumsum(sizes, dtype=np.int64)).tolist()
+        text = points[start:stop].tobytes().decode(UTF32)
+        ends += [start + match.end() for match in compiled(pattern).finditer(text)]
         start = stop
     return np.array(ends, np.int64)
+
+
+@jit
+def _run(points, i, stop, classes, kind):
+    """The end of the run of characters of one class that goes on at i."""
+    while i < stop and classes[points[i]] == kind:
+        i += 1
+    return i
+
+
+@jit
+def _contraction(points, i, stop, any_case):
+    """The end of 's 'd 'm 't 'll 've 're at i, where an apostrophe stands; i itself when there is none."""
+    if i + 1 == stop:
+        return i
+    fold = 0x20 if any_case else 0  # sets the bit that tells ASCII lower case from upper
+    first = points[i + 1] | fold
+    if first == ord("s") or first == ord("d") or first == ord("m") or first == ord("t"):
+        return i + 2
+    if any_case and points[i + 1] == 0x17F:  # the long s is an s in any case
+        return i + 2
+    if i + 2 < stop:
+        second = points[i + 2] | fold
+        if first == ord("l") and second == ord("l"):
+            return i + 3
+        if (first == ord("v") or first == ord("r")) and second == ord("e"):
+            return i + 3
+    return i
+
+
+@jit
+def _white_space(points, i, stop, classes, pattern):
+    """The end of the piece of white space that begins at i: a run, without the last space before a word."""
+    end = _run(points, i, stop, classes, SPACE)
+    if pattern == _GPT4:
+        for last in range(end - 1, i - 1, -1):
+            if points[last] == ord("\n") or points[last] == ord("\r"):
+                return last + 1
+    if end == stop or end == i + 1:
+        return end
+    if pattern == _SMOLLM2 and classes[points[end]] == NUMBER:
+        return end
+    return end - 1
+
+
+@jit
+def _piece_gpt2(points, i, stop, classes, pattern):
+    """The end of the piece that begins at i, by the pattern of GPT-2 or SmolLM2."""
+    start = i
+    if points[i] == ord("'"):
+        end = _contraction(points, i, stop, False)
+        if end > i:
+            return end
+    elif points[i] == ord(" ") and i + 1 < stop:
+        start = i + 1  # a space belongs to the word, number or punctuation after it
+    kind = classes[points[start]]
+    if kind == SPACE:
+        return _white_space(points, i, stop, classes, pattern)
+    if kind == NUMBER and pattern == _SMOLLM2:
+        return i + 1  # the space before a digit, or the digit
+    return _run(points, start + 1, stop, classes, kind)
+
+
+@jit
+def _piece_gpt4(points, i, stop, classes):
+    """The end of the piece that begins at i, by the pattern of GPT-4."""
+    if points[i] == ord("'"):
+        end = _contraction(points, i, stop, True)
+        if end > i:
+            return end
+    kind = classes[points[i]]
+    if kind == LETTER:
+        return _run(points, i + 1, stop, classes, LETTER)
+    if kind == NUMBER:
+        return _run(points, i + 1, min(i + 3, stop), classes, NUMBER)
+    after = classes[points[i + 1]] if i + 1 < stop else SPACE
+    if after == LETTER and points[i] != ord("\r") and points[i] != ord("\n"):
+        return _run(points, i + 2, stop, classes, LETTER)
+    if kind == OTHER or (points[i] == ord(" ") and after == OTHER):
+        end = _run(points, i + 1, stop, classes, OTHER)
+        while end < stop and (points[end] == ord("\r") or points[end] == ord("\n")):
+            end += 1
+        return end
+    return _white_space(points, i, stop, classes, _GPT4)
+
+
+@jit
+def _split_part(points, i, stop, classes, pattern, ends):
+    """Write the ends of the pieces of points[i:stop]; returns how many there are."""
+    count = 0
+    while i < stop:
+        if pattern == _GPT4:
+            i = _piece_gpt4(points, i, stop, classes)
+        else:
+            i = _piece_gpt2(points, i, stop, classes, pattern)
+        ends[count] = i
+        count += 1
+    return count
+
+
+@jit
+def _safe_stops(points, stops, classes):
+    """The stops, and more of them in long texts, where every pattern ends a piece whatever stands around.
+
+    That is before a space that follows something else than white space.
+    """
+    found = np.empty(len(stops) + len(points) // _PART, np.int64)
+    count, start = 0, 0
+    for stop in stops:
+        i = start + _PART
+        while i < stop:
+            if points[i] == ord(" ") and classes[points[i - 1]] != SPACE:
+                found[count] = i
+                count += 1
+                i += _PART
+            else:
+                i += 1
+        found[count] = stop
+        count += 1
+        start = stop
+    return found[:count]
+
+
+@jit(parallel=True)
+def _split_parts(points, stops, classes, pattern, ends, counts):
+    """Each part writes its ends where its characters begin: there are never more pieces than characters."""
+    for part in prange(len(stops)):
+        start = stops[part - 1] if part > 0 else 0
+        counts[part] = _split_part(points, start, stops[part], classes, pattern, ends[start:])
+
+
+@jit
+def _close_up(ends, stops, counts):
+    """Move the parts' ends together; returns how many there are."""
+    total, start = 0, 0
+    for part in range(len(stops)):
+        for i in range(start, start + counts[part]):
+            ends[total] = ends[i]
+            total += 1
+        start = stops[part]
+    return total
+
+
+@kernel(twin=split_numpy)
+def split(points: np.ndarray, stops: np.ndarray, pattern: str) -> np.ndarray:
+    classes, number = code_point_classes(), _NUMBERS[pattern]
+    ends = np.empty(len(points), np.int64)
+    stops = _safe_stops(points, stops, classes)
+    if len(stops) == 1:
+        return ends[: _split_part(points, 0, stops[0], classes, number, ends)].copy()
+    counts = np.empty(len(stops), np.int64)
+    _split_parts(points, stops, classes, number, ends, counts)
+    return ends[: _close_up(ends, stops, counts)].copy()

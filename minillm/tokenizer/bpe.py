@@ -65,7 +65,7 @@ class BPETokenizer(Tokenizer):
 
         Raises ValueError when `vocab_size` leaves no room for the bytes and special tokens.
         """
-        from minillm.kernels import bpe as kernel
+        from minillm.kernels import bpe_train as kernel
 
         names = check_special_names(special_tokens, "BPETokenizer.train")
         first_id = len(names) + 256
@@ -91,13 +91,12 @@ class BPETokenizer(Tokenizer):
 
     def _count_pieces(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The distinct pieces of the texts and how often each occurs, in a memory that grows with those alone."""
-        from minillm.kernels import bpe as kernel
+        from minillm.kernels import bpe_train as kernel
 
         counted = (np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
         pending, size = [counted], 0
         for block in _blocks(texts, self._specials.special):
-            data, stops = self._join_texts(block)
-            ends = self._splitter.ends(data, stops)
+            data, ends, _ = self._cut(block)
             pending.append(kernel.unique_pieces_numpy(data, ends, np.ones(len(ends), np.int64)))
             size += len(pending[-1][0])
             if size > len(counted[0]) + _BLOCK:  # rarely enough that the whole work stays linear
@@ -105,13 +104,20 @@ class BPETokenizer(Tokenizer):
                 pending, size = [counted], 0
         return _merge_counts(pending)
 
-    def _join_texts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The UTF-8 of all texts, (N,) uint8, and where each ends, (D,) int64."""
+    def _cut(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cut texts into pieces.
+
+        Returns the UTF-8 of all texts, (N,) uint8; where each piece ends in it, (P,) int64; and how many pieces there
+        are up to the end of each text, (D,) int64.
+        """
         if self.prefix_space:
             texts = [text if text.startswith(" ") or not text else " " + text for text in texts]
-        encoded = [text.encode("utf-8") for text in texts]
-        data = encoded[0] if len(encoded) == 1 else b"".join(encoded)
-        return np.frombuffer(data, np.uint8), np.cumsum([len(part) for part in encoded], dtype=np.int64)
+        text = texts[0] if len(texts) == 1 else "".join(texts)
+        stops = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        ends = self._splitter.ends(text, stops)
+        data = np.frombuffer(text.encode("utf-8"), np.uint8)
+        pieces = np.searchsorted(ends, stops, side="right")
+        return data, ends if text.isascii() else byte_positions(text)[ends], pieces
 
     def _make_table(self):
         from minillm.kernels import bpe as kernel
@@ -134,11 +140,9 @@ class BPETokenizer(Tokenizer):
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         from minillm.kernels import bpe as kernel
 
-        data, stops = self._join_texts(texts)
-        pieces = self._splitter.ends(data, stops)
-        ids, lengths = kernel.encode_pieces_numpy(data, pieces, self._table)
-        tokens_before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        return ids, tokens_before[np.searchsorted(pieces, stops, side="right")]
+        data, ends, pieces = self._cut(texts)
+        ids, lengths = kernel.encode_pieces(data, ends, self._table)
+        return ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[pieces]
 
     def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         ids = self._encode_ordinary([replace_surrogates(text)])[0].tolist()
@@ -149,6 +153,13 @@ class BPETokenizer(Tokenizer):
         from .tokenizer_json import bpe_to_json
 
         return bpe_to_json(self)
+
+
+def byte_positions(text: str) -> np.ndarray:
+    """Where each character begins in the UTF-8 of the text, and the end: (len(text) + 1,) int64."""
+    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    widths = 1 + (points >= 0x80).astype(np.int8) + (points >= 0x800) + (points >= 0x10000)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(widths, dtype=np.int64)])
 
 
 def _blocks(texts: Iterable[str], specials: dict[str, int]) -> Iterable[list[str]]:
@@ -172,7 +183,7 @@ def _merge_counts(
     parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Put several counts of pieces together, each piece once."""
-    from minillm.kernels import bpe as kernel
+    from minillm.kernels import bpe_train as kernel
 
     starts = np.cumsum([0] + [len(data) for data, _, _ in parts[:-1]])
     return kernel.unique_pieces_numpy(

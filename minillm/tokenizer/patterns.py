@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import regex
@@ -32,21 +33,17 @@ class Splitter:
                 f"Splitter: pattern must be one of {names}, or a regular expression; got {pattern!r}: {error}"
             ) from None
 
-    def ends(self, data: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        """Where the pieces of several texts end, in bytes.
+    def ends(self, text: str, stops: np.ndarray) -> np.ndarray:
+        """Where the pieces of several texts end, in characters.
 
-        data: (N,) uint8, the UTF-8 of the texts, one after the other; stops: (D,) int64, where each ends -> (P,) int64.
+        text: the texts, one after the other, N characters; stops: (D,) int64, where each ends -> (P,) int64.
         """
         if self.pattern in self._kernel.PATTERNS:
-            return self._kernel.split_numpy(data, stops, self.pattern)
-        ends = []
-        start = 0
-        for stop in stops.tolist():
-            text = data[start:stop].tobytes().decode("utf-8")
-            for piece in self.pieces(text):
-                start += len(piece.encode("utf-8"))
-                ends.append(start)
-        return np.array(ends, np.int64)
+            points = np.frombuffer(text.encode(self._kernel.UTF32), np.uint32)
+            return self._kernel.split(points, stops, self.pattern)
+        starts = [0, *stops.tolist()]
+        pieces = (piece for start, stop in pairwise(starts) for piece in self.pieces(text[start:stop]))
+        return np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
 
     def pieces(self, text: str) -> Iterator[str]:
         """The pieces of one text, by the `regex` module: the definition of the split.
