@@ -35,6 +35,7 @@ __all__ = [
     "exp",
     "f32",
     "get_num_threads",
+    "integers",
     "jit",
     "kernel",
     "like",
@@ -202,6 +203,12 @@ def contiguous(x: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
         x = x.astype(np.float32)
     flags = x.flags
     return x if flags.c_contiguous and flags.writeable else x.copy()
+
+
+def integers(x: np.ndarray) -> np.ndarray:
+    """Ids as a writable C-contiguous int64 array, for the same reason."""
+    x = np.ascontiguousarray(x, np.int64)
+    return x if x.flags.writeable else x.copy()
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:

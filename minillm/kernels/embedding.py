@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import contiguous, jit, kernel, prange
+from ._jit import contiguous, integers, jit, kernel, prange
 
 _SERIAL = 1 << 14  # below so many numbers one thread is done before a second one has woken up
 _COLUMNS = 64  # of the embedding matrix, that one task of the backward owns
-
-
-def _flat_ids(ids: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(ids, np.int64).reshape(-1)
 
 
 # ---- lookup ----------------------------------------------------------------------------------------------------------
@@ -42,7 +38,7 @@ def _embedding_rows(weight, ids, y):
 def embedding_forward(weight: np.ndarray, ids: np.ndarray) -> np.ndarray:  # noqa: D103
     weight = contiguous(weight)
     y = np.empty((*ids.shape, weight.shape[1]), weight.dtype)
-    _embedding_rows(weight, _flat_ids(ids), y.reshape(ids.size, weight.shape[1]))
+    _embedding_rows(weight, integers(ids).reshape(-1), y.reshape(ids.size, weight.shape[1]))
     return y
 
 
@@ -77,7 +73,7 @@ def _embedding_backward_columns(dy, ids, dweight):
 def embedding_backward(dy: np.ndarray, ids: np.ndarray, vocab_size: int) -> np.ndarray:  # noqa: D103
     dy = contiguous(dy)
     dweight = np.zeros((vocab_size, dy.shape[-1]), dy.dtype)
-    _embedding_backward_columns(dy.reshape(ids.size, dy.shape[-1]), _flat_ids(ids), dweight)
+    _embedding_backward_columns(dy.reshape(ids.size, dy.shape[-1]), integers(ids).reshape(-1), dweight)
     return dweight
 
 

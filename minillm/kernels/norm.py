@@ -124,7 +124,7 @@ def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases):
 def layer_norm_backward(  # noqa: D103
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = contiguous(x)
+    x, mean, rstd = contiguous(x), contiguous(mean, x.dtype), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     weight, _ = _weights_of(x, weight, None)
     dx, partial = np.empty(x.shape, x.dtype), (min(_BLOCKS, len(rows)), x.shape[-1])
@@ -222,7 +222,7 @@ def _rms_norm_backward_rows(dy, x, weight, rstd, dx, dweights):
 def rms_norm_backward(  # noqa: D103
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    x = contiguous(x)
+    x, rstd = contiguous(x), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     weight, _ = _weights_of(x, weight, None)
     dx, dweights = np.empty(x.shape, x.dtype), np.empty((min(_BLOCKS, len(rows)), x.shape[-1]), x.dtype)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ._jit import jit, kernel, prange
+from ._jit import contiguous, jit, kernel, prange
 
 _SERIAL = 1 << 14  # below so many numbers one thread is done before a second one has woken up
 _BLOCK = 1 << 14  # numbers that are summed before the partial sums are added
@@ -147,7 +147,7 @@ def _sum_of_squares_blocks(x, partial):
 
 @kernel(twin=sum_of_squares_numpy)
 def sum_of_squares(x: np.ndarray) -> float:  # noqa: D103
-    x = np.ascontiguousarray(x).reshape(-1)
+    x = contiguous(x).reshape(-1)
     if x.size <= _BLOCK:
         return float(_sum_of_squares_block(x))
     partial = np.empty(-(-x.size // _BLOCK))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import as_rows, contiguous, exp, jit, kernel, like, prange, row_max
+from ._jit import as_rows, contiguous, exp, integers, jit, kernel, like, prange, row_max
 
 _SERIAL = 1 << 13  # below so many numbers one thread is done before a second one has woken up
 
@@ -219,8 +219,7 @@ def cross_entropy_forward(  # noqa: D103
 ) -> tuple[np.ndarray, np.ndarray]:
     logits = contiguous(logits)
     losses, lse = np.empty(len(logits), logits.dtype), np.empty(len(logits), logits.dtype)
-    targets = np.ascontiguousarray(targets, np.int64)
-    _cross_entropy_rows(logits, targets, ignore_index, logits.dtype.type(label_smoothing), losses, lse)
+    _cross_entropy_rows(logits, integers(targets), ignore_index, logits.dtype.type(label_smoothing), losses, lse)
     return losses, lse
 
 
@@ -272,8 +271,7 @@ def cross_entropy_backward(  # noqa: D103
 ) -> np.ndarray:
     logits = contiguous(logits)
     dlosses, lse = contiguous(dlosses, logits.dtype), contiguous(lse, logits.dtype)
-    targets = np.ascontiguousarray(targets, np.int64)
     dlogits = np.empty(logits.shape, logits.dtype)
     smoothing = logits.dtype.type(label_smoothing)
-    _cross_entropy_backward_rows(dlosses, logits, targets, lse, ignore_index, smoothing, dlogits)
+    _cross_entropy_backward_rows(dlosses, logits, integers(targets), lse, ignore_index, smoothing, dlogits)
     return dlogits

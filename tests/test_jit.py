@@ -1,0 +1,218 @@
+"""What the kernels are built from: fast exponentials, preparing arrays, threads, kernel or twin."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minillm import kernels
+from minillm.kernels import _jit
+
+compiled = pytest.mark.skipif(not _jit.JIT, reason="plain Python uses the C library's functions")
+
+
+@_jit.jit
+def _exp(x, y):
+    for i in range(x.size):
+        y[i] = _jit.exp(x[i])
+
+
+@_jit.jit
+def _tanh(x, y):
+    for i in range(x.size):
+        y[i] = _jit.tanh(x[i])
+
+
+@_jit.jit
+def _sigmoid(x, y):
+    for i in range(x.size):
+        y[i] = _jit.sigmoid(x[i])
+
+
+@_jit.jit
+def _erf(x, y):
+    for i in range(x.size):
+        y[i] = _jit.erf(x[i])
+
+
+@_jit.jit
+def _max(x, y):
+    y[0] = _jit.row_max(x)
+
+
+def _exact_sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+FUNCTIONS = {  # name -> (loop, exact function, bound in units in the last place)
+    "exp": (_exp, np.exp, 1.1),
+    "tanh": (_tanh, np.tanh, 1.3),
+    "sigmoid": (_sigmoid, _exact_sigmoid, 2.4),
+    "erf": (_erf, np.vectorize(math.erf, otypes=[float]), 1.1),
+}
+
+
+def _floats():
+    """float32 numbers of every size, from the smallest to the largest, and denser ones where the functions bend."""
+    bits = np.arange(0, 2**32, 39_989, dtype=np.uint64).astype(np.uint32)
+    everywhere = bits.view(np.float32)
+    return np.concatenate(
+        [
+            everywhere[np.isfinite(everywhere)],
+            np.linspace(-90, 90, 60_001, dtype=np.float32),
+            np.linspace(-5, 5, 60_001, dtype=np.float32),
+            np.nextafter(np.float32([88.722839, -87.336548, 0.625, 0.9, 4, -0.9]), np.float32(0)),
+            np.float32([88.72283, 88.722839, 88.7, -87.33654, -87.336548, 0.625, 0.9, 4, -0.9]),
+        ]
+    )
+
+
+@compiled
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_float32_functions_are_right_to_the_stated_bound(name):
+    loop, exact, bound = FUNCTIONS[name]
+    x = _floats()
+    y = np.empty_like(x)
+    loop(x, y)
+    with np.errstate(over="ignore", under="ignore"):
+        expected = exact(x.astype(np.float64))
+        rounded = expected.astype(np.float32)
+    np.testing.assert_array_equal(np.isinf(y), np.isinf(rounded))
+    normal = np.isfinite(rounded) & (np.abs(rounded) >= np.finfo(np.float32).tiny)
+    ulps = np.abs(y[normal] - expected[normal]) / np.spacing(np.abs(rounded[normal])).astype(np.float64)
+    worst = ulps.argmax()
+    assert ulps[worst] <= bound, f"{name}({x[normal][worst]!r}) is {ulps[worst]:.2f} ulp off"
+    tiny = np.isfinite(rounded) & ~normal  # below the smallest normal number there may be 0
+    assert np.abs(y[tiny] - expected[tiny]).max(initial=0) <= np.finfo(np.float32).tiny
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_special_values(dtype):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0], dtype)
+    nan = np.nan
+    for loop, expected in (
+        (_exp, [nan, np.inf, 0, 1]),
+        (_tanh, [nan, 1, -1, 0]),
+        (_sigmoid, [nan, 1, 0, 0.5]),
+        (_erf, [nan, 1, -1, 0]),
+    ):
+        y = np.empty_like(x)
+        loop(x, y)
+        np.testing.assert_array_equal(y, np.array(expected, dtype))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_float64_functions_are_those_of_the_c_library(name):
+    loop, exact, _ = FUNCTIONS[name]
+    x = np.linspace(-30, 30, 1001)
+    y = np.empty_like(x)
+    loop(x, y)
+    np.testing.assert_allclose(y, exact(x), rtol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_row_max(dtype):
+    rng = np.random.default_rng(0)
+    y = np.empty(1, dtype)
+    for size in (1, 2, 7, 8, 100):
+        for shift in (-5, 0, 5):
+            x = (rng.standard_normal(size) + shift).astype(dtype)
+            _max(x, y)
+            assert y[0] == x.max()
+    for x, top in (([-np.inf, -np.inf], -np.inf), ([-np.inf, -3e38, -1.0], -1.0), ([np.inf, 1], np.inf), ([-0.0], 0.0)):
+        _max(np.array(x, dtype), y)
+        assert y[0] == dtype(top)
+
+
+def test_arrays_are_normalised_without_needless_copies():
+    x = np.zeros((2, 3, 4), np.float32)
+    assert _jit.contiguous(x) is x
+    assert _jit.contiguous(x.astype(np.float64)).dtype == np.float64
+    assert _jit.contiguous(x, np.float64).dtype == np.float64
+    assert _jit.contiguous(x.astype(np.int32)).dtype == np.float32
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for odd in (x.transpose(2, 1, 0), x[:, ::2], frozen):
+        flags = _jit.contiguous(odd).flags
+        assert flags.c_contiguous and flags.writeable
+    assert _jit.as_rows(x).shape == (6, 4) and _jit.as_rows(x).base is x
+    assert _jit.as_rows(np.zeros((2, 3, 0))).shape == (6, 0)
+
+
+def test_numbers_of_threads():
+    before = kernels.get_num_threads()
+    kernels.set_num_threads(1)
+    assert kernels.get_num_threads() == 1
+    kernels.set_num_threads(before)
+    for wrong in (0, -1, 10_000, 1.5, "2"):
+        with pytest.raises(ValueError, match="set_num_threads: expected an integer from 1 to"):
+            kernels.set_num_threads(wrong)
+    with pytest.raises(AttributeError, match="no attribute 'gelu_sideways'"):
+        _ = kernels.gelu_sideways
+
+
+@compiled
+def test_compilations_are_announced():
+    heard = []
+    stop = _jit.on_compile(lambda name, seconds: heard.append((name, seconds)))
+
+    @_jit.numba.njit
+    def newcomer(x):
+        return x + 1
+
+    newcomer(1)
+    stop()
+    newcomer(1.0)
+    mine = [seconds for name, seconds in heard if name == "newcomer"]
+    assert len(mine) == 2 and mine[0] is None and mine[1] > 0
+
+
+# ---- other processes -------------------------------------------------------------------------------------------------
+
+PROGRAM = "import numpy as np; from minillm import kernels as K; print(K.sum_of_squares(np.full(40000, 2.0)))"
+
+
+def _run(program, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"MINILLM_KERNELS": "numpy"},
+        {"NUMBA_DISABLE_JIT": "1"},
+        {"NUMBA_THREADING_LAYER": "workqueue"},
+        {"NUMBA_CACHE_DIR": "/dev/null/nowhere"},  # a cache that cannot be written
+        {"MINILLM_THREADS": "1"},
+    ],
+    ids=lambda environment: next(iter(environment)),
+)
+def test_survives_in_other_surroundings(environment):
+    code, out, err = _run(PROGRAM, **environment)
+    assert (code, out) == (0, "160000.0"), err
+
+
+def test_numpy_mode_gives_the_twins():
+    program = "from minillm import kernels as K; print(K.softmax_forward.__name__, K.KERNELS)"
+    assert _run(program, MINILLM_KERNELS="numpy")[1] == "softmax_forward_numpy numpy"
+    assert _run(program, MINILLM_KERNELS="numba")[1] == "softmax_forward numba"
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("MINILLM_KERNELS", "cuda", "MINILLM_KERNELS must be 'numba' or 'numpy'; got 'cuda'"),
+        ("MINILLM_THREADS", "many", "MINILLM_THREADS must be a positive integer; got 'many'"),
+    ],
+)
+def test_wrong_settings_are_named(name, value, message):
+    code, _, err = _run("from minillm import kernels; kernels.KERNELS", **{name: value})
+    assert code == 1 and message in err

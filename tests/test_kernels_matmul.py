@@ -1,0 +1,124 @@
+"""Matrix products through NumPy's BLAS: equal to NumPy's own, in every layout, for any number of threads."""
+
+import numpy as np
+import pytest
+
+from minillm.kernels import _jit, matmul
+
+TOLERANCE = {np.float32: {"rtol": 1e-4, "atol": 1e-4}, np.float64: {"rtol": 1e-12, "atol": 1e-12}}
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+SIZES = [(1, 1, 1), (1, 64, 200), (200, 1, 64), (33, 70, 5), (65, 48, 130), (300, 40, 20)]  # M, K, N
+
+
+def _pair(name):
+    kernel, twin = _jit.PAIRS[name]
+    return kernel, twin
+
+
+def _normal(dtype, *shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def _flatten(made):
+    """The arrays of a result: an array, a tuple of arrays, or of lists of them; None is nothing."""
+    if made is None:
+        return []
+    return [made] if isinstance(made, np.ndarray) else [array for part in made for array in _flatten(part)]
+
+
+def _agree(name, dtype, *arguments):
+    kernel, twin = _pair(name)
+    ours, theirs = _flatten(kernel(*arguments)), _flatten(twin(*arguments))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype == dtype and a.shape == b.shape
+        np.testing.assert_allclose(a, b, **TOLERANCE[dtype])
+
+
+@both_dtypes
+@pytest.mark.parametrize("m, k, n", SIZES)
+def test_product_in_every_layout(dtype, m, k, n):
+    a, b = _normal(dtype, m, k), _normal(dtype, k, n, seed=1)
+    frozen = a.copy()
+    frozen.flags.writeable = False
+    for left in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2], frozen):
+        for right in (b, np.asfortranarray(b), np.repeat(b, 2, axis=0)[::2]):
+            _agree("product", dtype, left, right)
+
+
+@both_dtypes
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        ((3, 20, 40), (40, 30)),
+        ((3, 20, 40), (3, 40, 30)),
+        ((20, 40), (3, 40, 30)),
+        ((2, 1, 20, 40), (5, 40, 30)),
+        ((9, 20, 40), (9, 40, 30)),
+        ((4, 0, 40), (40, 30)),
+        ((40,), (40, 3)),
+    ],
+)
+def test_product_of_batches(dtype, a, b):
+    _agree("product", dtype, _normal(dtype, *a), _normal(dtype, *b, seed=1))
+
+
+def test_a_wrong_product_is_refused_in_the_words_of_numpy():
+    with pytest.raises(ValueError, match="mismatch"):
+        _pair("product")[0](np.ones((100, 200), np.float32), np.ones((100, 200), np.float32))
+
+
+@both_dtypes
+@pytest.mark.parametrize("m, k, n", SIZES)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_linear(dtype, m, k, n, transposed):
+    x, bias = _normal(dtype, 2, m, k), _normal(dtype, n, seed=2)
+    w = _normal(dtype, k, n, seed=1).T if transposed else _normal(dtype, n, k, seed=1)
+    for b in (bias, None):
+        _agree("linear_forward", dtype, x, w, b)
+    weights = [w, _normal(dtype, 3, k, seed=3), _normal(dtype, n, k, seed=4)]
+    biases = [bias, _normal(dtype, 3, seed=5), _normal(dtype, n, seed=6)]
+    for bs in (biases, None):
+        _agree("joint_linear_forward", dtype, x, weights, bs)
+    dy = _normal(dtype, 2, m, 2 * n + 3, seed=7)
+    for x_needs in (True, False):
+        _agree("joint_linear_backward", dtype, dy, x, weights, x_needs)
+
+
+@both_dtypes
+@pytest.mark.parametrize("shape", [(1, 1), (0, 5), (40, 3), (300, 130)])
+def test_sum_rows(dtype, shape):
+    x = _normal(dtype, *shape)
+    _agree("sum_rows", dtype, x)
+    _agree("sum_rows", dtype, np.asfortranarray(x))
+
+
+@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+def test_one_thread_equals_two_bit_for_bit():
+    threads = _jit.get_num_threads()
+    x, w, b = _normal(np.float32, 301, 67), _normal(np.float32, 129, 67, seed=1), _normal(np.float32, 129, seed=2)
+    outcomes = []
+    for n in (1, 2):
+        _jit.set_num_threads(n)
+        try:
+            made = [_pair("product")[0](x, w.T), _pair("linear_forward")[0](x, w, b)]
+            made += _flatten(_pair("joint_linear_backward")[0](made[0], x, [w], True)) + [_pair("sum_rows")[0](made[0])]
+        finally:
+            _jit.set_num_threads(threads)
+        outcomes.append([array.tobytes() for array in made])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_path_is_told():
+    assert matmul.matmul_path().startswith(("np.matmul (", "scipy_cblas_sgemm", "cblas_sgemm"))
+
+
+@pytest.mark.skipif(matmul._BLAS is None, reason="NumPy's BLAS was not found, or is not used")
+def test_the_threads_of_numpy_are_given_back():
+    from threadpoolctl import threadpool_info
+
+    def blas_threads():
+        return [info["num_threads"] for info in threadpool_info() if info.get("internal_api") == "openblas"]
+
+    before = blas_threads()
+    _pair("product")[0](_normal(np.float32, 200, 200), _normal(np.float32, 200, 200))
+    assert blas_threads() == before
