@@ -29,7 +29,16 @@ def llama(**changes):
     return models.Llama(models.LlamaConfig(**config | changes), 0).eval()
 
 
-MODELS = {"gpt2": gpt2, "llama": llama}
+def t5(**changes):
+    config = dict(vocab_size=20, d_model=12, d_kv=5, d_ff=10, num_layers=1, num_decoder_layers=2, num_heads=3)
+    return models.T5(models.T5Config(**config | changes), 0).eval()
+
+
+MODELS = {"gpt2": gpt2, "llama": llama, "t5": t5}
+
+
+def logits(model):
+    return (model(IDS, IDS) if model.is_encoder_decoder else model(IDS)).data
 
 
 def edit(folder, **changes):
@@ -60,14 +69,14 @@ def test_what_was_saved_is_loaded(saved, dtype):
         assert theirs[name].dtype == dtype
         np.testing.assert_array_equal(theirs[name], ours[name])
     if dtype is np.float32:
-        np.testing.assert_array_equal(loaded(IDS).data, model(IDS).data)
+        np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
 def test_what_the_folder_holds(saved):
     _, folder = saved
     fields = json.loads((folder / "config.json").read_text())
-    expected = {"gpt2": ["GPT2LMHeadModel"], "llama": ["LlamaForCausalLM"]}
-    assert fields["architectures"] == expected[fields["model_type"]] and fields["dtype"] == "float32"
+    expected = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "t5": "T5ForConditionalGeneration"}
+    assert fields["architectures"] == [expected[fields["model_type"]]] and fields["dtype"] == "float32"
     assert sorted(snapshot(folder)) == ["config.json", "model.safetensors"]
 
 
@@ -78,7 +87,7 @@ def test_the_untied_head_is_stored_and_the_tied_one_is_not(tmp_path):
             model = make(tie_word_embeddings=tied)
             model.save_pretrained(folder)
             assert ("lm_head.weight" in files.open_safetensors(folder / "model.safetensors")) != tied
-            np.testing.assert_array_equal(models.from_pretrained(folder)(IDS).data, model(IDS).data)
+            np.testing.assert_array_equal(logits(models.from_pretrained(folder)), logits(model))
 
 
 def test_loading_copies_nothing_and_training_leaves_the_file_alone(saved):
@@ -112,7 +121,7 @@ def test_names_without_their_beginning_masks_and_equal_copies_of_tied_weights(tm
     state["h.0.attn.masked_bias"] = np.float32(-1e4)
     state["lm_head.weight"] = state["wte.weight"].copy()
     files.write_safetensors(tmp_path / "model/model.safetensors", state)
-    np.testing.assert_array_equal(models.from_pretrained(tmp_path / "model")(IDS).data, model(IDS).data)
+    np.testing.assert_array_equal(logits(models.from_pretrained(tmp_path / "model")), logits(model))
     state["lm_head.weight"][3, 4] += 1
     files.write_safetensors(tmp_path / "model/model.safetensors", state)
     with pytest.raises(ValueError, match="lm_head.weight differs from transformer.wte.weight, though the config"):
@@ -180,6 +189,11 @@ REFUSED = [
     ("llama", {"num_attention_heads": 5, "head_dim": ...}, "hidden_size must be divisible by num_attention_heads"),
     ("llama", {"rms_norm_eps": "1e-6"}, "rms_norm_eps must be float; got '1e-6'"),
     ("llama", {"attention_bias": True}, "missing model.layers.0.self_attn.q_proj.bias"),
+    ("t5", {"feed_forward_proj": "gated-tanh"}, "feed_forward_proj must be one of .*; got 'gated-tanh'"),
+    ("t5", {"feed_forward_proj": "gated-gelu"}, "missing encoder.block.0.layer.1.DenseReluDense.wi_0.weight"),
+    ("t5", {"is_encoder_decoder": False}, r"is_encoder_decoder = False is not implemented \(only True\)"),
+    ("t5", {"num_decoder_layers": 10**9}, "num_decoder_layers = 1000000000, but there are only"),
+    ("t5", {"model_type": "mt5"}, "model_type must be one of .*; got 'mt5'"),
 ]
 
 
@@ -193,7 +207,7 @@ def test_what_changes_the_result_and_is_not_implemented_is_refused_by_name(tmp_p
 
 
 def test_fields_that_change_nothing_are_accepted(tmp_path):
-    """Fields of the published SmolLM2 and GPT-2."""
+    """Fields of the published SmolLM2, GPT-2 and T5."""
     llama().save_pretrained(tmp_path / "llama")
     edit(
         tmp_path / "llama", is_llama_config=True, rope_interleaved=False, rope_scaling=None, pretraining_tp=1,
@@ -205,8 +219,10 @@ def test_fields_that_change_nothing_are_accepted(tmp_path):
         tmp_path / "gpt2", n_ctx=8, summary_type="cls_index", summary_use_proj=True, summary_activation=None,
         task_specific_params={"text-generation": {"do_sample": True, "max_length": 50}},
     )  # fmt: skip
+    t5().save_pretrained(tmp_path / "t5")
+    edit(tmp_path / "t5", n_positions=512, output_past=True, scale_decoder_outputs=..., is_encoder_decoder=True)
     for name, make in MODELS.items():
-        np.testing.assert_array_equal(models.from_pretrained(tmp_path / name)(IDS).data, make()(IDS).data)
+        np.testing.assert_array_equal(logits(models.from_pretrained(tmp_path / name)), logits(make()))
 
 
 def test_folders_without_a_model(tmp_path):
