@@ -19,6 +19,7 @@ A safetensors file (https://huggingface.co/docs/safetensors) is a table of conte
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import math
 import mmap
@@ -366,21 +367,30 @@ def atomic_folder(path: Pathlike) -> Iterator[Path]:
 def atomic_update(folder: Path, commit: str) -> Iterator[Path]:
     """Put files into a folder that exists, replacing those of the same name; yields a folder to write them into.
 
-    Several renames cannot be one, so one file is the commit point: a reader begins with the file ``commit``. It is
-    taken away first and comes back last. Whoever opens the folder, after a crash too, finds the old files, the new
-    ones, or no file ``commit``, and never a mixture.
+    When one file differs from what is there, its rename is the commit point, and a reader finds the old one or the new
+    one. But several renames cannot be one: then the file ``commit``, with which a reader must begin, is taken away
+    first and comes back last. Whoever opens the folder, after a crash too, finds the old files, the new ones, or no
+    file ``commit``, and never a mixture.
     """
     with _staging_folder(folder, folder.name) as staging:
         yield staging
         _sync_tree(staging)
-        # subtle: these reach the disk in any order, unless we wait between them
-        (folder / commit).unlink(missing_ok=True)
+        changed = {item.name for item in staging.iterdir() if not _same_file(item, folder / item.name)}
+        if len(changed) > 1:
+            # subtle: these reach the disk in any order, unless we wait between them
+            (folder / commit).unlink(missing_ok=True)
+            _sync_folder(folder)
+            for name in sorted(changed - {commit}):
+                os.rename(staging / name, folder / name)
+            _sync_folder(folder)
+            changed = {commit}
+        for name in changed:
+            os.rename(staging / name, folder / name)  # the commit point
         _sync_folder(folder)
-        for name in sorted({item.name for item in staging.iterdir()} - {commit}):
-            os.rename(staging / name, folder / name)
-        _sync_folder(folder)
-        os.rename(staging / commit, folder / commit)  # the commit point
-        _sync_folder(folder)
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    return b.is_file() and filecmp.cmp(a, b, shallow=False)
 
 
 def remove_stale(parent: Path, stem: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -439,15 +440,17 @@ def test_only_remains_of_the_dead_are_removed(tmp_path):
     assert not (tmp_path / f"other.tmp-{dead.pid}-0123abcd").exists()
 
 
-def update_model(folder):
+def update_model(folder, config):
     with files.atomic_update(folder, commit="config.json") as staging:
-        files.write_json(staging / "config.json", {"a": 2})
+        files.write_json(staging / "config.json", {"a": config})
         files.write_safetensors(staging / "model.safetensors", {"w": np.arange(2000, dtype=np.float32)})
-        files.write_text(staging / "README.md", "new")
 
 
+@pytest.mark.parametrize("config, possible", [(2, {"old", "none", "new"}), (1, {"old", "new"})], ids=["two", "one"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, None], ids=["full", "broken", "crash"])
-def test_a_failure_at_any_operation_of_an_update_gives_no_mixture(tmp_path, error):
+def test_a_failure_at_any_operation_of_an_update_gives_no_mixture(tmp_path, error, config, possible):
+    """Two files change: the old, the new or none; only one changes: the old or the new."""
+
     def old(path):
         with faulty_disk():
             write_model(path)
@@ -456,23 +459,33 @@ def test_a_failure_at_any_operation_of_an_update_gives_no_mixture(tmp_path, erro
 
     before = old(tmp_path / "good")
     with faulty_disk() as disk:
-        update_model(tmp_path / "good")
+        update_model(tmp_path / "good", config)
     after = snapshot(tmp_path / "good")
-    assert after.keys() == before.keys() | {"README.md"} and after["log.jsonl"] == b"stays"
+    assert after.keys() == before.keys() and after["log.jsonl"] == b"stays" and after != before
     outcomes = set()
     for fail_at in range(len(disk.log)):
         path = tmp_path / f"{fail_at}"
         old(path)
         if error is None:
-            assert dies(lambda path=path: update_model(path), fail_at)
+            assert dies(lambda path=path: update_model(path, config), fail_at)
         else:
-            with faulty_disk(fail_at, error), pytest.raises(OSError):
-                update_model(path)
+            with faulty_disk(fail_at, error), contextlib.suppress(OSError):
+                update_model(path, config)
+                silent = snapshot(path)
+                assert {name: silent[name] for name in after} == after  # only clearing up may fail in silence
         files.remove_stale(path)
         now = snapshot(path)
         outcomes.add("old" if now == before else "new" if now == after else "none")
         assert now in (before, after) or "config.json" not in now
         with faulty_disk():
-            update_model(path)
+            update_model(path, config)
         assert snapshot(path) == after
-    assert outcomes == {"old", "new", "none"}
+    assert outcomes == possible
+
+
+def test_an_update_that_changes_nothing_leaves_the_files_alone(tmp_path):
+    write_model(tmp_path / "model")
+    update_model(tmp_path / "model", 2)
+    inodes = {path: path.stat().st_ino for path in (tmp_path / "model").rglob("*")}
+    update_model(tmp_path / "model", 2)
+    assert inodes == {path: path.stat().st_ino for path in (tmp_path / "model").rglob("*")}
