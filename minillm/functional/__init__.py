@@ -27,6 +27,7 @@ from .losses import (
     nll_loss,
 )
 from .products import einsum, matmul, outer
+from .recurrent import gru, lstm, past_attention, rnn
 from .reductions import cumsum, logsumexp, norm, prod, std
 from .shaping import (
     arange,

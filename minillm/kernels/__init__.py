@@ -31,6 +31,10 @@ _ROOMS = {
     ),
     "norm": ("layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward"),
     "embedding": ("embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_"),
+    "recurrent": (
+        "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
+    ),
+    "additive": ("additive_attention_backward", "additive_attention_forward"),
     "optim": ("adamw_update", "sgd_update", "sum_of_squares"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

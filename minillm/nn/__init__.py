@@ -6,3 +6,4 @@ from .embedding import Embedding
 from .linear import GELU, Dropout, Linear, ReLU, Sequential, Tanh
 from .module import Module
 from .norm import LayerNorm, RMSNorm
+from .recurrent import GRU, LSTM, RNN, RecurrentAttention

@@ -1,0 +1,529 @@
+"""Recurrent layers: a state that is carried from step to step, and the attention that looks back at its past values.
+
+    h_t = cell(x_t, h_{t-1})
+
+The three cells, in torch's layouts: ``w_ih`` (G H, C), ``w_hh`` (G H, H), biases (G H,), with G = 1, 4, 3 gates stacked
+in the order that is given here.
+
+    RNN (Elman 1990)                       h_t = tanh(W x_t + b + U h_{t-1} + b')
+    LSTM (Hochreiter & Schmidhuber 1997)   i, f, o = sigmoid(...), g = tanh(...)     in the order i f g o
+                                           c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
+    GRU (Cho et al. 2014)                  r, z = sigmoid(...),  n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + b'_n))
+                                           h_t = (1 - z) n + z h_{t-1}
+
+*Why gates.* Backward through T steps of an RNN multiplies T Jacobians: the gradient dies out or explodes. An LSTM's
+c_t = f c_{t-1} + ... and a GRU's z h_{t-1} carry it back unchanged while the gate is open.
+
+How they are made fast. The part of the gates that comes from the inputs is one large product over all steps, and so
+are the gradients of both matrices. Only U h_{t-1} has to wait for the step before: a product of few rows, for which the
+matrix is packed once for all steps (``tile.py``), followed by the gates in one vectorised pass. Threads share the rows
+of the batch: each takes its rows through all the steps alone, so that nobody waits for anybody.
+
+``starts``: before step ``starts[b]`` row b is padding: its state is zero there, and begins at zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import JIT, contiguous, jit, kernel, like, prange, sigmoid, tanh
+from .matmul import linear_forward, product, sum_rows
+from .tile import ROWS, add_product, pack, width_of
+
+Starts = np.ndarray | None
+Arrays = tuple[np.ndarray, ...]
+
+# ---- the text to read ------------------------------------------------------------------------------------------------
+
+
+def _sigmoid_numpy(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))  # never overflows
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def _live(t: int, starts: Starts, B: int) -> np.ndarray:
+    """Which rows have begun by step t: (B, 1) booleans."""
+    return np.ones((B, 1), bool) if starts is None else t >= np.asarray(starts)[:, None]
+
+
+def _before(h: np.ndarray, h0: np.ndarray) -> np.ndarray:
+    """The state that each step starts from: (B, T, H), h0 and all of h but the last."""
+    return np.concatenate([h0[:, None], h[:, :-1]], axis=1)
+
+
+def _input_and_weight_gradients(
+    dz: np.ndarray, dp: np.ndarray, x: np.ndarray, w_ih: np.ndarray, h: np.ndarray, h0: np.ndarray
+) -> Arrays:
+    """Gradients of z = x w_ih^T + b_ih and p = h_{t-1} w_hh^T + b_hh, all steps at once.
+
+    Returns dx, dw_ih, dw_hh, db_ih, db_hh.
+    dz, dp: (B, T, G H), one array twice where the gates need only z + p.
+    """
+    rows_z, rows_p = dz.reshape(-1, dz.shape[-1]), dp.reshape(-1, dp.shape[-1])
+    dx = product(dz, w_ih)
+    dw_ih = product(rows_z.T, x.reshape(-1, x.shape[-1]))
+    dw_hh = product(rows_p.T, _before(h, h0).reshape(-1, h.shape[-1]))
+    db_ih = sum_rows(rows_z)
+    return dx, dw_ih, dw_hh, db_ih, db_ih if dp is dz else sum_rows(rows_p)
+
+
+def rnn_forward_numpy(
+    x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray,
+    h0: np.ndarray, starts: Starts = None,
+) -> np.ndarray:  # fmt: skip
+    """h_t = tanh(W x_t + b + U h_{t-1} + b').   x: (B, T, C), h0: (B, H) -> h: (B, T, H)."""
+    B, T, _ = x.shape
+    h = x @ w_ih.T + b_ih  # (B, T, H)
+    state = h0
+    for t in range(T):
+        state = np.tanh(h[:, t] + state @ w_hh.T + b_hh) * _live(t, starts, B)  # (B, H)
+        h[:, t] = state
+    return h
+
+
+def rnn_backward_numpy(
+    dh: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
+    h: np.ndarray, starts: Starts = None,
+) -> Arrays:  # fmt: skip
+    """Gradients of ``rnn_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0.   dh, h: (B, T, H)."""
+    B, T, _ = h.shape
+    dz = np.empty_like(h)  # (B, T, H), of what is inside the tanh
+    carried = np.zeros_like(h0)  # (B, H), the gradient of h_t that comes from step t + 1
+    for t in reversed(range(T)):
+        # h = tanh(z)  ->  dz = dh (1 - h^2);   z = ... + h_{t-1} w_hh^T  ->  dh_{t-1} = dz w_hh
+        dz[:, t] = (dh[:, t] + carried) * (1 - h[:, t] ** 2) * _live(t, starts, B)
+        carried = dz[:, t] @ w_hh
+    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), carried
+
+
+def lstm_forward_numpy(
+    x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray,
+    h0: np.ndarray, c0: np.ndarray, starts: Starts = None,
+) -> Arrays:  # fmt: skip
+    """States and gates of an LSTM.   x: (B, T, C), h0, c0: (B, H) -> h, c: (B, T, H), gates i f g o: (B, T, 4 H)."""
+    (B, T, _), H = x.shape, h0.shape[1]
+    gates = x @ w_ih.T + b_ih  # (B, T, 4 H)
+    h, c = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
+    state, memory = h0, c0
+    for t in range(T):
+        i, f, g, o = np.split(gates[:, t] + state @ w_hh.T + b_hh, 4, axis=1)  # (B, H) each
+        i, f, g, o = _sigmoid_numpy(i), _sigmoid_numpy(f), np.tanh(g), _sigmoid_numpy(o)
+        memory = (f * memory + i * g) * _live(t, starts, B)
+        state = o * np.tanh(memory)
+        gates[:, t], c[:, t], h[:, t] = np.concatenate([i, f, g, o], axis=1), memory, state
+    return h, c, gates
+
+
+def lstm_backward_numpy(
+    dh: np.ndarray, dc_last: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
+    c0: np.ndarray, h: np.ndarray, c: np.ndarray, gates: np.ndarray, starts: Starts = None,
+) -> Arrays:  # fmt: skip
+    """Gradients of ``lstm_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0.
+
+    dh: (B, T, H), of all states; dc_last: (B, H), of the last memory.
+    """
+    B, T, _ = h.shape
+    dz = np.empty_like(gates)  # (B, T, 4 H), of what is inside the sigmoids and the tanh
+    before = _before(c, c0)  # (B, T, H)
+    carried, dc = np.zeros_like(h0), dc_last
+    for t in reversed(range(T)):
+        i, f, g, o = np.split(gates[:, t], 4, axis=1)
+        dh_t, tanh_c = dh[:, t] + carried, np.tanh(c[:, t])
+        # h = o tanh(c)  ->  do = dh tanh(c),  dc += dh o (1 - tanh^2 c)
+        do, dc = dh_t * tanh_c, dc + dh_t * o * (1 - tanh_c**2)
+        # c = f c_{t-1} + i g  ->  di = dc g,  df = dc c_{t-1},  dg = dc i,  dc_{t-1} = dc f
+        di, df, dg = dc * g, dc * before[:, t], dc * i
+        inside = [di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)]
+        dz[:, t] = np.concatenate(inside, axis=1) * _live(t, starts, B)
+        dc = dc * f * _live(t, starts, B)
+        carried = dz[:, t] @ w_hh
+    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), carried, dc
+
+
+def gru_forward_numpy(
+    x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray,
+    h0: np.ndarray, starts: Starts = None,
+) -> Arrays:  # fmt: skip
+    """States and gates of a GRU.   x: (B, T, C), h0: (B, H) -> h: (B, T, H), gates r z n: (B, T, 3 H), u: (B, T, H).
+
+    u = U_n h_{t-1} + b'_n, which r multiplies; backward needs it.
+    """
+    (B, T, _), H = x.shape, h0.shape[1]
+    gates = x @ w_ih.T + b_ih  # (B, T, 3 H)
+    h, u = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
+    state = h0
+    for t in range(T):
+        p = state @ w_hh.T + b_hh  # (B, 3 H)
+        r, z = np.split(_sigmoid_numpy(gates[:, t, : 2 * H] + p[:, : 2 * H]), 2, axis=1)  # (B, H) each
+        u[:, t] = p[:, 2 * H :]
+        n = np.tanh(gates[:, t, 2 * H :] + r * u[:, t])
+        state = ((1 - z) * n + z * state) * _live(t, starts, B)
+        gates[:, t], h[:, t] = np.concatenate([r, z, n], axis=1), state
+    return h, gates, u
+
+
+def gru_backward_numpy(
+    dh: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
+    h: np.ndarray, gates: np.ndarray, u: np.ndarray, starts: Starts = None,
+) -> Arrays:  # fmt: skip
+    """Gradients of ``gru_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0.   dh: (B, T, H)."""
+    B, T, _ = h.shape
+    dz, dp = np.empty_like(gates), np.empty_like(gates)  # (B, T, 3 H), of the inputs' part and of the state's part
+    before = _before(h, h0)
+    carried = np.zeros_like(h0)
+    for t in reversed(range(T)):
+        r, z, n = np.split(gates[:, t], 3, axis=1)
+        dh_t = (dh[:, t] + carried) * _live(t, starts, B)
+        # h = (1 - z) n + z h_{t-1}  ->  dz = dh (h_{t-1} - n),  dn = dh (1 - z),  dh_{t-1} = dh z + ...
+        inside_z = dh_t * (before[:, t] - n) * z * (1 - z)
+        inside_n = dh_t * (1 - z) * (1 - n**2)
+        # n = tanh(... + r u)  ->  dr = dn u,  du = dn r
+        inside_r = inside_n * u[:, t] * r * (1 - r)
+        dz[:, t] = np.concatenate([inside_r, inside_z, inside_n], axis=1)
+        dp[:, t] = np.concatenate([inside_r, inside_z, inside_n * r], axis=1)
+        carried = dh_t * z + dp[:, t] @ w_hh
+    return *_input_and_weight_gradients(dz, dp, x, w_ih, h, h0), carried
+
+
+# ---- one row, one step: loops that vectorise -------------------------------------------------------------------------
+
+
+@jit
+def _copy(x, y):
+    for j in range(x.size):
+        y[j] = x[j]
+
+
+@jit
+def _tanh_of_sum(z, p, y):
+    for j in range(y.size):
+        y[j] = tanh(z[j] + p[j])
+
+
+@jit
+def _sigmoid_of_sum(z, p):
+    for j in range(z.size):
+        z[j] = sigmoid(z[j] + p[j])
+
+
+@jit
+def _lstm_state(i, f, g, o, before, c, h):
+    for j in range(h.size):
+        c[j] = f[j] * before[j] + i[j] * g[j]
+    for j in range(h.size):
+        h[j] = o[j] * tanh(c[j])
+
+
+@jit
+def _lstm_cell(gates, p, before, c, h):
+    H = h.size
+    _sigmoid_of_sum(gates[: 2 * H], p[: 2 * H])
+    _tanh_of_sum(gates[2 * H : 3 * H], p[2 * H : 3 * H], gates[2 * H : 3 * H])
+    _sigmoid_of_sum(gates[3 * H :], p[3 * H :])
+    _lstm_state(gates[:H], gates[H : 2 * H], gates[2 * H : 3 * H], gates[3 * H :], before, c, h)
+
+
+@jit
+def _gru_state(r, z, n, p, before, u, h):
+    _copy(p, u)
+    for j in range(h.size):
+        n[j] = tanh(n[j] + r[j] * p[j])
+    for j in range(h.size):
+        h[j] = n[j] + z[j] * (before[j] - n[j])
+
+
+@jit
+def _gru_cell(gates, p, before, u, h):
+    H = h.size
+    _sigmoid_of_sum(gates[: 2 * H], p[: 2 * H])
+    _gru_state(gates[:H], gates[H : 2 * H], gates[2 * H :], p[2 * H :], before, u, h)
+
+
+@jit
+def _rnn_cell_backward(carried, dh, h, dz):
+    one = like(h, 1)
+    for j in range(h.size):
+        dz[j] = (dh[j] + carried[j]) * (one - h[j] * h[j])
+    for j in range(h.size):
+        carried[j] = 0
+
+
+@jit
+def _lstm_cell_backward(carried, dh, dc, gates, before, c, dz):
+    H = c.size
+    i, f, g, o = gates[:H], gates[H : 2 * H], gates[2 * H : 3 * H], gates[3 * H :]
+    d_o, one = dz[3 * H :], like(dz, 1)
+    for j in range(H):
+        dh_j, tanh_c = dh[j] + carried[j], tanh(c[j])
+        d_o[j] = dh_j * tanh_c * o[j] * (one - o[j])
+        dc[j] += dh_j * o[j] * (one - tanh_c * tanh_c)
+    _lstm_gates_backward(dc, i, f, g, before, dz[:H], dz[H : 2 * H], dz[2 * H : 3 * H])
+    for j in range(H):
+        dc[j] *= f[j]
+        carried[j] = 0
+
+
+@jit
+def _lstm_gates_backward(dc, i, f, g, before, di, df, dg):
+    one = like(dc, 1)
+    for j in range(dc.size):
+        di[j] = dc[j] * g[j] * i[j] * (one - i[j])
+    for j in range(dc.size):
+        df[j] = dc[j] * before[j] * f[j] * (one - f[j])
+    for j in range(dc.size):
+        dg[j] = dc[j] * i[j] * (one - g[j] * g[j])
+
+
+@jit
+def _gru_cell_backward(carried, dh, gates, u, before, dz, dp):
+    H = u.size
+    r, z, n = gates[:H], gates[H : 2 * H], gates[2 * H :]
+    dr, d_z, dn, du, one = dz[:H], dz[H : 2 * H], dz[2 * H :], dp[2 * H :], like(dz, 1)
+    for j in range(H):
+        carried[j] += dh[j]
+    for j in range(H):
+        d_z[j] = carried[j] * (before[j] - n[j]) * z[j] * (one - z[j])
+    for j in range(H):
+        dn[j] = carried[j] * (one - z[j]) * (one - n[j] * n[j])
+    for j in range(H):
+        dr[j] = dn[j] * u[j] * r[j] * (one - r[j])
+        du[j] = dn[j] * r[j]
+    for j in range(H):
+        carried[j] *= z[j]
+    _copy(dz[: 2 * H], dp)
+
+
+# ---- all steps: each task takes some rows of the batch through time --------------------------------------------------
+# p = b_hh + h_{t-1} w_hh^T for the rows of a task; ``first`` is that of the first step, which starts from h0.
+
+
+@jit
+def _recurrent_part(h, t, lo, rows, first, panels, bias, p, width):
+    """Leave p of step t in ``p`` (rows, width): from the states h (B, T, H) of the step before."""
+    T, H = h.shape[1], h.shape[2]
+    if t == 0:
+        for r in range(rows):
+            _copy(first[lo + r], p[r * width :])
+    else:
+        for r in range(rows):
+            _copy(bias, p[r * width :])
+        add_product(h.reshape(-1), (lo * T + t - 1) * H, T * H, rows, H, panels, p, width)
+
+
+@jit(parallel=True)
+def _rnn_forward(h, first, panels, bias, starts, most):
+    B, T, H = h.shape
+    width = bias.size
+    for part in prange((B + most - 1) // most):
+        lo, rows = part * most, min(most, B - part * most)
+        p = np.empty(rows * width, h.dtype)
+        for t in range(T):
+            _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+            for r in range(rows):
+                if t < starts[lo + r]:
+                    h[lo + r, t] = 0
+                else:
+                    _tanh_of_sum(h[lo + r, t], p[r * width : r * width + H], h[lo + r, t])
+
+
+@jit(parallel=True)
+def _lstm_forward(gates, c0, first, panels, bias, starts, most, h, c):
+    B, T, H = h.shape
+    width = bias.size
+    for part in prange((B + most - 1) // most):
+        lo, rows = part * most, min(most, B - part * most)
+        p = np.empty(rows * width, h.dtype)
+        for t in range(T):
+            _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+            for r in range(rows):
+                b = lo + r
+                if t < starts[b]:
+                    h[b, t] = 0
+                    c[b, t] = 0
+                else:
+                    before = c0[b] if t == 0 else c[b, t - 1]
+                    _lstm_cell(gates[b, t], p[r * width : r * width + 4 * H], before, c[b, t], h[b, t])
+
+
+@jit(parallel=True)
+def _gru_forward(gates, h0, first, panels, bias, starts, most, h, u):
+    B, T, H = h.shape
+    width = bias.size
+    for part in prange((B + most - 1) // most):
+        lo, rows = part * most, min(most, B - part * most)
+        p = np.empty(rows * width, h.dtype)
+        for t in range(T):
+            _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+            for r in range(rows):
+                b = lo + r
+                if t < starts[b]:
+                    h[b, t] = 0
+                else:
+                    before = h0[b] if t == 0 else h[b, t - 1]
+                    _gru_cell(gates[b, t], p[r * width : r * width + 3 * H], before, u[b, t], h[b, t])
+
+
+# Backward: ``carried`` (B, width) holds the gradient of h_t that came back from step t + 1; the cell leaves there what
+# goes on to h_{t-1} around the matrix, and the product adds what goes through it.
+
+
+@jit
+def _carry_back(dp, t, lo, rows, panels, carried):
+    T, GH = dp.shape[1], dp.shape[2]
+    width = carried.shape[1]
+    flat = carried[lo : lo + rows].reshape(-1)
+    add_product(dp.reshape(-1), (lo * T + t) * GH, T * GH, rows, GH, panels, flat, width)
+
+
+@jit(parallel=True)
+def _rnn_backward(dh, h, panels, starts, most, carried, dz):
+    B, T, H = dh.shape
+    for part in prange((B + most - 1) // most):
+        lo, hi = part * most, min((part + 1) * most, B)
+        for t in range(T - 1, -1, -1):
+            for b in range(lo, hi):
+                if t < starts[b]:
+                    dz[b, t] = 0
+                    carried[b] = 0
+                else:
+                    _rnn_cell_backward(carried[b, :H], dh[b, t], h[b, t], dz[b, t])
+            if t > 0:
+                _carry_back(dz, t, lo, hi - lo, panels, carried)
+
+
+@jit(parallel=True)
+def _lstm_backward(dh, dc, gates, c, c0, panels, starts, most, carried, dz):
+    B, T, H = dh.shape
+    for part in prange((B + most - 1) // most):
+        lo, hi = part * most, min((part + 1) * most, B)
+        for t in range(T - 1, -1, -1):
+            for b in range(lo, hi):
+                if t < starts[b]:
+                    dz[b, t] = 0
+                    dc[b] = 0
+                    carried[b] = 0
+                else:
+                    before = c0[b] if t == 0 else c[b, t - 1]
+                    _lstm_cell_backward(carried[b, :H], dh[b, t], dc[b], gates[b, t], before, c[b, t], dz[b, t])
+            if t > 0:
+                _carry_back(dz, t, lo, hi - lo, panels, carried)
+
+
+@jit(parallel=True)
+def _gru_backward(dh, gates, u, h, h0, panels, starts, most, carried, dz, dp):
+    B, T, H = dh.shape
+    for part in prange((B + most - 1) // most):
+        lo, hi = part * most, min((part + 1) * most, B)
+        for t in range(T - 1, -1, -1):
+            for b in range(lo, hi):
+                if t < starts[b]:
+                    dz[b, t] = 0
+                    dp[b, t] = 0
+                    carried[b] = 0
+                else:
+                    before = h0[b] if t == 0 else h[b, t - 1]
+                    _gru_cell_backward(carried[b, :H], dh[b, t], gates[b, t], u[b, t], before, dz[b, t], dp[b, t])
+            if t > 0:
+                _carry_back(dp, t, lo, hi - lo, panels, carried)
+
+
+# ---- the kernels -----------------------------------------------------------------------------------------------------
+
+
+def _rows_of_a_task(B: int) -> int:
+    """Two tiles of rows, fewer where a small batch would leave a thread idle: by the shape alone."""
+    return min(2 * ROWS, max(1, -(-B // 2)))
+
+
+def _prepared(h0: np.ndarray, w_hh: np.ndarray, b_hh: np.ndarray, B: int, T: int, starts: Starts) -> Arrays:
+    """What all forward loops need: the first step's product, the packed matrix, its bias, the rows' starts."""
+    first = linear_forward(h0, w_hh, b_hh)  # (B, G H)
+    panels = pack(w_hh, True) if T > 1 else np.empty(0, w_hh.dtype)
+    bias = np.zeros(width_of(len(w_hh)), w_hh.dtype)
+    bias[: len(w_hh)] = b_hh
+    return first, panels, bias, _begin(starts, B)
+
+
+def _begin(starts: Starts, B: int) -> np.ndarray:
+    return np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
+
+
+def _prepared_backward(w_hh: np.ndarray, B: int, T: int, starts: Starts) -> Arrays:
+    """What all backward loops need: the packed matrix, the rows' starts, and room for what is carried back."""
+    panels = pack(w_hh, False) if T > 1 else np.empty(0, w_hh.dtype)
+    return panels, _begin(starts, B), np.zeros((B, width_of(w_hh.shape[1])), w_hh.dtype)
+
+
+@kernel(twin=rnn_forward_numpy)
+def rnn_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
+    if not JIT:
+        return rnn_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, starts)
+    x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
+    B, T, _ = x.shape
+    h = linear_forward(x, w_ih, b_ih)  # (B, T, H), which the loop turns into the states
+    first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
+    _rnn_forward(h, first, panels, bias, starts, _rows_of_a_task(B))
+    return h
+
+
+@kernel(twin=rnn_backward_numpy)
+def rnn_backward(dh, x, w_ih, w_hh, h0, h, starts=None):  # noqa: D103
+    if not JIT:
+        return rnn_backward_numpy(dh, x, w_ih, w_hh, h0, h, starts)
+    dh, x, w_ih, w_hh, h0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0))
+    B, T, _ = h.shape
+    panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
+    dz = np.empty_like(h)
+    _rnn_backward(dh, h, panels, starts, _rows_of_a_task(B), carried, dz)
+    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), product(dz[:, 0], w_hh)
+
+
+@kernel(twin=lstm_forward_numpy)
+def lstm_forward(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts=None):  # noqa: D103
+    if not JIT:
+        return lstm_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts)
+    x, w_ih, w_hh, b_ih, b_hh, h0, c0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0, c0))
+    (B, T, _), H = x.shape, h0.shape[1]
+    gates = linear_forward(x, w_ih, b_ih)  # (B, T, 4 H), finished in the loop
+    first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
+    h, c = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
+    _lstm_forward(gates, c0, first, panels, bias, starts, _rows_of_a_task(B), h, c)
+    return h, c, gates
+
+
+@kernel(twin=lstm_backward_numpy)
+def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None):  # noqa: D103
+    if not JIT:
+        return lstm_backward_numpy(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts)
+    dh, x, w_ih, w_hh, h0, c0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0, c0))
+    B, T, _ = h.shape
+    panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
+    dc, dz = dc_last.astype(h.dtype), np.empty_like(gates)  # dc is turned from the last step's into the first's
+    _lstm_backward(dh, dc, gates, c, c0, panels, starts, _rows_of_a_task(B), carried, dz)
+    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), product(dz[:, 0], w_hh), dc
+
+
+@kernel(twin=gru_forward_numpy)
+def gru_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
+    if not JIT:
+        return gru_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, starts)
+    x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
+    (B, T, _), H = x.shape, h0.shape[1]
+    gates = linear_forward(x, w_ih, b_ih)  # (B, T, 3 H), finished in the loop
+    first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
+    h, u = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
+    _gru_forward(gates, h0, first, panels, bias, starts, _rows_of_a_task(B), h, u)
+    return h, gates, u
+
+
+@kernel(twin=gru_backward_numpy)
+def gru_backward(dh, x, w_ih, w_hh, h0, h, gates, u, starts=None):  # noqa: D103
+    if not JIT:
+        return gru_backward_numpy(dh, x, w_ih, w_hh, h0, h, gates, u, starts)
+    dh, x, w_ih, w_hh, h0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0))
+    B, T, _ = h.shape
+    panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
+    dz, dp = np.empty_like(gates), np.empty_like(gates)
+    _gru_backward(dh, gates, u, h, h0, panels, starts, _rows_of_a_task(B), carried, dz, dp)
+    dh0 = carried[:, : h.shape[2]] + product(dp[:, 0], w_hh)
+    return *_input_and_weight_gradients(dz, dp, x, w_ih, h, h0), dh0
