@@ -108,11 +108,11 @@ def penalize_repetition(logits: np.ndarray, past: np.ndarray, penalty: float) ->
 def penalize_frequency(logits: np.ndarray, drawn: np.ndarray, frequency: float, presence: float) -> np.ndarray:
     """Lower the logit of a token by ``frequency`` for each time it was drawn, and once by ``presence``.
 
-    drawn: (B, T), without the prompt.  l -= frequency * count + presence * [count > 0]
+    drawn: (B, T), without the prompt.  l -= frequency * count + presence * min(count, 1)
     """
     counts = np.zeros_like(logits)  # (B, V)
     np.add.at(counts, (np.arange(len(logits))[:, None], drawn), 1)
-    return logits - (frequency * counts + presence * (counts > 0))
+    return logits - (frequency * counts + presence * np.minimum(counts, 1))
 
 
 def forbid_repeated_ngrams(logits: np.ndarray, past: np.ndarray, size: int) -> np.ndarray:
