@@ -1,0 +1,457 @@
+"""The loop learns, survives what may happen to it, and goes on to the same bits."""
+
+import contextlib
+import doctest
+import errno
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minillm import callbacks, nn, optim, trainer
+from minillm import functional as F
+from minillm.callbacks import Callback, CompileNotice, Progress
+from minillm.data import StreamDataset
+from minillm.run import Run
+from minillm.tensor import Tensor
+from minillm.trainer import TrainConfig, Trainer
+from tests.faults import faulty_disk
+from tests.tiny_training import start_or_resume, tiny_ids, tiny_model, tiny_trainer
+
+TIMES = ("seconds", "tokens_per_s")
+
+
+def weights(model):
+    return {name: array.copy() for name, array in model.state_dict().items()}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.array_equal(one[name], other[name]), name
+
+
+def untimed(records):
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+
+
+class StopAt(Callback):
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def on_step(self, trainer, loss):
+        if trainer.step in self.steps:
+            trainer.stop("enough")
+
+
+def test_docstring_examples():
+    assert doctest.testmod(trainer).failed == 0
+    assert doctest.testmod(callbacks).failed == 0
+
+
+# ---- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_what_there_is_to_learn():
+    """Of two equally likely continuations the best model leaves log 2 = 0.693 nats."""
+    model = tiny_model(dropout=0.0)
+    result = tiny_trainer(model=model, steps=300, batch_size=16).run()
+    assert result.stopped == "finished" and result.step == 300 and result.tokens == 300 * 16 * 8
+    assert math.log(2) < result.val_loss < math.log(2) + 0.12
+    assert model.training
+
+
+def test_a_step_is_the_plain_loop():
+    """Batch, forward, loss, backward, clip, learning rate, update: the same as written out by hand, bit for bit."""
+    trained = tiny_trainer(steps=5, clip=0.5, schedule="wsd", warmup=2, weight_decay=0.3, seed=7)
+    trained.run()
+
+    model, data = tiny_model(), StreamDataset(tiny_ids()[:360], tiny_ids()[360:], context=8)
+    optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.3), lr=0.02, betas=(0.9, 0.95))
+    schedule = optim.wsd(0.02, steps=5, warmup=2, final=0.002)
+    for step in range(5):
+        x, y = data.batch(step, 4, seed=7)
+        model.set_rng(np.random.default_rng((7, step, 1)))
+        loss = F.cross_entropy(model(x).reshape(-1, 17), y.reshape(-1))
+        loss.backward()
+        optim.clip_grad_norm(model.parameters(), 0.5)
+        optimizer.lr = schedule(step)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_same(weights(trained.model), weights(model))
+
+
+class Ragged:
+    """Batches in which rows have very different numbers of targets, one row none at all."""
+
+    tokens_per_epoch = validation_tokens = 1
+
+    def batch(self, step, batch_size, seed):
+        rng = np.random.default_rng((seed, step))
+        x, y = rng.integers(0, 17, size=(2, batch_size, 8))
+        y[np.arange(8) >= rng.integers(0, 9, size=(batch_size, 1))] = -100
+        y[0], y[1] = -100, x[1]
+        return x, y
+
+    def validation(self, batch_size):
+        yield self.batch(0, 8, 1)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 7, 32])
+def test_accumulation_equals_one_batch(accumulate):
+    def train(accumulate):
+        model = tiny_model(np.float64, dropout=0.0)
+        losses = []
+        collect = Callback()
+        collect.on_step = lambda trainer, loss: losses.append(loss)
+        config = TrainConfig(steps=10, batch_size=32, accumulate=accumulate, learning_rate=0.01)
+        Trainer(model, Ragged(), config, quiet=True, callbacks=[collect]).run()
+        return losses, weights(model)
+
+    losses, whole = train(1)
+    other_losses, parts = train(accumulate)
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-10)
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_frozen_parameters_stay():
+    model = tiny_model()
+    model.transformer.wte.weight.requires_grad = False
+    before = weights(model)
+    tiny_trainer(model=model, steps=3).run()
+    after = weights(model)
+    assert np.array_equal(before["transformer.wte.weight"], after["transformer.wte.weight"])
+    assert not np.array_equal(before["transformer.wpe.weight"], after["transformer.wpe.weight"])
+
+
+# ---- the same bits after an interruption -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3, "schedule": "wsd"}])
+def test_two_hundred_steps_in_three_pieces(tmp_path, settings):
+    """73 + save + load + 61 + save + load + 66 steps: weights, optimiser, log, all the same bits."""
+    settings |= {"steps": 200, "log_every": 7, "checkpoint_every": 1000}
+    whole = tiny_trainer(tmp_path / "whole", **settings)
+    whole.run()
+    for stop_at in (73, 134, None):
+        piece = start_or_resume(tmp_path / "pieces", callbacks=[StopAt(stop_at)], **settings)
+        assert piece.step == {73: 0, 134: 73, None: 134}[stop_at]
+        result = piece.run()
+        assert result.stopped == ("enough" if stop_at else "finished")
+    assert_same(weights(piece.model), weights(whole.model))
+    assert_same(piece.optimizer.state_dict(), whole.optimizer.state_dict())
+    assert untimed(piece.history) == untimed(whole.history)
+    assert untimed(Run.open(tmp_path / "pieces").records()) == untimed(whole.history)
+    assert piece.tokens == whole.tokens
+
+
+def test_evaluating_sampling_and_saving_change_nothing():
+    def sample(model):
+        assert not model.training
+        return "text"
+
+    busy = tiny_trainer(sample=sample, steps=20, evaluate_every=1, sample_every=1, log_every=1)
+    quiet = tiny_trainer(steps=20)
+    busy.run(), quiet.run()
+    assert_same(weights(busy.model), weights(quiet.model))
+
+
+def test_kill_9_at_random_moments(tmp_path):
+    """Thirty deaths of a real process, most of them while it saves; what is finished in the end has the same bits."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.tiny_training"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"MINILLM_KERNELS": "numpy"},  # a process whose kernels have threads cannot be forked
+    )
+
+    def train(folder, kill_after=None):
+        process.stdin.write(f"{folder}\n")
+        process.stdin.flush()
+        pid = int(process.stdout.readline())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with contextlib.suppress(ProcessLookupError):  # it was faster
+                os.kill(pid, signal.SIGKILL)
+        return int(process.stdout.readline())
+
+    def final(folder):
+        run = Run.open(folder)
+        assert (run.checkpoints / "step-00000240").exists()
+        return (folder / "model.safetensors").read_bytes(), untimed(run.records())
+
+    with process:
+        begun = time.monotonic()
+        assert train(tmp_path / "whole") == 0
+        duration = time.monotonic() - begun
+        rng, killed, folders = np.random.default_rng(), 0, [tmp_path / "killed-0"]
+        while killed < 30:
+            code = train(folders[-1], kill_after=rng.uniform(0.02, 0.12 * duration))
+            assert code in (0, -signal.SIGKILL)
+            killed += code != 0
+            if code == 0:
+                folders.append(tmp_path / f"killed-{len(folders)}")
+        assert train(folders[-1]) == 0
+        expected = final(tmp_path / "whole")
+        for folder in folders:
+            assert final(folder) == expected
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capfd):
+    class Signal(Callback):
+        def on_step(self, trainer, loss):
+            if trainer.step == 11:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    result = tiny_trainer(tmp_path / "run", callbacks=[Signal()]).run()
+    assert result.step == 11 and result.stopped == ("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
+    assert signal.getsignal(number) is before
+    assert str(result).startswith(f"stopped after step 11 of 60 ({result.stopped})")
+    assert str(result).endswith(f"\ngo on with: minillm train --out {tmp_path / 'run'} --resume")
+    assert "once more to quit at once" in capfd.readouterr().err
+    assert "--resume" in (tmp_path / "run" / "README.md").read_text()
+    resumed = start_or_resume(tmp_path / "run")
+    assert resumed.step == 11
+    resumed.run()
+    whole = tiny_trainer()
+    whole.run()
+    assert_same(weights(resumed.model), weights(whole.model))
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    script = (
+        "import os, signal\n"
+        "from minillm.callbacks import Callback\n"
+        "from tests.tiny_training import tiny_trainer\n"
+        "class Twice(Callback):\n"
+        "    def on_step(self, trainer, loss):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('still here', flush=True)\n"
+        f"tiny_trainer({str(tmp_path / 'run')!r}, [Twice()]).run()\n"
+    )
+    env = os.environ | {"MINILLM_KERNELS": "numpy"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    assert done.returncode == 128 + signal.SIGINT and done.stdout == "", done.stderr
+
+
+def test_resuming_before_the_first_checkpoint_begins_anew(tmp_path):
+    Run.create(tmp_path / "run").log({"step": 3, "loss": 1.0})
+    again = start_or_resume(tmp_path / "run", steps=10)
+    assert again.step == 0 and again.history == [] and Run.open(tmp_path / "run").records() == []
+
+
+def test_resuming_when_all_is_done_evaluates(tmp_path):
+    first = tiny_trainer(tmp_path / "run", steps=10).run()
+    again = start_or_resume(tmp_path / "run", steps=10).run()
+    assert again.val_loss == first.val_loss and again.stopped == "finished" and again.resume_command is None
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000010"]
+
+
+def test_resuming_otherwise_warns(tmp_path):
+    tiny_trainer(tmp_path / "run", callbacks=[StopAt(5)]).run()
+    with pytest.warns(UserWarning, match=r"learning_rate was 0.02, now 0.5; seed was 0, now 3"):
+        start_or_resume(tmp_path / "run", learning_rate=0.5, seed=3, evaluate_every=9)
+    other = Trainer(
+        nn.Linear(2, 2), StreamDataset(tiny_ids(), tiny_ids(), 8), quiet=True, run=Run.open(tmp_path / "run")
+    )
+    with pytest.raises(ValueError, match="missing weight"):
+        other.resume()
+    with pytest.raises(ValueError, match="Trainer.resume: there is no run folder"):
+        tiny_trainer().resume()
+
+
+# ---- when it goes wrong ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path, where):
+    class Poison(Callback):
+        def on_step(self, trainer, loss):
+            if trainer.step == 12 and where == "loss":
+                trainer.model.transformer.wte.weight.data[:] = np.nan
+            elif trainer.step == 12:
+                trainer.model.transformer.wpe.weight.register_hook(lambda g: g + np.inf)
+
+    run = tmp_path / "run"
+    failing = tiny_trainer(run, callbacks=[Poison()], checkpoint_every=5)
+    what = "the loss is nan" if where == "loss" else "the gradient's length is inf"
+    with pytest.raises(FloatingPointError, match=f"{what} at step 13, .*The checkpoint of step 10 .* is good"):
+        failing.run()
+    assert start_or_resume(run).step == 10
+
+
+def test_a_full_disk_is_one_clear_line_wherever_it_happens(tmp_path):
+    """Every write, fsync and rename of the run fails once; a checkpoint that was good before is good after."""
+    with faulty_disk() as disk:
+        tiny_trainer(tmp_path / "counted", steps=4, checkpoint_every=2, evaluate_every=4).run()
+    whole, failures = None, 0
+    for fail_at in range(3, len(disk.log), 7):
+        folder = tmp_path / f"run-{fail_at}"
+        try:
+            with faulty_disk(fail_at):
+                tiny_trainer(folder, steps=4, checkpoint_every=2, evaluate_every=4).run()
+            continue  # it failed where it does no harm: while something old was removed
+        except OSError as raised:
+            error, failures = raised, failures + 1
+        assert error.errno == errno.ENOSPC
+        promised = re.fullmatch(
+            r"Trainer: no space left on the disk after step \d. (The checkpoint of step (\d) in .*checkpoints is good|"
+            r"There is no checkpoint yet). Make room, then go on with: minillm train --out .* --resume",
+            str(error),
+        )
+        resumed = start_or_resume(folder, steps=4, checkpoint_every=2, evaluate_every=4)
+        assert resumed.step >= int(promised[2] or 0)
+        resumed.run()
+        whole = whole or weights(resumed.model)
+        assert_same(weights(resumed.model), whole)
+    assert failures > 12
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path):
+    tiny_trainer(tmp_path / "run", steps=1).run()
+    with pytest.raises(FileExistsError, match="exists already.*--resume"):
+        tiny_trainer(tmp_path / "run", steps=1)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"batch_size": 2.5}, "batch_size must be at least 1; got 2.5"),
+        ({"batch_size": 4, "accumulate": 5}, "accumulate must be at most batch_size = 4; got 5"),
+        ({"warmup": 2000}, "warmup must be from 0 to steps = 1000; got 2000"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number from 0 to inf; got nan"),
+        ({"final_fraction": 1.5}, "final_fraction must be a number from 0 to 1; got 1.5"),
+        ({"schedule": "linear"}, "schedule must be one of cosine, wsd, constant; got 'linear'"),
+        ({"seed": -1}, "seed must be an integer >= 0; got -1"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=f"TrainConfig: {message}"):
+        TrainConfig(**settings)
+
+
+def test_data_that_makes_no_sense():
+    with pytest.raises(ValueError, match=r"token ids, \(N,\) integers; got float64 \(3,\)"):
+        Trainer(tiny_model(), np.zeros(3), quiet=True)
+    with pytest.raises(ValueError, match="shorter than one context"):
+        Trainer(tiny_model(), [1, 2, 3], quiet=True)
+
+
+# ---- what can be seen ------------------------------------------------------------------------------------------------
+
+
+def test_callbacks_hear_everything_in_order(tmp_path):
+    heard = []
+
+    class Listen(Callback):
+        def __init__(self):
+            for name in ("on_start", "on_step", "on_log", "on_evaluate", "on_sample", "on_end"):
+                setattr(self, name, lambda trainer, *what, name=name: heard.append((trainer.step, name[3:])))
+
+    tiny_trainer(
+        callbacks=[Listen()], sample=lambda model: "once", steps=4, evaluate_every=2, sample_every=3, log_every=3
+    ).run()
+    assert heard == [
+        (0, "start"),
+        (1, "step"), (1, "log"),
+        (2, "step"), (2, "evaluate"), (2, "log"),
+        (3, "step"), (3, "log"), (3, "sample"),
+        (4, "step"), (4, "evaluate"), (4, "log"),
+        (4, "end"),
+    ]  # fmt: skip
+
+
+def test_the_log(tmp_path):
+    losses = []
+    collect = Callback()
+    collect.on_step = lambda trainer, loss: losses.append(loss)
+    trainer = tiny_trainer(tmp_path / "run", callbacks=[collect], steps=10, log_every=4, evaluate_every=100)
+    trainer.floor = 0.5
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 4, 8, 10]
+    assert [line["val_loss"] is not None for line in lines] == [False, False, False, True]
+    assert lines[2]["loss"] == pytest.approx(np.mean(losses[4:8]), rel=1e-12)
+    assert {*lines[0]} == {"step", "loss", "val_loss", "floor", "tokens_per_s", "lr", "grad_norm", "seconds", "tokens"}
+    assert lines[2]["tokens"] == 8 * 4 * 8 and lines[0]["floor"] == 0.5
+    assert lines[3]["lr"] == pytest.approx(0.02 * 0.1)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_in_a_file_and_in_a_terminal():
+    outputs = []
+    for stream in (io.StringIO(), Terminal()):
+        trainer = tiny_trainer(callbacks=[Progress(stream)], sample=lambda m: "Once\nupon", steps=60, sample_every=30)
+        trainer.floor = 0.6931
+        trainer.run()
+        outputs.append(stream.getvalue())
+    for output in outputs:
+        assert "a sample after step 30\n  | Once\n  | upon" in output
+        assert "finished 60 steps in 0:0" in output and "above the floor of 0.6931" in output
+        assert "validation" in output and "floor 0.693" in output and "tokens/s" in output and " left" in output
+    lines = [line for line in outputs[0].splitlines() if line.startswith("step")]
+    assert [line.split("  loss")[0] for line in lines] == ["step  1/60", "step 20/60", "step 40/60", "step 60/60"]
+    assert "100% |" in outputs[1] and "60/60" in outputs[1]
+
+
+def test_the_notice_while_kernels_compile(monkeypatch):
+    from minillm import kernels
+
+    listeners = []
+    monkeypatch.setattr(kernels, "on_compile", lambda f: listeners.append(f) or listeners.clear, raising=False)
+    clock = iter(np.arange(100.0, 1000.0, 2.0))
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(clock))
+    said = []
+    with CompileNotice(said.append) as notice:
+        tell = listeners[0]
+        tell("_softmax_rows", None)
+        tell("exp", None)  # called by the first, and compiled on the way
+        tell("exp", 2.0)
+        tell("_softmax_rows", 6.0)
+        tell("matmul", None)
+        tell("matmul", 2.0)
+        notice.finish()
+        notice.finish()
+    assert said[0].startswith("compiling kernels for this machine, once")
+    assert "compiling matmul (2 done)" in said
+    assert said[-1] == "compiled 3 kernels in 8 s; they are kept for the next time"
+    assert listeners == []
+
+
+def test_any_module_can_be_trained(tmp_path):
+    """A model that a learner wrote: no configuration, no way to save itself."""
+
+    class Bigram(nn.Module):
+        context = 4
+
+        def __init__(self):
+            self.table = Tensor(np.zeros((17, 17), np.float32), requires_grad=True)
+
+        def forward(self, ids):
+            return F.embedding(self.table, ids)
+
+    model = Bigram()
+    result = Trainer(
+        model, tiny_ids(), TrainConfig(steps=200, learning_rate=0.1), quiet=True, run=tmp_path / "run"
+    ).run()
+    assert result.val_loss < 0.8
+    assert not (tmp_path / "run" / "model.safetensors").exists() and (tmp_path / "run" / "README.md").exists()
