@@ -1,0 +1,108 @@
+"""The mean over all tokens, whatever the batches, and what follows from it."""
+
+import doctest
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from minillm import nn
+from minillm.evaluate import Evaluation, evaluate, evaluating, next_token_loss
+from minillm.tensor import Tensor
+from minillm.tokenizer import CharTokenizer
+
+PROBABILITIES = np.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4], [0.97, 0.01, 0.01, 0.01], [0.25] * 4])
+
+
+class Known(nn.Module):
+    """p(next | token) as in the table."""
+
+    def __init__(self):
+        self.logits = Tensor(np.log(PROBABILITIES), requires_grad=True)
+        self.seen = []
+
+    def forward(self, ids):
+        self.seen.append((self.training, np.shape(ids)))
+        return self.logits[ids]
+
+
+def batches(sizes):
+    rng = np.random.default_rng(0)
+    for rows, length in sizes:
+        x, y = rng.integers(0, 4, size=(2, rows, length))
+        y[rng.random(y.shape) < 0.4] = -100
+        yield x, y
+
+
+def test_docstring_examples():
+    assert doctest.testmod(sys.modules["minillm.evaluate"]).failed == 0
+
+
+def test_the_mean_is_over_all_counted_targets():
+    sizes = [(3, 7), (1, 2), (5, 1), (2, 30)]
+    expected = [
+        -math.log(PROBABILITIES[a, b])
+        for x, y in batches(sizes)
+        for a, b in zip(x.ravel(), y.ravel(), strict=True)
+        if b != -100
+    ]
+    result = evaluate(Known(), batches(sizes), floor=0.5)
+    assert result.tokens == len(expected)
+    assert result.loss == pytest.approx(np.mean(expected), rel=1e-12)
+    assert result.perplexity == pytest.approx(math.exp(np.mean(expected)), rel=1e-12)
+    assert result.above_floor == pytest.approx(np.mean(expected) - 0.5, rel=1e-12)
+    assert result.bits_per_byte is None and result.tokens_per_s > 0
+
+
+def test_bytes_are_those_of_the_text_and_special_tokens_are_none():
+    tokenizer = CharTokenizer.train(["aé"])
+    ids = {tokenizer.decode([i]): i for i in range(tokenizer.vocab_size)}
+    y = np.array([[ids["a"], ids["é"], ids["é"], tokenizer.eos_id, -100]])
+    x = np.zeros_like(y)
+    result = evaluate(Known(), [(x, y)], tokenizer=tokenizer)
+    assert result.tokens == 4 and result.bytes == 1 + 2 + 2
+    nats = -np.log(PROBABILITIES[0, y[0, :4]]).sum()
+    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / 5, rel=1e-12)
+
+
+def test_nothing_is_recorded_and_the_mode_comes_back():
+    model = Known()
+    evaluate(model, batches([(1, 9)]))
+    assert model.training and model.seen == [(False, (1, 9))] and model.logits.grad is None
+    model.eval()
+    evaluate(model, batches([(1, 9)]))
+    assert not model.training
+    model.train()
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not model.training
+        raise ZeroDivisionError
+    assert model.training
+
+
+def test_a_batch_may_have_several_inputs():
+    class Two(Known):
+        def forward(self, ids, decoder_ids):
+            return self.logits[decoder_ids]
+
+    (x, y) = next(batches([(2, 9)]))
+    loss = next_token_loss(Two(), (np.zeros((2, 3), int), x, y))
+    loss.backward()
+    assert loss.item() == pytest.approx(evaluate(Known(), [(x, y)]).loss, rel=1e-12)
+
+
+def test_batches_without_targets():
+    x = np.zeros((2, 3), int)
+    with_some = evaluate(Known(), [(x, np.full((2, 3), -100)), (x[:1, :1], np.array([[2]]))])
+    assert with_some.tokens == 1 and with_some.loss == pytest.approx(math.log(8), rel=1e-12)
+    with pytest.raises(ValueError, match="evaluate: the batches hold no target to predict"):
+        evaluate(Known(), [(x, np.full((2, 3), -100))])
+
+
+def test_an_evaluation_as_text():
+    text = str(Evaluation(loss=1.25, tokens=1000, seconds=0.5, floor=1.0, bytes=4000))
+    assert text == (
+        "loss 1.2500 nats per token, 0.2500 above the floor of 1.0000; perplexity 3.49; 0.4508 bits per byte; "
+        "1,000 tokens at 2,000 a second"
+    )
+    assert Evaluation(loss=900.0, tokens=1, seconds=1.0).perplexity == math.inf

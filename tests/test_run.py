@@ -1,0 +1,167 @@
+"""The run folder: nothing is overwritten, nothing damaged is taken for good, the card says what was measured."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minillm import models
+from minillm.data import StreamDataset
+from minillm.evaluate import Evaluation
+from minillm.generate import GenerationConfig
+from minillm.run import Run, load_run
+from minillm.tokenizer import CharTokenizer
+from minillm.trainer import TrainConfig, Trainer, TrainResult
+
+TEXT = "a rose is a rose is a rose. " * 20
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, to be read only."""
+    folder = tmp_path_factory.mktemp("runs") / "roses"
+    tokenizer = CharTokenizer.train([TEXT])
+    config = models.GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    run = Run.create(folder, settings={"data": "roses.txt"}, about="Roses, twenty times.")
+    model = models.GPT2(config, rng=0)
+    trainer = Trainer(
+        model,
+        np.array(tokenizer.encode(TEXT)),
+        TrainConfig(steps=20, evaluate_every=10),
+        tokenizer=tokenizer,
+        run=run,
+        floor=0.25,
+        sample=lambda model: "a rose is\na rose",
+        quiet=True,
+    )
+    return folder, trainer, trainer.run()
+
+
+def test_a_finished_run_has_all_its_files_and_opens_again(finished):
+    folder, trainer, result = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "README.md", "checkpoints", "config.json", "generation_config.json", "log.jsonl", "model.safetensors",
+        "tokenizer.json", "tokenizer_config.json", "training.json",
+    }  # fmt: skip
+    model, tokenizer, generation = load_run(folder)
+    x = np.array([tokenizer.encode("a rose")])
+    assert np.array_equal(model(x).data, trainer.model.eval()(x).data)
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+    assert generation == GenerationConfig(eos_token_id=tokenizer.eos_id)
+    run = Run.open(folder)
+    assert run.settings == {"data": "roses.txt"} and run.about == "Roses, twenty times."
+    assert run.records() == trainer.history
+
+
+def test_the_model_card(finished):
+    folder, trainer, result = finished
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# roses\n\nA language model of ")
+    assert f"{trainer.model.num_parameters():,} parameters (GPT2)" in card
+    assert f"| validation loss | {result.val_loss:.4f} |" in card
+    assert "| floor: the entropy of the text, no model can do better | 0.2500 |" in card
+    assert f"| above the floor | {result.val_loss - 0.25:.4f} |" in card
+    assert "> a rose is\n> a rose" in card
+    assert "All 20 steps were done." in card and "Roses, twenty times." in card
+    assert "| learning_rate | 0.001 |" in card and "| n_embd | 8 |" in card and "| warmup | automatic |" in card
+    assert f"minillm generate {folder}" in card and "--resume" not in card and "loss.png" not in card
+
+
+def test_the_card_of_an_interrupted_run_without_figures(tmp_path, finished):
+    run = Run.create(tmp_path / "my run")
+    (run.path / "loss.png").touch()
+    result = TrainResult(3, 10, "Ctrl-C", 2.5, None, 300, 4000.0, resume_command=run.resume_command)
+    run.write_card(finished[1], result)
+    card = (run.path / "README.md").read_text()
+    assert "After step 3 of 10: Ctrl-C. It can go on, see below." in card and "1 h 6 min" in card
+    assert f"\nminillm train --out '{run.path}' --resume\n" in card
+    assert "![The loss while training](loss.png)" in card and "validation" not in card.split("## A sample")[0]
+    result = TrainResult(10, 10, "finished", 2.5, Evaluation(1.0, 5, 1.0), 300, 61.0)
+    run.write_card(finished[1], result)
+    assert "1 min 1 s; perplexity 2.72." in (run.path / "README.md").read_text()
+
+
+def test_a_folder_that_exists_is_never_overwritten(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Run.create(tmp_path / "empty")
+    with pytest.raises(FileExistsError, match="exists already, .* choose another name, or go on with: minillm train"):
+        Run.create(tmp_path / "empty")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="file exists already"):
+        Run.create(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_user_s_generation_settings_stay(tmp_path, finished):
+    run = Run.create(tmp_path / "run")
+    GenerationConfig(temperature=0.5).save(run.path)
+    run.save_model(finished[1].model, None)
+    assert GenerationConfig.load(run.path).temperature == 0.5
+
+
+def test_the_log_is_cut_where_the_run_goes_on(tmp_path):
+    run = Run.create(tmp_path / "run")
+    assert run.records() == [] and run.cut_log(0) == []
+    for step in (1, 10, 20, 30):
+        run.log({"step": step, "loss": 1.0 / 3.0})
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"step": 40, "lo')  # a crash in the middle of a line
+    assert [record["step"] for record in run.records()] == [1, 10, 20, 30]
+    assert [record["step"] for record in run.cut_log(20)] == [1, 10, 20]
+    run.log({"step": 30, "loss": 0.1})
+    lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 10, 20, 30] and lines[0]["loss"] == 1.0 / 3.0
+    with pytest.raises(ValueError):
+        run.log({"loss": float("nan")})
+    (run.path / "log.jsonl").write_text('{"step": 1}\nbroken\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"log.jsonl, line 2: not valid JSON"):
+        run.records()
+
+
+def test_what_is_no_run_folder(tmp_path, finished):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such run folder"):
+        Run.open(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such run folder"):
+        load_run(tmp_path / "nowhere")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="photos is not a run folder: it has no training.json"):
+        Run.open(tmp_path / "photos")
+    with pytest.raises(ValueError, match=r"photos is not a run folder: it has no config.json \(the configuration\)"):
+        load_run(tmp_path / "photos")
+    (tmp_path / "photos" / "training.json").write_text('{"settings": [], "about": ""}')
+    with pytest.raises(ValueError, match="expected the entries 'settings'"):
+        Run.open(tmp_path / "photos")
+    Run.create(tmp_path / "killed")
+    with pytest.raises(ValueError, match="no config.json: the training ended before it was saved; go on with: minillm"):
+        load_run(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "generation_config.json"])
+def test_a_damaged_file_is_named(tmp_path, finished, name):
+    for source in finished[0].iterdir():
+        if source.is_file():
+            (tmp_path / source.name).write_bytes(source.read_bytes())
+    whole = (tmp_path / name).read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:-3] + b"\x00\xff}", b"\xff" + whole[1:]):
+        (tmp_path / name).write_bytes(damaged)
+        if damaged[:-3] == whole[:-3] and name == "model.safetensors":
+            continue  # three other bytes of weights are weights too
+        with pytest.raises(ValueError, match=name):
+            load_run(tmp_path)
+
+
+def test_a_tokenizer_of_another_model(tmp_path, finished):
+    for source in finished[0].iterdir():
+        if source.is_file():
+            (tmp_path / source.name).write_bytes(source.read_bytes())
+    CharTokenizer.train([TEXT + "and many other letters, xyz!"]).save(tmp_path)
+    with pytest.raises(ValueError, match=r"tokenizer.json has \d+ tokens, the model only \d+: they do not belong"):
+        load_run(tmp_path)
+
+
+def test_plain_dataset_sizes_stand_in_the_card(tmp_path):
+    data = StreamDataset(np.arange(90) % 10, np.arange(20) % 10, context=8)
+    model = models.GPT2(models.GPT2Config(vocab_size=10, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
+    Trainer(model, data, TrainConfig(steps=2), run=tmp_path / "run", quiet=True).run()
+    assert "89 tokens to learn from, 19 held out." in (tmp_path / "run" / "README.md").read_text()
