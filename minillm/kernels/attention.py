@@ -205,6 +205,20 @@ if _BLAS is not None:
             y[i] = x[i] * factor
 
     @jit
+    def _copy_rows(x, ldx, y, ldy, rows, d, factor):
+        # y = factor * x for rows of d numbers that lie ldx and ldy apart
+        for i in range(rows):
+            _scaled(x[i * ldx : i * ldx + d], factor, y[i * ldy : i * ldy + d])
+
+    @jit
+    def _add_rows(weights, x, ld, y):
+        # y += sum_j weights_j x_j, the rows of x lying ld apart
+        for j in range(weights.size):
+            x_j, weight = x[j * ld : j * ld + y.size], weights[j]
+            for i in range(y.size):
+                y[i] += x_j[i] * weight
+
+    @jit
     def _subtract(x, value):
         for i in range(x.size):
             x[i] -= value
@@ -224,15 +238,20 @@ if _BLAS is not None:
         return total
 
     @jit
-    def _largest(x):
+    def _deltas(dout, out, ld, delta, d):
+        for i in range(delta.size):
+            delta[i] = _dot(dout[i * ld : i * ld + d], out[i * ld : i * ld + d])
+
+    @jit
+    def _largest(x, bits):
         if x.itemsize != 4:
             largest = x[0]
             for i in range(x.size):
                 largest = max(largest, x[i])
             return largest
-        # Floats are ordered as their bits are, read as integers, but the negative ones backwards. Unlike a maximum of
+        # Floats are ordered as their bits are, read as int32, but the negative ones backwards. Unlike a maximum of
         # floats, which has NaN to think of, one of integers is a vector instruction.
-        bits, top = x.view(np.int32), np.int32(-(2**31))
+        top = np.int32(-(2**31))
         for i in range(bits.size):
             b = bits[i]
             top = max(top, np.int32(b ^ np.int32(np.int32(b >> np.int32(31)) & np.int32(0x7FFFFFFF))))
@@ -267,21 +286,16 @@ if _BLAS is not None:
         # The online softmax of some queries, the first at position shift, over the keys [lo, hi) in tiles of width.
         m = lse.size
         query, tile = np.empty(m * d, q.dtype), np.empty(m * min(width, max(hi - lo, 0)), q.dtype)
-        peak, total = np.empty(m, q.dtype), np.zeros(m, q.dtype)
+        bits, peak, total = tile.view(np.int32), np.empty(m, q.dtype), np.zeros(m, q.dtype)
         _fill(peak, -np.inf)
-        for i in range(m):
-            _scaled(q[i * ldq : i * ldq + d], scale, query[i * d : (i + 1) * d])
+        _copy_rows(q, ldq, query, d, m, d, scale)
         for key in range(lo, hi, width):
             n = min(width, hi - key)
-            if m == 1:
-                for j in range(n):
-                    tile[j] = _dot(query, k[(key + j) * ldk : (key + j) * ldk + d])
-            else:
-                gemm(False, True, m, n, d, query, d, k[key * ldk :], ldk, tile, n, 0.0)
+            gemm(False, True, m, n, d, query, d, k[key * ldk :], ldk, tile, n, 0.0)
             _hide(tile, m, n, shift - key, ahead, behind, -np.inf)
             for i in range(m):
                 x, out_i = tile[i * n : (i + 1) * n], out[i * ldo : i * ldo + d]
-                top = max(peak[i], _largest(x))
+                top = max(peak[i], _largest(x, bits[i * n : (i + 1) * n]))
                 if top > peak[i]:
                     if key > lo:  # what was summed under the old peak counts less under the new one
                         fade = exp(peak[i] - top)
@@ -327,30 +341,80 @@ if _BLAS is not None:
         release_blas_threads(blas)
 
     @jit
-    def _backward_keys(q, ldq, k, ldk, v, ldv, dout, ldo, lse, delta, dq, lddq, dk, lddk, dv, lddv,
-                       n, d, shift, lo, hi, ahead, behind, scale, p, dx, height):  # fmt: skip
-        # n keys and the queries [lo, hi) of all heads that read them; query t stands at key shift + t of these
-        scaled_k = np.empty(n * d, k.dtype)
-        for j in range(n):
-            _scaled(k[j * ldk : j * ldk + d], scale, scaled_k[j * d : (j + 1) * d])
-        for h in range(lse.shape[0]):
-            for row in range(lo, hi, height):
-                m = min(height, hi - row)
-                q_i, dout_i = q[h * d + row * ldq :], dout[h * d + row * ldo :]
-                for i in range(m):
-                    _fill(p[i * n : (i + 1) * n], -lse[h, row + i])
-                    _fill(dx[i * n : (i + 1) * n], -delta[h, row + i])
-                gemm(False, True, m, n, d, q_i, ldq, scaled_k, d, p, n, 1.0)  # scores - lse
-                gemm(False, True, m, n, d, dout_i, ldo, v, ldv, dx, n, 1.0)  # dp - delta
-                _exponentials_and_slopes(p[: m * n], dx[: m * n])
-                _hide(p, m, n, shift + row, ahead, behind, 0.0)
-                _hide(dx, m, n, shift + row, ahead, behind, 0.0)
-                beta = 0.0 if h == 0 and row == lo else 1.0
-                gemm(True, False, n, d, m, p, n, dout_i, ldo, dv, lddv, beta)
-                gemm(True, False, n, d, m, dx, n, q_i, ldq, dk, lddk, beta)
-                gemm(False, False, m, d, n, dx, n, scaled_k, d, dq[h * d + row * lddq :], lddq, 1.0)
-        for j in range(n):
-            _scale(dk[j * lddk : j * lddk + d], scale)
+    def _decode_head(q, k, ldk, v, ldv, out, scale, x):
+        # One query and a few keys, each read once: loops that keep pace with the memory. Returns the log-sum-exp.
+        _fill(out, 0.0)
+        if x.size == 0:
+            return q.dtype.type(-np.inf)
+        for j in range(x.size):
+            x[j] = _dot(q, k[j * ldk : j * ldk + q.size]) * scale
+        top = _largest(x, x.view(np.int32))
+        _subtract(x, top)
+        _exponentials(x)
+        total = _sum(x)
+        _add_rows(x, v, ldv, out)
+        _scale(out, 1 / total)
+        return top + np.log(total)
+
+    @jit
+    def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+        # one of the parts of the keys of a head; the query heads that read it take turns while it is in the cache
+        # outs: (parts, B H D), lses: (parts, B, H)
+        _, _, S, H, G, D = sizes
+        parts, heads, first = outs.shape[0], H // G, max(0, S - 1 - behind)
+        b, g, part = task // (G * parts), task // parts % G, task % parts
+        hi = first + (part + 1) * (S - first) // parts
+        lo = min(hi, max(starts[b], first + part * (S - first) // parts))
+        x = np.empty(hi - lo, q.dtype)
+        k_g, v_g = k[b * steps[2] + lo * steps[3] + g * D :], v[b * steps[4] + lo * steps[5] + g * D :]
+        for h in range(g * heads, (g + 1) * heads):
+            q_h, out_h = b * steps[0] + h * D, (b * H + h) * D
+            lses[part, b, h] = _decode_head(q[q_h : q_h + D], k_g, steps[3], v_g, steps[5],
+                                            outs[part, out_h : out_h + D], scale, x)  # fmt: skip
+
+    @jit
+    def _merge(outs, lses, out, lse):
+        # the softmax over all keys from that over each part: a part weighs e^lse, the sum of its exponentials
+        D = out.size // lse.size
+        for row in range(lse.size):
+            weights, to = lses[:, row // lse.shape[1], row % lse.shape[1]].copy(), out[row * D : (row + 1) * D]
+            top, total = weights.max(), out.dtype.type(0)
+            _fill(to, 0.0)
+            for part in range(weights.size):
+                weights[part] = exp(weights[part] - top) if top > -np.inf else 0
+                total += weights[part]
+            _add_rows(weights, outs.reshape(-1)[row * D :], out.size, to)
+            _scale(to, 1 / total if total > 0 else 0)
+            lse[row // lse.shape[1], row % lse.shape[1], 0] = top + np.log(total)
+
+    @jit
+    def _decode_one_thread(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+        for task in range(tasks):
+            _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+
+    @jit(parallel=True)
+    def _decode(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+        for task in prange(tasks):
+            _decode_task(np.int64(task), q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+
+    @jit
+    def _backward_keys(q, k, ldk, v, ldv, dout, lse, delta, dq, dk, lddk, dv, lddv,
+                       n, d, shift, lo, hi, ahead, behind, p, dx, height, beta):  # fmt: skip
+        # n keys and the queries [lo, hi) of a head; query t stands at key shift + t of these
+        for row in range(lo, hi, height):
+            m = min(height, hi - row)
+            q_i, dout_i = q[row * d :], dout[row * d :]
+            for i in range(m):
+                _fill(p[i * n : (i + 1) * n], -lse[row + i])
+                _fill(dx[i * n : (i + 1) * n], -delta[row + i])
+            gemm(False, True, m, n, d, q_i, d, k, ldk, p, n, 1.0)  # scores - lse
+            gemm(False, True, m, n, d, dout_i, d, v, ldv, dx, n, 1.0)  # dp - delta
+            _exponentials_and_slopes(p[: m * n], dx[: m * n])
+            _hide(p, m, n, shift + row, ahead, behind, 0.0)
+            _hide(dx, m, n, shift + row, ahead, behind, 0.0)
+            gemm(True, False, n, d, m, p, n, dout_i, d, dv, lddv, beta if row == lo else 1.0)
+            gemm(True, False, n, d, m, dx, n, q_i, d, dk, lddk, beta if row == lo else 1.0)
+            gemm(False, False, m, d, n, dx, n, k, ldk, dq[row * d :], d, 1.0)
 
     @jit
     def _backward_task(task, chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps,
@@ -361,34 +425,37 @@ if _BLAS is not None:
         q_batch, ldq, k_batch, ldk, v_batch, ldv, o_batch, ldo = steps
         dq_batch, lddq, dk_batch, lddk, dv_batch, lddv = grad_steps
         b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
-        heads, blocks = H // G, (S + width - 1) // width
-        h, ld = g * heads, lddq if chunk == 0 else H * D
-        dq_h = dq[b * dq_batch + h * D :] if chunk == 0 else dq_parts[chunk - 1, b * T * H * D + h * D :]
-        _fill_rows(dq_h, ld, T, heads * D, 0.0)
-        delta = np.empty((heads, T), q.dtype)
-        for i in range(heads):
-            for t in range(T):
-                at = b * o_batch + (h + i) * D + t * ldo
-                delta[i, t] = _dot(dout[at : at + D], out[at : at + D])
+        blocks, heads = (S + width - 1) // width, H // G
+        query, dquery, dvalue = np.empty(T * D, q.dtype), np.empty(T * D, q.dtype), np.empty(T * D, q.dtype)
+        delta = np.empty(T, q.dtype)
         p, dx = np.empty(width * height, q.dtype), np.empty(width * height, q.dtype)
-        for turn in range(0, blocks, chunks):
-            # back and forth, so that no chunk always gets the keys that more queries see
-            block = turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)
-            key, n = block * width, min(width, S - block * width)
-            lo, hi = max(0, key - ahead - (S - T)), min(T, key + n + behind - (S - T))
-            k_j, v_j = b * k_batch + g * D + key * ldk, b * v_batch + g * D + key * ldv
-            dk_j, dv_j = b * dk_batch + g * D + key * lddk, b * dv_batch + g * D + key * lddv
-            hidden = max(0, n if hi <= lo else min(n, starts[b] - key))
-            if hidden > 0:
-                _fill_rows(dk[dk_j:], lddk, hidden, D, 0.0)
-                _fill_rows(dv[dv_j:], lddv, hidden, D, 0.0)
-            if hidden < n:
-                _backward_keys(
-                    q[b * q_batch + h * D :], ldq, k[k_j + hidden * ldk :], ldk, v[v_j + hidden * ldv :], ldv,
-                    dout[b * o_batch + h * D :], ldo, lse[b, h : h + heads], delta,
-                    dq_h, ld, dk[dk_j + hidden * lddk :], lddk, dv[dv_j + hidden * lddv :], lddv,
-                    n - hidden, D, S - T - key - hidden, lo, hi, ahead, behind, scale, p, dx, height,
-                )  # fmt: skip
+        for h in range(g * heads, (g + 1) * heads):
+            # the rows of one head, packed: they are read once for every block of keys
+            _fill(dquery, 0.0)
+            _copy_rows(q[b * q_batch + h * D :], ldq, query, D, T, D, scale)
+            _copy_rows(dout[b * o_batch + h * D :], ldo, dvalue, D, T, D, query.dtype.type(1))
+            _deltas(dout[b * o_batch + h * D :], out[b * o_batch + h * D :], ldo, delta, D)
+            for turn in range(0, blocks, chunks):
+                # back and forth, so that no chunk always gets the keys that more queries see
+                block = turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)
+                key, n = block * width, min(width, S - block * width)
+                lo, hi = max(0, key - ahead - (S - T)), min(T, key + n + behind - (S - T))
+                dk_j, dv_j = dk[b * dk_batch + g * D + key * lddk :], dv[b * dv_batch + g * D + key * lddv :]
+                hidden = max(0, n if hi <= lo else min(n, starts[b] - key))
+                if hidden > 0:
+                    _fill_rows(dk_j, lddk, hidden, D, 0.0)
+                    _fill_rows(dv_j, lddv, hidden, D, 0.0)
+                if hidden < n:
+                    key += hidden
+                    _backward_keys(
+                        query, k[b * k_batch + g * D + key * ldk :], ldk, v[b * v_batch + g * D + key * ldv :], ldv,
+                        dvalue, lse[b, h], delta, dquery, dk_j[hidden * lddk :], lddk, dv_j[hidden * lddv :], lddv,
+                        n - hidden, D, S - T - key, lo, hi, ahead, behind, p, dx, height, 1.0 if h > g * heads else 0.0,
+                    )  # fmt: skip
+            if chunk == 0:
+                _copy_rows(dquery, D, dq[b * dq_batch + h * D :], lddq, T, D, scale)
+            else:
+                _copy_rows(dquery, D, dq_parts[chunk - 1, (b * T * H + h) * D :], H * D, T, D, scale)
 
     @jit(parallel=True)
     def _backward(dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps, grad_steps,
@@ -423,6 +490,11 @@ def _memory(x: np.ndarray) -> tuple[np.ndarray, int, int]:
 def _reach(causal: bool, window: int, most: int) -> tuple[int, int]:
     """How many keys (ahead, behind) of its own position a query sees."""
     return 0 if causal else most, window - 1 if window > 0 else most
+
+
+def _block(length: int, most: int) -> int:
+    """Rows per block: small ones skip more of what a causal mask hides, large ones multiply faster."""
+    return max(32, min(most, length // 16 // 32 * 32))
 
 
 def _chunks(tasks: int, work: int) -> int:
@@ -468,15 +540,33 @@ def attention_forward(  # noqa: D103
 
 
 def _run_forward(arrays, sizes, steps, causal, window, scale, starts):
+    q, k, v, out = arrays
     B, T, S, H, G, D = sizes
-    lse = np.empty((B, H, T), arrays[0].dtype)
+    lse = np.empty((B, H, T), q.dtype)
     starts = np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
     ahead, behind = _reach(causal, window, S + T)
     scale = lse.dtype.type(scale)
-    height, width = (32, 256) if T <= 256 else (64, 512)
-    tasks = B * H * ((T + 2 * height - 1) // (2 * height))
-    _forward(tasks, *arrays, lse, starts, sizes, steps, ahead, behind, scale, height, width)
+    if T == 1:
+        _run_decode(q, k, v, out, lse, starts, sizes, steps, behind, scale)
+    else:
+        height = _block(T, 256)
+        tasks = B * H * ((T + 2 * height - 1) // (2 * height))
+        _forward(tasks, *arrays, lse, starts, sizes, steps, ahead, behind, scale, height, 256)
     return lse
+
+
+def _run_decode(q, k, v, out, lse, starts, sizes, steps, behind, scale):
+    B, _, S, H, G, D = sizes
+    seen = min(S, behind + 1)
+    parts = 1 + max(0, seen - 1) // 512
+    tasks = B * G * parts
+    run = _decode_one_thread if B * H * seen * D < 1 << 16 else _decode
+    if parts == 1:
+        run(tasks, q, k, v, out.reshape(1, -1), lse.reshape(1, B, H), starts, sizes, steps, behind, scale)
+        return
+    outs, lses = np.empty((parts, B * H * D), out.dtype), np.empty((parts, B, H), out.dtype)
+    run(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+    _merge(outs, lses, out, lse)
 
 
 @kernel(twin=attention_backward_numpy)
@@ -518,9 +608,8 @@ def _run_backward(arrays, grads, sizes, steps, grad_steps, causal, window, scale
     ahead, behind = _reach(causal, window, S + T)
     dq, dk, dv = grads
     parts = np.empty((_chunks(B * G, T * S) - 1, B * T * H * D), dtype)
-    height, width = (128, 32) if T <= 256 else (256, 64)
     _backward(*arrays, dq, parts, dk, dv, starts, sizes, steps, grad_steps,
-              ahead, behind, dtype.type(scale), height, width)  # fmt: skip
+              ahead, behind, dtype.type(scale), min(256, T), _block(S, 128))  # fmt: skip
     return parts.reshape(-1, B, T, H, D)
 
 
