@@ -187,16 +187,12 @@ def test_the_point_that_is_drawn():
     assert steps.draw(last, [Fixed(1 - 2**-53)])[0] == 0
 
 
-def test_each_row_takes_one_number_of_its_own():
+def test_each_row_has_random_numbers_of_its_own():
     logits = random_logits(0, B=4)
     rngs = [np.random.default_rng(i) for i in range(4)]
     together = steps.draw(logits, rngs)
     alone = [steps.draw(logits[i : i + 1], [np.random.default_rng(i)])[0] for i in range(4)]
     assert together.tolist() == alone
-    for i, rng in enumerate(rngs):
-        used = np.random.default_rng(i)
-        used.random()
-        assert rng.bit_generator.state == used.bit_generator.state
 
 
 def test_most_likely_takes_the_first_of_several():

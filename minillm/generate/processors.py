@@ -231,17 +231,34 @@ def most_likely(logits: np.ndarray, _: object = None) -> np.ndarray:
 def draw(logits: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Draw one token for each row, with probability e^l / sum e^l: (B, V) -> (B,).
 
-    A random point on a line of length sum e^l lies in the stretch of one token. Each row has a generator of its own and
-    takes one number from it, so that a text does not depend on the other texts of the batch.
+    Each row has a random generator of its own, so that a text does not depend on the other texts of the batch.
     """
-    drawn = np.empty(len(logits), np.int64)
-    for i, (row, rng) in enumerate(zip(logits, rngs, strict=True)):
-        possible = np.flatnonzero(row > -np.inf)
-        if not len(possible):
-            raise ValueError(ALL_FORBIDDEN)
-        scores = row[possible]
-        ends = np.exp(scores - scores.max()).astype(np.float64).cumsum()  # where each token's stretch ends
-        # rng.random() <= 1 - 2^-53, so that the point stays below the last end after rounding too; side="right" never
-        # gives a stretch of length 0
-        drawn[i] = possible[ends.searchsorted(rng.random() * ends[-1], side="right")]
-    return drawn
+    highest = np.maximum.reduce(logits, axis=1, keepdims=True)
+    if highest.min() == -np.inf:
+        raise ValueError(ALL_FORBIDDEN)
+    weights = np.exp(logits - highest)  # (B, V)
+    return np.array([_draw_one(row, rng) for row, rng in zip(weights, rngs, strict=True)])
+
+
+BLOCK = 1024
+
+
+def _draw_one(weights: np.ndarray, rng: np.random.Generator) -> int:
+    """Draw an index with probability in proportion to its weight.
+
+    From a large vocabulary a block of neighbours is drawn first, and then one of them: p(token) = p(block) p(token |
+    block). The sums along which a random point is looked up are then short, and short sums are what takes the time.
+    """
+    start = 0
+    if len(weights) > BLOCK:
+        starts = np.arange(0, len(weights), BLOCK)
+        start = int(starts[_place(np.add.reduceat(weights, starts), rng.random())])
+    return start + _place(weights[start : start + BLOCK], rng.random())
+
+
+def _place(lengths: np.ndarray, u: float) -> int:
+    """The stretch in which a point falls, at the fraction u of a line that is made of stretches of these lengths."""
+    ends = np.add.accumulate(lengths.astype(np.float64))
+    # u <= 1 - 2^-53, so that the point stays below the last end after rounding too; side="right" never gives a stretch
+    # of length 0
+    return int(ends.searchsorted(u * ends[-1], side="right"))
