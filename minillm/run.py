@@ -59,7 +59,7 @@ class Run:
 
     @classmethod
     def refuse_existing(cls, path: str | os.PathLike[str]) -> None:
-        """Raise FileExistsError when there is something at ``path``."""
+        """Raise FileExistsError when there is anything but an empty folder at ``path``."""
         run = cls(path, {}, "")
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise FileExistsError(

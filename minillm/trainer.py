@@ -29,6 +29,7 @@ from .callbacks import Callback, Progress
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Dataset, StreamDataset
 from .evaluate import IGNORE, Batch, Evaluation, evaluate, evaluating, next_token_loss
+from .plot import LossPlot
 from .run import Run
 from .tensor import no_grad
 
@@ -134,7 +135,7 @@ class Trainer:
     model: any model of ``models``, or one with the same small interface. dataset: a `Dataset`, or plain token ids (N,),
     whose last tenth is kept for validation. run: the folder to make, or a `Run`; without one nothing is written.
     floor: the entropy of the validation data, nats per token, where it is known. sample: a function that lets the model
-    write a text. tokenizer: saved with the run, and gives bits per byte.
+    write a text. tokenizer: saved with the run, and gives bits per byte. quiet: show no progress.
 
         result = Trainer(model, dataset, TrainConfig(steps=500), run="runs/first").run()
     """
@@ -159,7 +160,7 @@ class Trainer:
         self.optimizer = optim.AdamW(groups, self.config.learning_rate, betas=self.config.betas)
         self.learning_rates = self.config.learning_rates()
         self.sample = sample
-        self.callbacks: list[Callback] = [*callbacks] if quiet else [Progress(), *callbacks]
+        self.callbacks: list[Callback] = [LossPlot(), *callbacks] if quiet else [Progress(), LossPlot(), *callbacks]
         self.run_folder = run if isinstance(run, Run) or run is None else Run.create(run)
 
         self.step = 0  # steps done

@@ -31,7 +31,9 @@ def tiny_trainer(run=None, callbacks=(), sample=None, model=None, **settings):
     settings = {"steps": 60, "batch_size": 4, "learning_rate": 0.02, "evaluate_every": 20} | settings
     model = model or tiny_model()
     config = TrainConfig(**settings)
-    return Trainer(model, tiny_ids(), config, run=run, quiet=True, callbacks=callbacks, sample=sample)
+    trainer = Trainer(model, tiny_ids(), config, run=run, quiet=True, callbacks=callbacks, sample=sample)
+    trainer.callbacks = list(callbacks)  # a picture for each of a hundred runs would take too long
+    return trainer
 
 
 def start_or_resume(folder, **settings):
