@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import jit, kernel, prange
+from ._jit import jit, kernel
 
 __all__ = ["MergeTable", "encode_pieces", "encode_pieces_numpy", "join_pairs"]
 
-_PART = 2048  # pieces that one thread takes at a time
 _SHORT = 64  # bytes; a longer piece goes through the heap
-LONG = 9  # the length that a word table notes for every word above eight bytes
+LONG = np.int64(9)  # the length that a word table notes for every word above eight bytes
 _NONE = np.int64(1 << 62)  # the value of a pair that no merge joins: larger than any rank
 _MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)  # keep the first n of eight bytes
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: multiplying by it spreads neighbours apart
@@ -49,19 +48,22 @@ class MergeTable:
         self.whole = dict(whole or {})
 
     @cached_property
-    def tables(self) -> tuple[PairTable, WordTable]:
+    def tables(self) -> tuple[np.ndarray, WordTable]:
         """The same as hash tables for the kernel: its pairs, and the words that its merges make one token of."""
         pairs = np.array([*self.merges], np.int64).reshape(-1, 2)
         values = np.array([*self.merges.values()], np.int64).reshape(-1, 2)
-        pair_table = _pair_table(pairs[:, 0] << 32 | pairs[:, 1], values[:, 0] << 32 | values[:, 1])
+        pair_table = np.full((slots_for(len(pairs)), 2), -1, np.int64)
+        pair_table[:, 1] = _NONE
+        _place_pairs(pair_table, pairs[:, 0] << 32 | pairs[:, 1], values[:, 0] << 32 | values[:, 1])
         made = {id: bytes([byte]) for byte, id in enumerate(self.byte_ids.tolist()) if id >= 0}
         for (left, right), (_, new) in self.merges.items():
             if left in made and right in made:
                 made[new] = made[left] + made[right]
         # subtle: a hand-made vocabulary can hold a token that its own merges never reach; so each is encoded once
-        data = np.frombuffer(b"".join(made.values()), np.uint8)
+        data = padded(np.frombuffer(b"".join(made.values()), np.uint8))
         ends = np.cumsum([len(word) for word in made.values()], dtype=np.int64)
-        ids, lengths = _encode(data, ends, self.byte_ids, pair_table, WordTable.of({}))
+        ids, lengths = np.empty(len(data), np.int32), np.empty(len(ends), np.int32)
+        _encode(data, ends, self.byte_ids, pair_table, WordTable.of({}), ids, lengths)
         single = ids[(np.cumsum(lengths) - lengths)[lengths == 1]]
         return pair_table, WordTable.of({made[id]: id for id in single.tolist()} | self.whole)
 
@@ -103,13 +105,6 @@ def join_pairs(ids: list[int], table: MergeTable) -> list[list[int]]:
 # ---- hash tables: open addressing, linear probing, at most half full -------------------------------------------------
 
 
-class PairTable(NamedTuple):
-    """Pairs of ids and what becomes of them; a power of two of slots."""
-
-    keys: np.ndarray  # (S,) int64, left << 32 | right; -1 in a free slot
-    values: np.ndarray  # (S,) int64, rank << 32 | new
-
-
 class WordTable(NamedTuple):
     """Byte strings and their ids; a power of two of slots.
 
@@ -131,7 +126,7 @@ class WordTable(NamedTuple):
         starts, ends = np.zeros((2, max(words.values(), default=-1) + 1), np.int64)
         ends[ids] = np.cumsum([len(word) for word in words])
         starts[ids] = ends[ids] - [len(word) for word in words]
-        size = _slots_for(len(words))
+        size = slots_for(len(words))
         table = cls(np.zeros(size, np.uint64), np.full(size, -1, np.int64), data, starts, ends)
         _place_words(ids, *table)
         return table
@@ -142,18 +137,26 @@ def padded(data: np.ndarray) -> np.ndarray:
     return np.concatenate([data, np.zeros(8, np.uint8)])
 
 
-def _slots_for(n: int) -> int:
+def slots_for(n: int) -> int:
+    """How many slots a table for n entries has: a power of two, at least twice as many."""
     return 1 << (2 * n + 1).bit_length()
 
 
 @jit
-def pair_slot(key, keys):
-    """The slot that holds a pair, or the free one where it belongs."""
-    mask = U(len(keys) - 1)
+def pair_slot(key, table):
+    """The row of the table that holds a pair, or the free one where it belongs; column 0 holds the keys."""
+    mask = U(len(table) - 1)
     at = (U(key) * _SPREAD) >> U(32) & mask
-    while keys[at] >= 0 and keys[at] != key:
+    while table[at, 0] >= 0 and table[at, 0] != key:
         at = (at + U(1)) & mask
     return at
+
+
+@jit
+def _place_pairs(table, keys, values):
+    for i in range(len(keys)):
+        at = pair_slot(keys[i], table)
+        table[at, 0], table[at, 1] = keys[i], values[i]
 
 
 @jit
@@ -166,10 +169,16 @@ def short_key(data, start, n):
 
 
 @jit
+def first_slot(key, n, mask):
+    """The slot from which the search for a word begins; n: its length, or LONG."""
+    return (key + U(n)) * _SPREAD >> U(32) & mask
+
+
+@jit
 def short_slot(key, n, keys, values):
     """The slot that holds a word of n <= 8 bytes, or the free one where it belongs."""
     mask = U(len(keys) - 1)
-    at = (key * _SPREAD + U(n) * _SPREAD) >> U(32) & mask
+    at = first_slot(key, n, mask)
     while values[at] >= 0 and not (keys[at] == key and values[at] & 255 == n):
         at = (at + U(1)) & mask
     return at
@@ -189,11 +198,14 @@ def long_key(data, start, end):
 def long_slot(key, data, start, end, keys, values, words, starts, ends):
     """The slot that holds a word of more than eight bytes, or the free one where it belongs."""
     mask = U(len(keys) - 1)
-    at = key >> U(32) & mask
+    at = first_slot(key, LONG, mask)
     while values[at] >= 0:
         if keys[at] == key and values[at] & 255 == LONG:
             first, last = starts[values[at] >> 8], ends[values[at] >> 8]
-            if last - first == end - start and np.array_equal(data[start:end], words[first:last]):
+            i = start
+            while i < end and last - first == end - start and data[i] == words[first + i - start]:
+                i += 1
+            if i == end:
                 break
         at = (at + U(1)) & mask
     return at
@@ -213,35 +225,20 @@ def _place_words(ids, keys, values, data, starts, ends):
         values[at] = id << 8 | min(n, LONG)
 
 
-@jit
-def _place_pairs(table_keys, table_values, keys, values):
-    for i in range(len(keys)):
-        at = pair_slot(keys[i], table_keys)
-        table_keys[at] = keys[i]
-        table_values[at] = values[i]
-
-
-def _pair_table(keys: np.ndarray, values: np.ndarray) -> PairTable:
-    size = _slots_for(len(keys))
-    table = PairTable(np.full(size, -1, np.int64), np.full(size, _NONE, np.int64))
-    _place_pairs(table.keys, table.values, keys, values)
-    return table
-
-
 # ---- merging ---------------------------------------------------------------------------------------------------------
 
 
 @jit
-def _value(left, right, keys, values):
-    """Rank and result of joining two tokens: _NONE in a free slot of the table, so also where there is no merge."""
-    return values[pair_slot((np.int64(left) << 32) | np.int64(right), keys)]
+def _value(left, right, pairs):
+    """Rank and result of joining two tokens: _NONE in a free row of the table, so also where there is no merge."""
+    return pairs[pair_slot(np.int64(left) << 32 | np.int64(right), pairs), 1]
 
 
 @jit
-def _merge_short(ids, joins, n, keys, values):
+def _merge_short(ids, joins, n, pairs):
     """Merge ids[:n] in place, looking through all pairs for each merge; returns how many tokens are left."""
     for i in range(n - 1):
-        joins[i] = _value(ids[i], ids[i + 1], keys, values)
+        joins[i] = _value(ids[i], ids[i + 1], pairs)
     while n > 1:
         best = 0
         for i in range(1, n - 1):
@@ -255,9 +252,9 @@ def _merge_short(ids, joins, n, keys, values):
             ids[i] = ids[i + 1]
             joins[i - 1] = joins[i]
         if best > 0:
-            joins[best - 1] = _value(ids[best - 1], ids[best], keys, values)
+            joins[best - 1] = _value(ids[best - 1], ids[best], pairs)
         if best < n - 1:
-            joins[best] = _value(ids[best], ids[best + 1], keys, values)
+            joins[best] = _value(ids[best], ids[best + 1], pairs)
     return n
 
 
@@ -271,9 +268,9 @@ def _sift_up(heap, i):
 
 
 @jit
-def _sift_down(heap, i, size):
-    entry = heap[i]
-    child = 2 * i + 1
+def _sift_down(heap, size):
+    entry = heap[0]
+    i, child = 0, 1
     while child < size:
         if child + 1 < size and heap[child + 1] < heap[child]:
             child += 1
@@ -285,44 +282,40 @@ def _sift_down(heap, i, size):
 
 
 @jit
-def _merge_long(ids, keys, values):
+def _merge_long(ids, pairs):
     """Merge all of `ids` in place with a heap of candidates and links between the living tokens; returns how many."""
     n = len(ids)
-    after = np.arange(1, n + 1)  # the next living token of each, n at the end
-    before = np.arange(-1, n - 1)
-    joins = np.full(n, _NONE)  # of the pair that begins at each token
+    after, before = np.empty(n, np.int64), np.empty(n, np.int64)  # the living tokens on both sides; n, -1: none
+    joins = np.empty(n, np.int64)  # rank and result of the pair that begins at each token
     heap = np.empty(3 * n, np.int64)  # rank << 32 | position: lowest rank first, then leftmost
-    size = 0
-    for i in range(n - 1):
-        joins[i] = _value(ids[i], ids[i + 1], keys, values)
+    size = np.int64(0)
+    for i in range(n):
+        after[i], before[i] = i + 1, i - 1
+        joins[i] = _value(ids[i], ids[i + 1], pairs) if i + 1 < n else _NONE
         if joins[i] != _NONE:
-            heap[size] = (joins[i] >> 32 << 32) | i
+            heap[size] = joins[i] >> 32 << 32 | i
+            _sift_up(heap, size)
             size += 1
-    for i in range(size // 2 - 1, -1, -1):
-        _sift_down(heap, i, size)
     while size > 0:
         entry = heap[0]
         size -= 1
         heap[0] = heap[size]
-        _sift_down(heap, 0, size)
+        _sift_down(heap, size)
         i = entry & 0xFFFFFFFF
         if joins[i] >> 32 != entry >> 32:  # a token of this pair was joined to another one before
             continue
-        gone = after[i]
         ids[i] = joins[i] & 0xFFFFFFFF
-        joins[gone] = _NONE
-        after[i] = after[gone]
+        joins[after[i]] = _NONE
+        after[i] = after[after[i]]
         if after[i] < n:
             before[after[i]] = i
         for left in (before[i], i):
-            if left >= 0 and after[left] < n:
-                joins[left] = _value(ids[left], ids[after[left]], keys, values)
+            if left >= 0:
+                joins[left] = _value(ids[left], ids[after[left]], pairs) if after[left] < n else _NONE
                 if joins[left] != _NONE:
-                    heap[size] = (joins[left] >> 32 << 32) | left
+                    heap[size] = joins[left] >> 32 << 32 | left
                     _sift_up(heap, size)
                     size += 1
-            elif left >= 0:
-                joins[left] = _NONE
     count, i = 0, 0
     while i < n:
         ids[count] = ids[i]
@@ -332,11 +325,10 @@ def _merge_long(ids, keys, values):
 
 
 @jit
-def _encode_part(data, start, ends, byte_ids, pairs, words, out, lengths):
-    """Encode the pieces data[start:ends[0]], data[ends[0]:ends[1]] ...; returns how many ids were written to `out`."""
-    count = 0
-    pair_keys, pair_values = pairs  # subtle: taken out of the tuples, which would count each use
-    keys, values, word_data, word_starts, word_ends = words
+def _encode(data, ends, byte_ids, pairs, words, out, lengths):
+    """Encode the pieces data[:ends[0]], data[ends[0]:ends[1]] ...; returns how many ids were written to `out`."""
+    count, start = 0, np.int64(0)  # subtle: to Numba a plain 0 is a type of its own, and all below is compiled twice
+    keys, values, word_data, word_starts, word_ends = words  # subtle: a use inside the tuple would be counted
     ids, joins = np.empty(_SHORT, np.int32), np.empty(_SHORT, np.int64)
     for piece in range(len(ends)):
         end = ends[piece]
@@ -352,44 +344,24 @@ def _encode_part(data, start, ends, byte_ids, pairs, words, out, lengths):
         elif n <= _SHORT:
             for i in range(n):
                 ids[i] = byte_ids[data[start + i]]
-            n = _merge_short(ids, joins, n, pair_keys, pair_values)
+            n = _merge_short(ids, joins, n, pairs)
             for i in range(n):
                 out[count + i] = ids[i]
         else:
             long = out[count : count + n]
             for i in range(n):
                 long[i] = byte_ids[data[start + i]]
-            n = _merge_long(long, pair_keys, pair_values)
+            n = _merge_long(long, pairs)
         lengths[piece] = n
         count += n
         start = end
     return count
 
 
-@jit(parallel=True)
-def _encode_parts(data, ends, byte_ids, pairs, words, out, lengths, counts):
-    """Each part writes its ids where its bytes begin: there are never more ids than bytes."""
-    for part in prange(len(counts)):
-        first, last = part * _PART, min((part + 1) * _PART, len(ends))
-        start = ends[first - 1] if first > 0 else 0
-        counts[part] = _encode_part(
-            data, start, ends[first:last], byte_ids, pairs, words, out[start:], lengths[first:last]
-        )
-
-
-def _encode(
-    data: np.ndarray, ends: np.ndarray, byte_ids: np.ndarray, pairs: PairTable, words: WordTable
-) -> tuple[np.ndarray, np.ndarray]:
-    out, lengths = np.empty(len(data), np.int32), np.empty(len(ends), np.int32)
-    data = padded(data)
-    if len(ends) <= _PART:
-        return out[: _encode_part(data, 0, ends, byte_ids, pairs, words, out, lengths)].copy(), lengths
-    counts = np.empty(-(-len(ends) // _PART), np.int64)
-    _encode_parts(data, ends, byte_ids, pairs, words, out, lengths, counts)
-    starts = [0, *ends[_PART - 1 : -1 : _PART].tolist()]
-    return np.concatenate([out[at : at + n] for at, n in zip(starts, counts.tolist(), strict=True)]), lengths
-
-
 @kernel(twin=encode_pieces_numpy)
 def encode_pieces(data: np.ndarray, ends: np.ndarray, table: MergeTable) -> tuple[np.ndarray, np.ndarray]:
-    return _encode(data, ends, table.byte_ids, *table.tables)
+    """Turn pieces of bytes into tokens; see `encode_pieces_numpy`."""
+    pairs, words = table.tables
+    out, lengths = np.empty(len(data), np.int32), np.empty(len(ends), np.int32)
+    count = _encode(padded(data), ends, table.byte_ids, pairs, words, out, lengths)
+    return out[:count].copy(), lengths

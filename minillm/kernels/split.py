@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import regex
 
-from ._jit import jit, kernel, prange
+from ._jit import jit, kernel
 
 __all__ = ["PATTERNS", "UTF32", "compiled", "split", "split_numpy"]
 
@@ -27,13 +27,12 @@ PATTERNS = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+",
 }
-_NUMBERS = {"gpt2": 0, "smollm2": 1, "gpt4": 2}
-_GPT2, _SMOLLM2, _GPT4 = _NUMBERS.values()
-_PART = 1 << 15  # characters that one thread takes at a time
+_GPT2, _SMOLLM2, _GPT4 = np.arange(3)
+_NUMBERS = {"gpt2": _GPT2, "smollm2": _SMOLLM2, "gpt4": _GPT4}
 
 UTF32 = f"utf-32-{sys.byteorder[0]}e"  # the encoding whose bytes are an array of uint32
 
-OTHER, LETTER, NUMBER, SPACE = range(4)
+OTHER, LETTER, NUMBER, SPACE = np.arange(4, dtype=np.uint8)  # subtle: to Numba each plain int is a type of its own
 
 
 @cache
@@ -82,7 +81,7 @@ def _contraction(points, i, stop, any_case):
     """The end of 's 'd 'm 't 'll 've 're at i, where an apostrophe stands; i itself when there is none."""
     if i + 1 == stop:
         return i
-    fold = 0x20 if any_case else 0  # sets the bit that tells ASCII lower case from upper
+    fold = 0x20 if any_case else 0  # the bit that tells ASCII lower case from upper
     first = points[i + 1] | fold
     if first == ord("s") or first == ord("d") or first == ord("m") or first == ord("t"):
         return i + 2
@@ -154,69 +153,22 @@ def _piece_gpt4(points, i, stop, classes):
 
 
 @jit
-def _split_part(points, i, stop, classes, pattern, ends):
-    """Write the ends of the pieces of points[i:stop]; returns how many there are."""
-    count = 0
-    while i < stop:
-        if pattern == _GPT4:
-            i = _piece_gpt4(points, i, stop, classes)
-        else:
-            i = _piece_gpt2(points, i, stop, classes, pattern)
-        ends[count] = i
-        count += 1
-    return count
-
-
-@jit
-def _safe_stops(points, stops, classes):
-    """The stops, and more of them in long texts, where every pattern ends a piece whatever stands around.
-
-    That is before a space that follows something else than white space.
-    """
-    found = np.empty(len(stops) + len(points) // _PART, np.int64)
-    count, start = 0, 0
+def _split(points, stops, classes, pattern, ends):
+    """Write the ends of the pieces; returns how many there are."""
+    count, i = 0, np.int64(0)
     for stop in stops:
-        i = start + _PART
         while i < stop:
-            if points[i] == ord(" ") and classes[points[i - 1]] != SPACE:
-                found[count] = i
-                count += 1
-                i += _PART
+            if pattern == _GPT4:
+                i = _piece_gpt4(points, i, stop, classes)
             else:
-                i += 1
-        found[count] = stop
-        count += 1
-        start = stop
-    return found[:count]
-
-
-@jit(parallel=True)
-def _split_parts(points, stops, classes, pattern, ends, counts):
-    """Each part writes its ends where its characters begin: there are never more pieces than characters."""
-    for part in prange(len(stops)):
-        start = stops[part - 1] if part > 0 else 0
-        counts[part] = _split_part(points, start, stops[part], classes, pattern, ends[start:])
-
-
-@jit
-def _close_up(ends, stops, counts):
-    """Move the parts' ends together; returns how many there are."""
-    total, start = 0, 0
-    for part in range(len(stops)):
-        for i in range(start, start + counts[part]):
-            ends[total] = ends[i]
-            total += 1
-        start = stops[part]
-    return total
+                i = _piece_gpt2(points, i, stop, classes, pattern)
+            ends[count] = i
+            count += 1
+    return count
 
 
 @kernel(twin=split_numpy)
 def split(points: np.ndarray, stops: np.ndarray, pattern: str) -> np.ndarray:
-    classes, number = code_point_classes(), _NUMBERS[pattern]
+    """Where each piece ends; see `split_numpy`."""
     ends = np.empty(len(points), np.int64)
-    stops = _safe_stops(points, stops, classes)
-    if len(stops) == 1:
-        return ends[: _split_part(points, 0, stops[0], classes, number, ends)].copy()
-    counts = np.empty(len(stops), np.int64)
-    _split_parts(points, stops, classes, number, ends, counts)
-    return ends[: _close_up(ends, stops, counts)].copy()
+    return ends[: _split(points, stops, code_point_classes(), _NUMBERS[pattern], ends)].copy()

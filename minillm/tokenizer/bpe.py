@@ -15,7 +15,7 @@ import numpy as np
 from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names, cut_at, replace_surrogates
 from .byte_level import BYTE_ORDER
 
-_BLOCK = 1 << 22  # bytes of text that are counted at a time while training
+_BLOCK = 1 << 20  # bytes of text that are counted at a time while training
 
 
 class BPETokenizer(Tokenizer):
@@ -80,7 +80,7 @@ class BPETokenizer(Tokenizer):
         tokens: list[bytes | None] = [name.encode("utf-8") for name in names]
         tokens += [bytes([byte]) for byte in BYTE_ORDER]
         untrained = cls(tokens, [], specials, pattern, prefix_space)
-        pairs = kernel.learn_merges_numpy(
+        pairs = kernel.learn_merges(
             *untrained._count_pieces(texts), untrained._table.byte_ids, first_id, vocab_size - first_id,
             min_frequency, progress,
         )  # fmt: skip
@@ -97,7 +97,7 @@ class BPETokenizer(Tokenizer):
         pending, size = [counted], 0
         for block in _blocks(texts, self._specials.special):
             data, ends, _ = self._cut(block)
-            pending.append(kernel.unique_pieces_numpy(data, ends, np.ones(len(ends), np.int64)))
+            pending.append(kernel.unique_pieces(data, ends, np.ones(len(ends), np.int64)))
             size += len(pending[-1][0])
             if size > len(counted[0]) + _BLOCK:  # rarely enough that the whole work stays linear
                 counted = _merge_counts(pending)
@@ -186,7 +186,7 @@ def _merge_counts(
     from minillm.kernels import bpe_train as kernel
 
     starts = np.cumsum([0] + [len(data) for data, _, _ in parts[:-1]])
-    return kernel.unique_pieces_numpy(
+    return kernel.unique_pieces(
         np.concatenate([data for data, _, _ in parts]),
         np.concatenate([ends + start for (_, ends, _), start in zip(parts, starts, strict=True)]),
         np.concatenate([counts for _, _, counts in parts]),
