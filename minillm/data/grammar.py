@@ -1,0 +1,278 @@
+"""A writer that knows the probability of every text it writes.
+
+A language model is asked for the probability of the next word. To judge its answers we need a text whose true
+probabilities are known; so we write one ourselves, by drawing lots:
+
+    >>> def greet(pen, world):
+    ...     pen.say("Hello, ", "Good morning, ")       # one of 2
+    ...     name = pen.pick(["Mia", "Tom", "Ben"])     # one of 3
+    ...     pen.say(f"! How are you, {name}?")         # no choice: once said, the name is known
+    >>> grammar = Grammar(greet)
+    >>> round(math.exp(grammar.logprob("Hello, Tom! How are you, Tom?")), 4)
+    0.1667
+
+Each choice among n equal options costs log n nats, and what is not chosen costs nothing. The sum over a text
+is -log p(text), and its mean, the entropy, is a floor: no model can predict these texts with less, on
+average. A model comes close to it only if it remembers: a model that does not look back at the first name
+pays log 3 nats for the second one too.
+
+Three questions are answered by running the same scenes with another hand on the pen: `Grammar.sample` draws,
+`Grammar.logprob` reads a text and finds the choices it was made of, `Grammar.documents` walks down every
+path.
+
+Why p(choices) is p(text). The options of each choice are a prefix code: none is the beginning of another.
+Suppose two different sequences of choices made the same text. Until they first differ, they wrote the same
+words; there, the rest of the text begins with two different options, so one of them is the beginning of the
+other: impossible. So a text can be made in one way only, and reading finds it from left to right, without
+ever going back.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+World = Any
+"""What later scenes must know of earlier ones: a frozen dataclass, or None where nothing is remembered."""
+
+Scene = Callable[["Pen", World], "Step | None"]
+"""Writes a few sentences, then returns the next scene with its world, or None at the end of the text."""
+
+Step = tuple[Scene, World]
+
+Hand = Callable[[Sequence[str], Sequence[float] | None, bool], int]
+"""Decides: (options, their weights or None when all are equally likely, does it matter later?) -> index."""
+
+T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
+
+
+class Document(NamedTuple):
+    """A text, and log p(text) in nats under the grammar that wrote it."""
+
+    text: str
+    logprob: float
+
+
+class Choice(NamedTuple):
+    """A choice found in a text: where it stands, what was chosen, and its cost -log p in nats."""
+
+    position: int
+    text: str
+    nats: float
+
+
+class Pen:
+    """Writes a text choice by choice; the hand that holds it decides.
+
+    Of the options of one choice, none may be the beginning of another.
+    """
+
+    def __init__(self, hand: Hand) -> None:
+        self._hand = hand
+        self.pieces: list[str] = []
+        self.nats: list[float] = []
+
+    def say(self, *variants: str) -> None:
+        """Write one of several ways to say something, all equally likely. A single one costs nothing."""
+        self._write(variants)
+
+    def pick(self, words: Sequence[Word], but: Collection[str] = (), end: str = "") -> Word:
+        """Write one of ``words`` that is not in ``but``, all equally likely, then ``end``; return the word.
+
+        The words are alike: later sentences may repeat the one picked, but which sentences are possible, and
+        how likely each is, must not depend on it. Where it does, use `choose`.
+        """
+        if but:
+            words = [word for word in words if word not in but]
+        return words[self._write([word + end for word in words] if end else words)]
+
+    def choose(self, branches: Mapping[str, T], weights: Sequence[float] | None = None) -> T:
+        """Write one of the keys of ``branches`` and return its value.
+
+        weights: one positive number per branch, its share of the probability; None: all equally likely.
+        """
+        return tuple(branches.values())[self._write(tuple(branches), weights, matters=True)]
+
+    def _write(
+        self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False
+    ) -> int:
+        chosen = self._hand(options, weights, matters)
+        self.pieces.append(options[chosen])
+        self.nats.append(math.log(len(options) if weights is None else sum(weights) / weights[chosen]))
+        return chosen
+
+
+class Grammar:
+    """All texts that begin with a scene, each with its exact probability.
+
+    first: the scene that opens a text; world: what this scene is told of the past. A scene in the middle of a
+    larger grammar, with a world to begin in, is a grammar too.
+    """
+
+    def __init__(self, first: Scene, world: World = None) -> None:
+        self._start: Step = (first, world)
+
+    def sample(self, rng: np.random.Generator) -> Document:
+        """Draw a text: each choice by lot."""
+
+        def draw(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
+            if weights is None:
+                return int(rng.random() * len(options)) if len(options) > 1 else 0
+            return int(np.searchsorted(np.cumsum(weights), rng.random() * sum(weights), side="right"))
+
+        pen = self._write(draw)
+        return Document("".join(pen.pieces), -sum(pen.nats))
+
+    def logprob(self, text: str) -> float:
+        """Return log p(text) in nats; raises ValueError, with the position, where it leaves the grammar."""
+        return -sum(choice.nats for choice in self.choices(text))
+
+    def choices(self, text: str) -> list[Choice]:
+        """Find the choices that a text was made of, in order: their nats add up to -log p(text).
+
+        Raises ValueError, with the position, where the text leaves the grammar.
+        """
+        positions = [0]
+
+        def read(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
+            here = positions[-1]
+            fitting = [i for i, option in enumerate(options) if text.startswith(option, here)]
+            if not fitting:
+                raise _leaves_the_grammar(text, here, options)
+            if len(fitting) > 1:
+                raise _not_a_prefix_code(options[fitting[0]], options[fitting[1]])
+            positions.append(here + len(options[fitting[0]]))
+            return fitting[0]
+
+        pen = self._write(read)
+        if positions[-1] < len(text):
+            raise _leaves_the_grammar(text, positions[-1], ())
+        return [Choice(*found) for found in zip(positions[:-1], pen.pieces, pen.nats, strict=True)]
+
+    def documents(self) -> Iterator[Document]:
+        """Yield every text there is (their number grows exponentially with the number of choices)."""
+
+        def continuations(step: Step | None) -> Iterator[Document]:
+            if step is None:
+                yield Document("", 0.0)
+                return
+            for path in _paths(*step, everything=True):
+                text, logprob = "".join(path.pen.pieces), -sum(path.pen.nats)
+                for rest in continuations(path.next):
+                    yield Document(text + rest.text, logprob + rest.logprob)
+
+        return continuations(self._start)
+
+    def entropy(self) -> float:
+        """Return the mean of -log p(text), exactly: the nats that a text costs on average.
+
+        H(scene, world) = sum over the paths through the scene of p(path) (-log p(path) + H(next scene,
+        world')). Worlds that differ in their words only have equal entropy, so H is computed once per shape
+        of a world.
+        """
+        known: dict[Any, float] = {}
+
+        def remaining(step: Step | None) -> float:
+            if step is None:
+                return 0.0
+            key = (step[0], _shape(step[1]))
+            if key not in known:
+                known[key] = sum(
+                    path.probability * (sum(path.pen.nats) + remaining(path.next))
+                    for path in _paths(*step, everything=False)
+                )
+            return known[key]
+
+        return remaining(self._start)
+
+    def _write(self, hand: Hand) -> Pen:
+        pen = Pen(hand)
+        step: Step | None = self._start
+        while step is not None:
+            scene, world = step
+            step = scene(pen, world)
+        return pen
+
+
+class _Path(NamedTuple):
+    pen: Pen
+    next: Step | None
+    probability: float
+
+
+def _paths(scene: Scene, world: World, everything: bool) -> Iterator[_Path]:
+    """Run a scene once for each way through its choices, like an odometer: the last choice turns fastest.
+
+    With ``everything`` false only choices that matter later are turned; the others stay at their first
+    option, which stands for all of them, and do not count in the path's probability.
+    """
+    turned: list[int] = []  # the options taken on this path ...
+    sizes: list[int] = []  # ... and how many there were
+    while True:
+        shares: list[bool] = []
+
+        def walk(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
+            _check_prefix_code(options)
+            turns = len(options) > 1 and (matters or everything)
+            shares.append(turns)  # noqa: B023 - walk is used up before the next turn
+            if not turns:
+                return 0
+            place = sum(shares) - 1  # noqa: B023
+            if place == len(turned):
+                turned.append(0)
+                sizes.append(len(options))
+            return turned[place]
+
+        pen = Pen(walk)
+        following = scene(pen, world)
+        nats = sum(nats for nats, turns in zip(pen.nats, shares, strict=True) if turns)
+        yield _Path(pen, following, math.exp(-nats))
+        while turned and turned[-1] == sizes[-1] - 1:
+            turned.pop()
+            sizes.pop()
+        if not turned:
+            return
+        turned[-1] += 1
+
+
+def _shape(world: World) -> Any:
+    """What is left of a world when its words have no meaning: which are equal, which differ.
+
+    >>> from dataclasses import make_dataclass
+    >>> world = make_dataclass("World", ["hero", "friend", "holder", "scenes_left"])
+    >>> _shape(world("Mia", "Tom", "Tom", 3)) == _shape(world("Zoe", "Ben", "Ben", 3))
+    True
+    >>> _shape(world("Mia", "Tom", "Tom", 3)) == _shape(world("Mia", "Tom", "Mia", 3))
+    False
+    """
+    if world is None:
+        return None
+    seen: dict[str, int] = {}
+    values = (getattr(world, field.name) for field in fields(world))
+    return tuple(("word", seen.setdefault(v, len(seen))) if isinstance(v, str) and v else v for v in values)
+
+
+def _check_prefix_code(options: Sequence[str]) -> None:
+    """Raise ValueError when an option is the beginning of another; sorted, two such options are neighbours."""
+    ordered = sorted(options)
+    for short, long in zip(ordered, ordered[1:], strict=False):
+        if long.startswith(short):
+            raise _not_a_prefix_code(short, long)
+
+
+def _not_a_prefix_code(short: str, long: str) -> ValueError:
+    return ValueError(
+        f"Grammar: of the options of a choice none may be the beginning of another; got {short!r} and {long!r}"
+    )
+
+
+def _leaves_the_grammar(text: str, position: int, options: Sequence[str]) -> ValueError:
+    expected = " or ".join(repr(option) for option in options[:3]) or "its end"
+    more = f" or one of {len(options) - 3} more" if len(options) > 3 else ""
+    found = repr(text[position : position + 30]) if position < len(text) else "its end"
+    return ValueError(
+        f"Grammar: the text leaves the grammar at character {position}: expected {expected}{more}; got {found}"
+    )
