@@ -145,7 +145,9 @@ class Tensor:
         nodes = self._reachable()
         while nodes:
             node = nodes.pop()
-            dy = pending.pop(id(node))
+            dy = pending.pop(id(node), None)
+            if dy is None:  # every operation that uses it said that it has no gradient
+                continue
             for hook in node._hooks or ():
                 changed = hook(dy)
                 dy = dy if changed is None else np.asarray(changed, dtype=dy.dtype)
@@ -348,22 +350,21 @@ class Tensor:
 
     def __add__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a, b = self._data, other._data
+        a_shape, b_shape = self._data.shape, other._data.shape
 
         def backward(dy):  # y = a + b
-            return unbroadcast(dy, a.shape), unbroadcast(dy, b.shape)
+            return unbroadcast(dy, a_shape), unbroadcast(dy, b_shape)
 
-        return Tensor.from_op(broadcasting(np.add, a, b), (self, other), backward)
+        return Tensor.from_op(broadcasting(np.add, self._data, other._data), (self, other), backward)
 
     def __sub__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a, b = self._data, other._data
-        b_needs = other.requires_grad
+        a_shape, b_shape, b_needs = self._data.shape, other._data.shape, other.requires_grad
 
         def backward(dy):  # y = a - b
-            return unbroadcast(dy, a.shape), unbroadcast(-dy, b.shape) if b_needs else None
+            return unbroadcast(dy, a_shape), unbroadcast(-dy, b_shape) if b_needs else None
 
-        return Tensor.from_op(broadcasting(np.subtract, a, b), (self, other), backward)
+        return Tensor.from_op(broadcasting(np.subtract, self._data, other._data), (self, other), backward)
 
     def __mul__(self, other: Any) -> Tensor:
         other = operand(other, self)

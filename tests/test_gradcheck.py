@@ -1,0 +1,123 @@
+"""The gradient check, the NaN detective, and hooks: the tools that learners point at their own code."""
+
+import numpy as np
+import pytest
+
+import minillm.functional as F
+from minillm import Tensor, detect_anomaly, gradcheck, nn
+
+
+def test_right_gradients_pass_and_inputs_are_left_alone():
+    x = Tensor([1.0, -2.0])
+    assert gradcheck(F.tanh, x)
+    assert gradcheck(lambda a, b: a @ b, [np.ones((2, 2)) @ Tensor(np.eye(2)), Tensor(np.ones((2, 1)))])
+    assert x.dtype == np.float32 and x.grad is None
+
+
+def test_the_worst_entry_is_named():
+    def wrong(x):
+        a = x.data
+        factor = np.where(np.arange(a.size) == 2, 3.0, 2.0)
+        return Tensor.from_op(a * a, (x,), lambda dy: (dy * factor * a,))
+
+    with pytest.raises(AssertionError, match=r"input 0, entry \(2,\): backward says .*, a small change says .* \(1 of 4"):
+        gradcheck(wrong, Tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+def test_nan_and_missing_gradients_are_wrong():
+    with pytest.raises(AssertionError, match="backward says nan"):
+        gradcheck(lambda x: Tensor.from_op(x.data * 1, (x,), lambda dy: (dy * np.nan,)), Tensor([1.0]))
+    with pytest.raises(AssertionError, match="backward says 0"):
+        gradcheck(lambda x: Tensor.from_op(x.data * 3, (x,), lambda dy: (None,)), Tensor([1.0]))
+
+
+def test_a_module_is_checked_with_its_parameters_and_restored():
+    layer = nn.Linear(3, 2, rng=0)
+    before = layer.weight.data
+    assert gradcheck(layer, Tensor(np.ones((4, 3))))
+    assert layer.weight.data is before and layer.weight.grad is None and before.dtype == np.float32
+
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.scale = Tensor([2.0], requires_grad=True)
+
+        def forward(self, x):
+            return x * self.scale.detach()
+
+    with pytest.raises(AssertionError, match="parameter scale"):
+        gradcheck(Forgetful(), Tensor([1.0, 2.0]))
+
+
+def test_nothing_to_check():
+    with pytest.raises(ValueError, match="at least one Tensor of floats"):
+        gradcheck(lambda ids: F.one_hot(ids, 3), Tensor([1, 2]))
+
+
+# ---- the NaN detective -----------------------------------------------------------------------------------------------
+
+
+def test_forward_anomaly_names_operation_value_and_line():
+    x = Tensor([1.0, -4.0], requires_grad=True)
+    with pytest.raises(FloatingPointError) as caught, detect_anomaly():
+        F.sqrt(x * 1.0)  # the guilty line
+    message = str(caught.value)
+    assert "forward of 'sqrt' gave nan at (1,), from input 0 = -4.0 there" in message
+    assert "test_gradcheck.py" in message and "F.sqrt(x * 1.0)  # the guilty line" in message
+
+
+def test_backward_anomaly_names_operation_value_and_line():
+    x = Tensor([0.0, 1.0], requires_grad=True)
+    with pytest.raises(FloatingPointError) as caught, detect_anomaly():
+        y = F.sqrt(x)  # fine forward, infinite slope at 0
+        y.sum().backward()
+    message = str(caught.value)
+    assert "backward of 'sqrt' gave a gradient of inf at (0,) for input 0 = 0.0 there" in message
+    assert "fine forward, infinite slope at 0" in message
+
+
+def test_infinities_that_were_given_are_no_anomaly():
+    with detect_anomaly():
+        x = Tensor(np.array([[0.0, -np.inf]]), requires_grad=True)
+        F.softmax(x).sum().backward()
+        assert F.log(Tensor([1.0])).item() == 0.0
+
+
+def test_an_entry_changed_in_place_is_noticed():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match="backward of 'mul'.*changed in place.*called at"), detect_anomaly():
+        y = (x * x).sum()
+        x.data[0] = 5.0
+        y.backward()
+
+
+def test_the_detective_leaves_with_the_block():
+    with detect_anomaly():
+        pass
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(F.sqrt(Tensor([-1.0])).item())
+
+
+# ---- hooks on modules ------------------------------------------------------------------------------------------------
+
+
+def test_module_hooks_see_every_value_and_gradient():
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), nn.Tanh(), nn.Linear(4, 1, rng=1))
+    values, gradients, removers = {}, {}, []
+    for name, part in model.children():
+        removers.append(part.register_forward_hook(lambda m, inputs, y, name=name: values.update({name: y.data})))
+        removers.append(part.register_backward_hook(lambda m, dy, name=name: gradients.update({name: dy})))
+    model(Tensor(np.ones((2, 3), np.float32))).sum().backward()
+    assert {name: v.shape for name, v in values.items()} == {"0": (2, 4), "1": (2, 4), "2": (2, 1)}
+    assert {name: g.shape for name, g in gradients.items()} == {"0": (2, 4), "1": (2, 4), "2": (2, 1)}
+    assert gradients["2"].tolist() == [[1.0], [1.0]]
+    for remove in removers:
+        remove()
+    values.clear()
+    model(Tensor(np.ones((2, 3), np.float32)))
+    assert values == {}
+
+
+def test_hooks_can_replace():
+    layer = nn.Linear(2, 2, rng=0)
+    layer.register_forward_hook(lambda m, inputs, y: y * 0)
+    assert layer(Tensor(np.ones((1, 2)))).data.tolist() == [[0.0, 0.0]]

@@ -1,0 +1,201 @@
+"""Every operation of the table: against NumPy, against mathematics, with awkward inputs, with mistakes."""
+
+import inspect
+
+import numpy as np
+import pytest
+from tests.opspec import OPS, WITHOUT_GRADIENT, Op
+
+import minillm.functional as F
+from minillm import Tensor, gradcheck, no_grad
+
+CASES = [pytest.param(op, arrays, id=f"{op.id}-{i}") for op in OPS for i, arrays in enumerate(op.inputs)]
+ERRORS = [pytest.param(*error, id=f"{op.id}-{i}") for op in OPS for i, error in enumerate(op.errors)]
+OPERATORS = "add sub mul truediv pow matmul radd rsub rmul rtruediv rpow rmatmul neg getitem iter".split()
+
+
+def tensors(arrays, dtype=np.float64, grad=True):
+    return [Tensor(a.astype(dtype), requires_grad=grad) for a in arrays]
+
+
+def loss_of(y: Tensor) -> Tensor:
+    """One number that depends on every entry of y with a weight of its own."""
+    weights = np.linspace(0.5, 1.5, max(1, y.size)).reshape(y.shape).astype(y.dtype)
+    return (y * weights).sum()
+
+
+def test_every_differentiable_name_has_a_row():
+    public = {name for name, value in vars(F).items() if inspect.isfunction(value) and not name.startswith("_")}
+    public |= {f"Tensor.{name}" for name in vars(Tensor) if not name.startswith("_")}
+    public |= {f"Tensor.__{name}__" for name in OPERATORS}
+    assert public - {op.name for op in OPS} - WITHOUT_GRADIENT == set()
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_forward_is_numpys(op: Op, arrays):
+    y = op.call(*tensors(arrays, grad=False))
+    expected = np.asarray(op.numpy(*arrays))
+    assert y.dtype == np.float64 and y.shape == expected.shape
+    np.testing.assert_allclose(y.data, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_float32_is_near_float64(op: Op, arrays):
+    arrays = [a.astype(np.float32).astype(np.float64) for a in arrays]  # the same numbers for both
+    results = []
+    for dtype in (np.float32, np.float64):
+        inputs = tensors(arrays, dtype)
+        y = op.call(*inputs)
+        assert y.dtype == dtype or op.name == "Tensor.astype"
+        loss_of(y).backward()
+        results.append([y.data, *(t.grad for t in inputs)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5 * max(1, np.abs(b).max(initial=0)))
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_gradient_is_that_of_small_changes(op: Op, arrays):
+    if any(len(set(a.reshape(-1).tolist())) == 1 and a.size > 1 for a in arrays):
+        pytest.skip("a tie: there is no derivative, parity/test_ops.py compares the convention")
+    if sum(a.size for a in arrays) > 300:
+        arrays = [a[tuple(slice(None, 6) if n > 16 else slice(None) for n in a.shape)] for a in arrays]
+    assert gradcheck(op.call, [Tensor(a) for a in arrays])
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_gradient_along_a_random_direction(op: Op, arrays):
+    """Two forward passes, whatever the size: (L(x + e d) - L(x - e d)) / 2e = sum of gradient times d."""
+    if any(len(set(a.reshape(-1).tolist())) == 1 and a.size > 1 for a in arrays):
+        pytest.skip("a tie")
+    rng = np.random.default_rng(5)
+    directions = [rng.standard_normal(a.shape) for a in arrays]
+    inputs = tensors(arrays)
+    loss_of(op.call(*inputs)).backward()
+    slope = sum((t.grad * d).sum() for t, d in zip(inputs, directions, strict=True))
+    with no_grad():
+        up, down = (
+            loss_of(op.call(*tensors([a + e * d for a, d in zip(arrays, directions, strict=True)]))).item()
+            for e in (1e-6, -1e-6)
+        )
+    assert slope == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_layout_does_not_matter(op: Op, arrays):
+    """Transposed, strided and reversed memory gives the same values and gradients."""
+
+    def awkward(a: np.ndarray, how: int) -> np.ndarray:
+        if how == 0:
+            return np.asfortranarray(a)
+        twice = np.zeros((*a.shape[:-1], 2 * a.shape[-1]))
+        if how == 1:
+            twice[..., ::2] = a
+            return twice[..., ::2]
+        return np.ascontiguousarray(a[..., ::-1])[..., ::-1]
+
+    expected = tensors(arrays)
+    y = op.call(*expected)
+    loss_of(y).backward()
+    for how in range(3):
+        inputs = [Tensor(awkward(a, how), requires_grad=True) for a in arrays]
+        z = op.call(*inputs)
+        loss_of(z).backward()
+        np.testing.assert_allclose(z.data, y.data, rtol=1e-10, atol=1e-12)
+        for t, u in zip(inputs, expected, strict=True):
+            np.testing.assert_allclose(t.grad, u.grad, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_nothing_is_written_into_or_shared(op: Op, arrays):
+    inputs = tensors(arrays)
+    before = [t.data.copy() for t in inputs]
+    y = op.call(*inputs)
+    result = y.data.copy()
+    dy = np.ones_like(y.data)
+    y.backward(dy)
+    assert np.array_equal(y.data, result), "backward wrote into the result"
+    assert np.array_equal(dy, np.ones_like(dy)), "backward wrote into the gradient it was given"
+    for t, a in zip(inputs, before, strict=True):
+        assert np.array_equal(t.data, a), "an input was written into"
+    owners = [y.data, dy, *(t.data for t in inputs)]
+    grads = [t.grad for t in inputs]
+    for i, g in enumerate(grads):
+        assert g.shape == inputs[i].shape and g.flags.writeable
+        for other in owners + grads[:i]:
+            assert not np.shares_memory(g, other), "a gradient is a view of another array"
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_gradients_add(op: Op, arrays):
+    inputs = tensors(arrays)
+    for _ in range(2):
+        loss_of(op.call(*inputs)).backward()
+    once = tensors(arrays)
+    loss_of(op.call(*once)).backward()
+    for t, u in zip(inputs, once, strict=True):
+        np.testing.assert_allclose(t.grad, 2 * u.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize("op, arrays", CASES)
+def test_only_what_needs_a_gradient_gets_one(op: Op, arrays):
+    for needed in range(len(arrays)):
+        inputs = [Tensor(a, requires_grad=i == needed) for i, a in enumerate(arrays)]
+        loss_of(op.call(*inputs)).backward()
+        assert [t.grad is not None for t in inputs] == [i == needed for i in range(len(arrays))]
+
+
+@pytest.mark.parametrize("call, kind, words", ERRORS)
+def test_mistakes_get_a_sentence(call, kind, words):
+    with pytest.raises(kind) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+ELEMENTWISE = "exp log log1p sqrt rsqrt abs sin cos tanh sigmoid softplus relu leaky_relu elu gelu silu".split()
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1)])
+def test_single_numbers_and_empty_arrays(name, shape):
+    x = Tensor(np.full(shape, 0.7, np.float32), requires_grad=True)
+    y = getattr(F, name)(x)
+    assert y.shape == shape and y.dtype == np.float32
+    y.sum().backward()
+    assert x.grad.shape == shape
+
+
+def test_a_row_of_minus_infinity():
+    x = Tensor(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]), requires_grad=True)
+    with np.errstate(invalid="ignore"):
+        y = F.softmax(x)
+    assert np.isnan(y.data[0]).all() and y.data[1].tolist() == [1.0, 0.0]  # as torch's
+    assert F.logsumexp(x).data.tolist() == [-np.inf, 0.0]
+    q = Tensor(np.ones((1, 1, 2, 4)))
+    nothing = F.scaled_dot_product_attention(q, q, q, mask=np.array([[False, False], [True, False]]))
+    assert nothing.data[0, 0, 0].tolist() == [0.0] * 4  # a query that sees nothing takes nothing home
+    assert nothing.data[0, 0, 1].tolist() == [1.0] * 4
+
+
+def test_constants():
+    assert F.arange(2, 8, 3).data.tolist() == [2, 5]
+    assert F.one_hot([2, 0], 3).data.tolist() == [[0, 0, 1], [1, 0, 0]]
+    with pytest.raises(ValueError, match="one_hot: ids must be integers"):
+        F.one_hot([3], 3)
+
+
+def test_the_fused_attention_is_its_composition():
+    """self_attention = split, rotate, attend, join."""
+    rng = np.random.default_rng(0)
+    cos, sin = np.cos(rng.uniform(0, 6, (5, 2))), np.sin(rng.uniform(0, 6, (5, 2)))
+    cos, sin = cos.astype(np.float32), np.sqrt(1 - cos.astype(np.float32) ** 2)
+    data = rng.standard_normal((2, 5, 16)).astype(np.float32)
+    x, z = Tensor(data, requires_grad=True), Tensor(data, requires_grad=True)
+    y = F.self_attention(x, 2, 1, (cos, sin))
+    q, k, v = F.split(z, [8, 4, 4])
+    q, k, v = (t.reshape(2, 5, -1, 4).swapaxes(1, 2) for t in (q, k, v))
+    q, k = F.rotary_embedding(q, cos, sin), F.rotary_embedding(k, cos, sin)
+    w = F.scaled_dot_product_attention(q, k, v, causal=True).swapaxes(1, 2).reshape(2, 5, 8)
+    np.testing.assert_allclose(y.data, w.data, atol=1e-6)
+    loss_of(y).backward()
+    loss_of(w).backward()
+    np.testing.assert_allclose(x.grad, z.grad, atol=1e-5)

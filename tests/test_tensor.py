@@ -1,0 +1,400 @@
+"""The engine: order, sums, memory, and the sentences it says."""
+
+import copy
+import gc
+import re
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import minillm.functional as F
+from minillm import Tensor, no_grad
+
+
+def parameter(*values: float) -> Tensor:
+    return Tensor(np.array(values), requires_grad=True)
+
+
+# ---- the graph -------------------------------------------------------------------------------------------------------
+
+
+def test_diamond():
+    """d = c + b with c = b * b: b's gradient must be whole before it goes on to a."""
+    a = parameter(3.0)
+    b = a + a
+    c = b * b
+    (c + b).sum().backward()
+    assert a.grad.tolist() == [2 * (2 * 6 + 1)]  # d/da ((2a)^2 + 2a) = 8a + 2
+
+
+def test_order_is_by_dependence_not_by_distance():
+    """A short way and a long way from the same tensor to the loss."""
+    a = parameter(2.0)
+    b = a * 3
+    long = b
+    for _ in range(5):
+        long = long * 1.5
+    (b * long).sum().backward()
+    assert a.grad.tolist() == pytest.approx([2 * 9 * 1.5**5 * 2])
+
+
+def test_parameter_used_twice_and_backward_twice_add():
+    a = parameter(2.0, 5.0)
+    (a * a).sum().backward()
+    assert a.grad.tolist() == [4.0, 10.0]
+    (a * 3).sum().backward()
+    assert a.grad.tolist() == [7.0, 13.0]
+
+
+def test_gradient_of_one_tensor_is_not_that_of_another():
+    a, b = parameter(1.0, 2.0), parameter(3.0, 4.0)
+    (a + b).sum().backward()
+    a.grad += 100
+    assert b.grad.tolist() == [1.0, 1.0]
+
+
+def test_chain_of_100_000_operations():
+    x = parameter(1.0)
+    y = x
+    for _ in range(100_000):
+        y = y + x
+    y.sum().backward()
+    assert x.grad.tolist() == [100_001.0]
+    z = x
+    for _ in range(100_000):
+        z = z * 1.0
+    del z  # freed without ever going backward, and without recursion
+    del y
+
+
+def test_graph_is_freed_by_reference_counting_alone():
+    gc.collect()
+    gc.disable()
+    try:
+        x = Tensor(np.ones((4, 4)), requires_grad=True)
+        y = F.softmax(F.gelu(x @ x) + F.layer_norm(x, Tensor(np.ones(4))))
+        array = weakref.ref(y.data)
+        loss = F.cross_entropy(y, [0, 1, 2, 3])
+        del y
+        assert array() is not None  # the loss still needs it
+        del loss
+        assert array() is None
+        loss = (x * 2).sum()
+        middle = weakref.ref(loss._inputs[0])
+        loss.backward()
+        assert middle() is None  # dropped by backward, though the loss is alive
+    finally:
+        gc.enable()
+
+
+def test_a_thousand_steps_leave_no_trace():
+    import tracemalloc
+
+    w = Tensor(np.ones((8, 8), np.float32), requires_grad=True)
+    x = np.ones((4, 8), np.float32)
+
+    def step():
+        F.mse_loss(F.tanh(x @ w), np.zeros((4, 8), np.float32)).backward()
+        w.data -= 0.01 * w.grad
+        w.grad = None
+
+    for _ in range(10):
+        step()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(1000):
+        step()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 20_000
+
+
+def test_no_grad_records_nothing():
+    a = parameter(1.0)
+    with no_grad():
+        b = a * 2
+        assert not b.requires_grad and b._inputs == ()
+    assert (a * 2).requires_grad
+
+    @no_grad()
+    def evaluate():
+        return a * 2
+
+    assert not evaluate().requires_grad
+
+
+def test_no_grad_ends_with_an_exception():
+    with pytest.raises(KeyError), no_grad():
+        raise KeyError
+    assert (parameter(1.0) * 2).requires_grad
+
+
+def test_detach_stops_the_gradient():
+    a = parameter(3.0)
+    (a * a.detach()).sum().backward()
+    assert a.grad.tolist() == [3.0]
+
+
+def test_backward_twice_needs_retain_graph():
+    a = parameter(3.0)
+    y = (a * a).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert a.grad.tolist() == [12.0]
+    with pytest.raises(RuntimeError, match="was used before.*retain_graph=True"):
+        y.backward()
+
+
+def test_retain_grad_and_hooks():
+    a = parameter(2.0)
+    b = a * 3
+    b.retain_grad()
+    seen = []
+    remove = a.register_hook(seen.append)
+    (b * b).sum().backward()
+    assert b.grad.tolist() == [12.0] and a.grad.tolist() == [36.0] and seen[0].tolist() == [36.0]
+    remove()
+    (a * 1).sum().backward()
+    assert len(seen) == 1
+    doubling = parameter(1.0)
+    doubling.register_hook(lambda g: g * 2)
+    (doubling * 5).sum().backward()
+    assert doubling.grad.tolist() == [10.0]
+    with pytest.raises(RuntimeError, match="no gradient"):
+        Tensor([1.0]).register_hook(print)
+
+
+def test_backward_from_a_parameter_itself():
+    a = parameter(2.0)
+    a.backward()
+    assert a.grad.tolist() == [1.0]
+
+
+def test_gradient_takes_the_tensors_dtype():
+    a = Tensor(np.ones(3, np.float32), requires_grad=True)
+    (a * np.ones(3)).sum().backward()  # float64 on the way
+    assert a.grad.dtype == np.float32
+
+
+# ---- changes in place ------------------------------------------------------------------------------------------------
+
+
+def test_change_in_place_before_backward_is_noticed():
+    a = parameter(2.0)
+    y = a * a
+    a.data -= 1.0
+    with pytest.raises(RuntimeError, match="input of 'mul', shape .1,., was changed in place after 'mul' had used it"):
+        y.sum().backward()
+
+
+def test_change_in_place_of_what_is_not_needed_is_allowed():
+    a = parameter(2.0)
+    y = a + 1.0  # the derivative of a sum needs no values
+    a.data -= 1.0
+    y.sum().backward()
+    assert a.grad.tolist() == [1.0]
+
+
+def test_an_optimisers_announcement_counts_as_a_change():
+    a = parameter(2.0)
+    y = a * a
+    a.data[0] = 7.0
+    a.mark_changed()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.sum().backward()
+
+
+def test_assigning_another_array_is_no_change_in_place():
+    a = parameter(2.0)
+    y = a * a
+    a.data = np.array([9.0])
+    y.sum().backward()
+    assert a.grad.tolist() == [4.0]  # at the old value
+
+
+def test_augmented_assignment_of_tensors_makes_a_new_one():
+    a = parameter(2.0)
+    b = a
+    b += 1
+    assert a.data.tolist() == [2.0] and b.data.tolist() == [3.0]
+    with pytest.raises(TypeError, match="not changed in place"):
+        a[0] = 1
+
+
+# ---- NumPy manners ---------------------------------------------------------------------------------------------------
+
+
+def test_dtypes():
+    assert Tensor([1.0, 2.0]).dtype == np.float32
+    assert Tensor(np.ones(2)).dtype == np.float64
+    assert Tensor(np.ones(2, np.float16)).dtype == np.float32
+    assert Tensor([1, 2]).dtype == np.int64
+    assert Tensor([True]).dtype == bool
+    assert Tensor(3.0).dtype == np.float32
+    x = Tensor([1.0, 2.0])
+    for y in (x + 1, x * 2.5, 2 - x, x / np.float64(3), x**2, np.float64(2) * x, x + np.sqrt(2.0)):
+        assert y.dtype == np.float32
+    assert (Tensor([1, 2]) * 2).data.tolist() == [2, 4]
+    with pytest.raises(TypeError, match="expected numbers"):
+        Tensor(["a"])
+
+
+def test_arrays_on_both_sides():
+    x = Tensor(np.eye(2), requires_grad=True)
+    a = np.arange(4.0).reshape(2, 2)
+    for y, expected in ((a + x, a + np.eye(2)), (a - x, a - np.eye(2)), (a @ x, a), (a * x, a * np.eye(2)), (x @ a, a)):
+        assert isinstance(y, Tensor)
+        assert y.data.tolist() == expected.tolist()
+    (a @ x).sum().backward()
+    assert x.grad.tolist() == [[2.0, 2.0], [4.0, 4.0]]
+
+
+def test_to_numpy():
+    a = parameter(1.0)
+    for turn in (np.asarray, Tensor.numpy):
+        with pytest.raises(RuntimeError, match=re.escape("t.detach().numpy()")):
+            turn(a)
+    assert np.asarray(a.detach()).tolist() == [1.0]
+    assert a.detach().numpy() is not None
+    assert (a * 2).item() == 2.0 and float(a) == 1.0 and int(a) == 1 and bool(a)
+    with pytest.raises(ValueError, match=r"item: expected a tensor with a single number; got shape \(2,\)"):
+        parameter(1.0, 2.0).item()
+
+
+def test_repr_shows_values_shape_dtype_and_origin():
+    a = Tensor([[1.0, 2.0]], requires_grad=True)
+    assert repr(a) == "Tensor([[1., 2.]], shape=(1, 2), float32, requires_grad=True)"
+    assert repr(F.softmax(a)).endswith("shape=(1, 2), float32, op=softmax)")
+    assert "op=mul" in repr(a * 2)
+    assert "op=max" in repr(a.max())
+
+
+def test_copies():
+    a = parameter(1.0, 2.0)
+    a.grad = np.ones(2)
+    deep, shallow = copy.deepcopy(a), copy.copy(a)
+    a.data[0] = 9
+    a.grad[0] = 9
+    assert deep.data.tolist() == [1.0, 2.0] and deep.grad.tolist() == [1.0, 1.0] and deep.requires_grad
+    assert shallow.data is a.data and shallow.grad is None
+
+
+def test_comparisons_give_booleans():
+    x = Tensor([1.0, 2.0, 3.0])
+    assert (x > 2).data.tolist() == [False, False, True]
+    assert (x <= 2.0).data.tolist() == [True, True, False]
+    assert (x == x).data.all() and not (x != x).data.any()
+    assert (x < np.array([2.0, 2.0, 2.0])).data.tolist() == [True, False, False]
+    assert (x >= 2).data.tolist() == [False, True, True]
+    assert x[x > 1].data.tolist() == [2.0, 3.0]
+    assert len({x, x}) == 1  # and still a key of a dictionary
+    assert x.argmax().item() == 2
+
+
+def test_length_and_iteration():
+    x = Tensor([[1.0], [2.0]], requires_grad=True)
+    assert len(x) == 2 and [row.data.tolist() for row in x] == [[1.0], [2.0]]
+    with pytest.raises(TypeError, match="no axes"):
+        len(Tensor(1.0))
+
+
+# ---- sentences -------------------------------------------------------------------------------------------------------
+
+
+def test_sentences():
+    a = Tensor(np.ones((2, 3)), requires_grad=True)
+    for kind, words, call in (
+        (RuntimeError, "from a single number only; this tensor has shape (2, 3)", lambda: a.backward()),
+        (RuntimeError, "not computed from any tensor with requires_grad", lambda: Tensor([1.0]).backward()),
+        (ValueError, "grad must have the tensor's shape (2, 3); got (3,)", lambda: a.backward(np.ones(3))),
+        (TypeError, "only floats can have gradients; got int64", lambda: Tensor([1, 2], requires_grad=True)),
+        (ValueError, "add: shapes (2, 3) and (2, 4) do not fit: axis -1 has 3 and 4", lambda: a + np.ones((2, 4))),
+        (ValueError, "got shapes (2, 3) and (2, 3)", lambda: a @ a),
+        (IndexError, "got 0.5", lambda: a[0.5]),
+        (TypeError, "Tensor.data must be a NumPy array; got list", lambda: setattr(a, "data", [1.0])),
+    ):
+        with pytest.raises(kind) as caught:
+            call()
+        assert words in str(caught.value)
+
+
+def test_a_wrong_backward_is_named():
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+
+    def transposing(t):
+        return Tensor.from_op(t.data * 2, (t,), lambda dy: (dy.T,))
+
+    with pytest.raises(RuntimeError, match=r"gradient of shape \(3, 2\) for input 0, whose shape is \(2, 3\)"):
+        transposing(x).sum().backward()
+
+
+# ---- against a naive engine ------------------------------------------------------------------------------------------
+
+
+class Naive:
+    """Forward-mode twin: a value and its derivative with respect to every parameter, carried along."""
+
+    def __init__(self, value: float, slopes: dict[int, float]) -> None:
+        self.value, self.slopes = value, slopes
+
+    def combine(self, other: "Naive", value: float, mine: float, others: float) -> "Naive":
+        names = self.slopes.keys() | other.slopes.keys()
+        return Naive(value, {n: mine * self.slopes.get(n, 0) + others * other.slopes.get(n, 0) for n in names})
+
+
+class Engine(RuleBasedStateMachine):
+    """Random programs on single numbers: the engine's gradients are those of the naive one."""
+
+    @initialize(values=st.lists(st.floats(-1.5, 1.5), min_size=1, max_size=4))
+    def begin(self, values):
+        self.parameters = [Tensor(np.array(v), requires_grad=True) for v in values]
+        self.tensors = [(p, Naive(v, {i: 1.0})) for i, (p, v) in enumerate(zip(self.parameters, values, strict=True))]
+
+    @rule(i=st.integers(0, 10**6), j=st.integers(0, 10**6), op=st.sampled_from("+-*"))
+    def binary(self, i, j, op):
+        (x, a), (y, b) = self.tensors[i % len(self.tensors)], self.tensors[j % len(self.tensors)]
+        if op == "+":
+            new = x + y, a.combine(b, a.value + b.value, 1, 1)
+        elif op == "-":
+            new = x - y, a.combine(b, a.value - b.value, 1, -1)
+        else:
+            new = x * y, a.combine(b, a.value * b.value, b.value, a.value)
+        if abs(new[1].value) < 1e3:
+            self.tensors.append(new)
+
+    @rule(i=st.integers(0, 10**6))
+    def bend(self, i):
+        x, a = self.tensors[i % len(self.tensors)]
+        y = np.tanh(a.value)
+        self.tensors.append((F.tanh(x), Naive(y, {n: s * (1 - y * y) for n, s in a.slopes.items()})))
+
+    @rule(i=st.integers(0, 10**6))
+    def detach(self, i):
+        x, a = self.tensors[i % len(self.tensors)]
+        self.tensors.append((x.detach(), Naive(a.value, {})))
+
+    @rule(i=st.integers(0, 10**6))
+    def backward(self, i):
+        x, a = self.tensors[i % len(self.tensors)]
+        if not x.requires_grad:
+            return
+        for p in self.parameters:
+            p.grad = None
+        x.backward(retain_graph=True)
+        for n, p in enumerate(self.parameters):
+            got = 0.0 if p.grad is None else float(p.grad)
+            assert got == pytest.approx(a.slopes.get(n, 0.0), rel=1e-9, abs=1e-9)
+
+    @invariant()
+    def values_agree(self):
+        if getattr(self, "tensors", None):
+            x, a = self.tensors[-1]
+            assert x.item() == pytest.approx(a.value, rel=1e-12, abs=1e-12)
+
+
+TestEngine = Engine.TestCase
+TestEngine.settings = settings(max_examples=125, stateful_step_count=100, deadline=None)
