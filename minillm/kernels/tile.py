@@ -63,17 +63,18 @@ def _pack(w, transposed, k, n, panels):
 
 
 @intrinsic
-def tile(typing, a, a_at, lda, rows, panel, panel_at, k, c, c_at, ldc):
+def tile(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row):
     """c[:rows] += a[:rows] @ panel in registers, at most ROWS rows and exactly COLS columns (for kernels).
 
-    a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; lda, ldc: from row to row.
+    a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row, panel_row, c_row: from row
+    to row; a_step: from column to column of a, so that a transposed matrix is multiplied where it lies.
     """
     size = types.intp
-    signature = types.void(a, size, size, size, panel, size, size, c, size, size)
+    signature = types.void(a, size, size, size, size, panel, size, size, size, c, size, size)
 
     def generate(context, build, signature, arguments):
         word, vector = ir.IntType(64), ir.VectorType(context.get_data_type(c.dtype), COLS)
-        _, a_at, lda, rows, _, panel_at, k, _, c_at, ldc = arguments
+        _, a_at, a_row, a_step, rows, _, panel_at, panel_row, k, _, c_at, c_row = arguments
 
         def number(n):
             return ir.Constant(word, n)
@@ -93,9 +94,9 @@ def tile(typing, a, a_at, lda, rows, panel, panel_at, k, c, c_at, ldc):
         # where rows < ROWS, the rows beyond the edge are the last one again: computed twice, stored twice, the same
         last = build.sub(rows, number(1))
         index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in range(ROWS)]
-        a_rows = [build.gep(pointer(0, a_at), [build.mul(i, lda)]) for i in index]
-        c_rows = [build.gep(pointer(7, c_at), [build.mul(i, ldc)]) for i in index]
-        panel_row = pointer(4, panel_at)
+        a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
+        c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
+        panel_rows = pointer(5, panel_at)
         before = [load(row) for row in c_rows]
 
         start, body, done = build.block, build.append_basic_block("step"), build.append_basic_block("done")
@@ -104,10 +105,11 @@ def tile(typing, a, a_at, lda, rows, panel, panel_at, k, c, c_at, ldc):
         step = build.phi(word)
         step.add_incoming(number(0), start)
         sums = [build.phi(vector) for _ in range(ROWS)]
-        b = load(build.gep(panel_row, [build.mul(step, number(COLS))]))
+        b = load(build.gep(panel_rows, [build.mul(step, panel_row)]))
+        column = build.mul(step, a_step)
         after = []
         for row, total in zip(a_rows, sums, strict=True):
-            x = broadcast(build.load(build.gep(row, [step])))
+            x = broadcast(build.load(build.gep(row, [column])))
             after.append(build.fadd(total, build.fmul(x, b, flags=("contract",)), flags=("contract",)))
         following = build.add(step, number(1))
         step.add_incoming(following, body)
@@ -125,8 +127,15 @@ def tile(typing, a, a_at, lda, rows, panel, panel_at, k, c, c_at, ldc):
 
 
 @jit
-def add_product(a, a_at, lda, rows, k, panels, c, width):
-    """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c: flat (rows, width)."""
+def multiply_add(a, a_at, a_row, a_step, rows, k, b, b_at, b_panel, b_row, c, c_at, c_row, width):
+    """c += a @ b for a (rows, k) matrix ``a`` and a (k, width) matrix ``b``, whose panels lie ``b_panel`` apart."""
     for col in range(0, width, COLS):
         for row in range(0, rows, ROWS):
-            tile(a, a_at + row * lda, lda, rows - row, panels, col * k, k, c, row * width + col, width)
+            tile(a, a_at + row * a_row, a_row, a_step, rows - row, b, b_at + col // COLS * b_panel, b_row, k,
+                 c, c_at + row * c_row + col, c_row)  # fmt: skip
+
+
+@jit
+def add_product(a, a_at, lda, rows, k, panels, c, width):
+    """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c: flat (rows, width)."""
+    multiply_add(a, a_at, lda, 1, rows, k, panels, 0, k * COLS, COLS, c, 0, width, width)
