@@ -1,0 +1,139 @@
+"""The compiled loops of the tokenizer equal their twins: splitting, counting, learning, merging."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.kernels import bpe, bpe_train, split
+
+# One character per thing that a pattern can tell apart, and a second one where bytes or case could matter.
+KINDS = ["a", "é", "S", "s", "l", "e", "ſ", "1", "²", " ", "\n", "\r", "\t", "\u3000", "!", "'", "\u0301"]
+
+
+def points_of(texts):
+    points = np.frombuffer("".join(texts).encode(split.UTF32), np.uint32)
+    return points, np.cumsum([len(text) for text in texts], dtype=np.int64)
+
+
+def same_split(texts, pattern):
+    points, stops = points_of(texts)
+    return np.array_equal(split.split(points, stops, pattern), split.split_numpy(points, stops, pattern))
+
+
+@pytest.mark.parametrize("pattern", split.PATTERNS)
+def test_split_equals_regex_on_every_string_of_up_to_four_kinds(pattern):
+    texts = ["".join(kinds) for n in range(5) for kinds in product(KINDS, repeat=n)]
+    points, stops = points_of(texts)
+    kernel, twin = split.split(points, stops, pattern), split.split_numpy(points, stops, pattern)
+    if not np.array_equal(kernel, twin):
+        bad = min(set(kernel.tolist()) ^ set(twin.tolist()))
+        raise AssertionError(f"{pattern} differs on {texts[np.searchsorted(stops, bad)]!r}")
+
+
+@pytest.mark.parametrize("pattern", split.PATTERNS)
+def test_split_equals_regex_on_every_code_point(pattern):
+    # planes 4 to 13 hold no characters yet: every 97th code point of them
+    codes = [*range(0xD800), *range(0xE000, 0x40000), *range(0x40000, 0xE0000, 97), *range(0xE0000, 0x110000, 5)]
+    assert same_split(["".join(f"a{c} {c}{c}1\n{c}!'{c}" for c in map(chr, codes))], pattern)
+
+
+@settings(deadline=None, max_examples=100)
+@given(texts=st.lists(st.text(st.sampled_from(KINDS), max_size=30)), pattern=st.sampled_from([*split.PATTERNS]))
+def test_split_equals_regex_on_long_strings(texts, pattern):
+    assert same_split(texts, pattern)
+
+
+def test_classes_cover_what_regex_says():
+    classes = split.code_point_classes()
+    assert [int(classes[ord(c)]) for c in "aé猫1²Ⅷ \n\u3000!_'\u0301"] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 0, 0, 0, 0]
+
+
+def pieces_of(words):
+    return np.frombuffer(b"".join(words), np.uint8), np.cumsum([len(word) for word in words], dtype=np.int64)
+
+
+words = st.lists(st.binary(min_size=1, max_size=12) | st.text("ab", min_size=1).map(str.encode), max_size=40)
+
+
+@settings(deadline=None, max_examples=100)
+@given(words=words, seed=st.integers(0, 9))
+def test_unique_pieces_equal_their_twin(words, seed):
+    data, ends = pieces_of(words)
+    counts = np.random.default_rng(seed).integers(1, 100, len(words))
+    for fast, plain in zip(
+        bpe_train.unique_pieces(data, ends, counts), bpe_train.unique_pieces_numpy(data, ends, counts), strict=True
+    ):
+        assert np.array_equal(fast, plain)
+
+
+def test_unique_pieces_grow_beyond_their_first_table():
+    words = [str(i % 3000).encode() * (1 + i % 4) for i in range(9000)]
+    data, ends = pieces_of(words)
+    kept, kept_ends, counts = bpe_train.unique_pieces(data, ends, np.ones(9000, np.int64))
+    assert len(kept_ends) == len(set(words))
+    assert counts.sum() == 9000
+    assert kept[: kept_ends[0]].tobytes() == words[0]
+
+
+BYTE_IDS = np.arange(256, dtype=np.int32)
+
+
+@settings(deadline=None, max_examples=100)
+@given(words=words, n=st.integers(0, 30), least=st.integers(1, 3))
+def test_learned_merges_equal_their_twin(words, n, least):
+    pieces = bpe_train.unique_pieces_numpy(*pieces_of(words), np.ones(len(words), np.int64))
+    fast = bpe_train.learn_merges(*pieces, BYTE_IDS, 256, n, least)
+    assert np.array_equal(fast, bpe_train.learn_merges_numpy(*pieces, BYTE_IDS, 256, n, least))
+
+
+def test_learning_grows_its_tables():
+    rng = np.random.default_rng(0)
+    pieces = [rng.integers(0, 256, 12).astype(np.uint8).tobytes() for _ in range(300)]  # about 3,000 pairs
+    args = (*pieces_of(pieces), np.arange(1, 301), BYTE_IDS, 256, 200, 1)
+    assert np.array_equal(bpe_train.learn_merges(*args), bpe_train.learn_merges_numpy(*args))
+
+
+def test_progress_is_called_up_to_the_last_merge():
+    calls = []
+    bpe_train.learn_merges(*pieces_of([b"abcabc" * 30]), np.array([5]), BYTE_IDS, 256, 4, 1, lambda *a: calls.append(a))
+    assert calls[-1] == (4, 4)
+
+
+def random_table(rng, alphabet=4, merges=30, whole=()):
+    """Merges that no training would learn: of random tokens, in random order."""
+    tokens, triples, seen = {i: bytes([97 + i]) for i in range(alphabet)}, [], {}
+    for _ in range(merges):
+        left, right = rng.choice(len(tokens), 2).tolist()
+        word = tokens[left] + tokens[right]
+        if len(word) > 12 or any((left, right) == triple[:2] for triple in triples):
+            continue
+        new = seen.setdefault(word, len(tokens))
+        tokens[new] = word
+        triples.append((left, right, new))
+    byte_ids = [97 <= b < 97 + alphabet and b - 97 or 0 for b in range(256)]
+    order = rng.permutation(len(triples)).tolist()
+    return bpe.MergeTable(byte_ids, triples, order, {word: 900 + i for i, word in enumerate(whole)})
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data(), st.integers(0, 10_000))
+def test_encoding_equals_its_twin_whatever_the_merges(data, seed):
+    table = random_table(np.random.default_rng(seed), whole=[b"abab", b"cccccccccc"])
+    row = data.draw(st.lists(st.text("abcd", min_size=1, max_size=90).map(str.encode) | st.just(b"abab"), max_size=8))
+    fast = bpe.encode_pieces(*pieces_of(row), table)
+    plain = bpe.encode_pieces_numpy(*pieces_of(row), table)
+    assert np.array_equal(fast[0], plain[0]) and np.array_equal(fast[1], plain[1])
+
+
+def test_a_token_that_its_own_merges_do_not_reach_is_not_taken_whole():
+    # "abc" is a + bc, but ab goes first: the merges give ab, c
+    table = bpe.MergeTable([*range(256)], [(97, 98, 256), (98, 99, 257), (97, 257, 258)])
+    assert bpe.encode_pieces(*pieces_of([b"abc"]), table)[0].tolist() == [256, 99]
+
+
+def test_merge_steps_of_a_piece():
+    table = bpe.MergeTable([*range(256)], [(97, 98, 256), (256, 97, 257)])
+    assert bpe.join_pairs([97, 98, 97, 98], table) == [[97, 98, 97, 98], [256, 97, 98], [256, 256]]
