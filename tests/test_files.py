@@ -193,6 +193,13 @@ def test_a_wrong_file_is_refused_and_the_message_says_why(tmp_path, message):
             safetensors.numpy.load_file(path)
 
 
+def test_a_header_beyond_the_limit_is_refused_unread(tmp_path):
+    path = raw_file(tmp_path / "x.safetensors", b"{", length=100_000_001)
+    os.truncate(path, 200_000_000)  # sparse: it takes no room on the disk
+    with pytest.raises(ValueError, match="claims 100,000,001 bytes; at most 100,000,000 are allowed"):
+        files.read_safetensors(path)
+
+
 def test_a_pipe_or_a_device_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
@@ -370,6 +377,15 @@ def test_every_file_is_on_the_disk_before_the_rename_and_the_name_after_it(tmp_p
         assert all(i < fsynced for i, entry in enumerate(disk.log) if entry == ("write", path))
         assert fsynced < commit
     assert ("fsync", str(tmp_path)) in disk.log[commit:]
+
+
+def test_a_single_file_is_on_the_disk_when_its_writer_returns(tmp_path):
+    with faulty_disk() as disk:
+        files.write_json(tmp_path / "x.json", {})
+        files.write_safetensors(tmp_path / "y", {"w": np.ones(2)})
+    for name in ("x.json", "y"):
+        of_this_file = [operation for operation, path in disk.log if path == str(tmp_path / name)]
+        assert set(of_this_file) == {"write", "fsync"} and of_this_file[-1] == "fsync"
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, None], ids=["full", "broken", "crash"])
