@@ -101,7 +101,7 @@ class Pen:
     ) -> int:
         chosen = self._hand(options, weights, matters)
         self.pieces.append(options[chosen])
-        self.nats.append(math.log(len(options) if weights is None else sum(weights) / weights[chosen]))
+        self.nats.append(-math.log(_share(options, weights, chosen)))
         return chosen
 
 
@@ -204,38 +204,56 @@ class _Path(NamedTuple):
 
 
 def _paths(scene: Scene, world: World, everything: bool) -> Iterator[_Path]:
-    """Run a scene once for each way through its choices, like an odometer: the last choice turns fastest.
+    """Run a scene once for each way through its choices.
 
-    With ``everything`` false only choices that matter later are turned; the others stay at their first
-    option, which stands for all of them, and do not count in the path's probability.
+    With ``everything`` false, only the choices that matter later are walked through; the others stay at their
+    first option, which stands for all of them, and do not count in the path's probability.
     """
-    turned: list[int] = []  # the options taken on this path ...
-    sizes: list[int] = []  # ... and how many there were
+    walker = _Walker(everything)
     while True:
-        shares: list[bool] = []
-
-        def walk(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
-            _check_prefix_code(options)
-            turns = len(options) > 1 and (matters or everything)
-            shares.append(turns)  # noqa: B023 - walk is used up before the next turn
-            if not turns:
-                return 0
-            place = sum(shares) - 1  # noqa: B023
-            if place == len(turned):
-                turned.append(0)
-                sizes.append(len(options))
-            return turned[place]
-
-        pen = Pen(walk)
+        walker.depth, walker.probability = 0, 1.0
+        pen = Pen(walker)
         following = scene(pen, world)
-        nats = sum(nats for nats, turns in zip(pen.nats, shares, strict=True) if turns)
-        yield _Path(pen, following, math.exp(-nats))
-        while turned and turned[-1] == sizes[-1] - 1:
-            turned.pop()
-            sizes.pop()
-        if not turned:
+        yield _Path(pen, following, walker.probability)
+        if not walker.turn():
             return
-        turned[-1] += 1
+
+
+class _Walker:
+    """A hand that takes one way after the other, like an odometer: the last fork turns fastest."""
+
+    def __init__(self, everything: bool) -> None:
+        self.everything = everything
+        self.way: list[int] = []  # the option to take at each fork ...
+        self.sizes: list[int] = []  # ... and how many there are
+        self.depth = 0  # forks passed so far on this way
+        self.probability = 1.0  # of what was taken there
+
+    def __call__(self, options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
+        _check_prefix_code(options)
+        if len(options) == 1 or not (matters or self.everything):
+            return 0
+        if self.depth == len(self.way):
+            self.way.append(0)
+            self.sizes.append(len(options))
+        chosen = self.way[self.depth]
+        self.depth += 1
+        self.probability *= _share(options, weights, chosen)
+        return chosen
+
+    def turn(self) -> bool:
+        """Go on to the next way; False when all were taken."""
+        while self.way and self.way[-1] == self.sizes[-1] - 1:
+            self.way.pop()
+            self.sizes.pop()
+        if self.way:
+            self.way[-1] += 1
+        return bool(self.way)
+
+
+def _share(options: Sequence[str], weights: Sequence[float] | None, chosen: int) -> float:
+    """The probability of an option."""
+    return 1 / len(options) if weights is None else weights[chosen] / sum(weights)
 
 
 def _shape(world: World) -> Any:
