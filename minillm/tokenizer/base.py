@@ -42,6 +42,11 @@ class Specials:
     special: dict[str, int] = field(default_factory=dict)
     plain: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def ids(self) -> set[int]:
+        """The ids of both."""
+        return {*self.special.values(), *self.plain.values()}
+
     def allowed(self, names: Collection[str] | str, caller: str) -> dict[str, int]:
         """The tokens to recognise, given the names that the caller allows (or "all")."""
         if isinstance(names, str):
@@ -181,9 +186,12 @@ class Tokenizer(ABC):
         """
         if not isinstance(text, str):
             raise TypeError(f"encode_with_offsets: text must be a string; got {type(text).__name__}")
+        text = replace_surrogates(text)
         tokens = self._specials.allowed(allowed_special, "encode_with_offsets")
         template = self._template if add_special_tokens else Template()
-        ids, offsets, start = list(template.before), [(0, 0)] * len(template.before), 0
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        start = 0
         for part in cut_at(text, tokens):
             if isinstance(part, str):
                 part_ids, part_offsets = self._ordinary_offsets(part)
@@ -195,7 +203,12 @@ class Tokenizer(ABC):
                 ids.append(part)
                 offsets.append((start, end))
                 start = end
-        return ids + list(template.after), offsets + [(0, 0)] * len(template.after)
+        offsets = self._trimmed(ids, offsets)
+        count = len(template.before), len(template.after)
+        return (
+            [*template.before, *ids, *template.after],
+            [(0, 0)] * count[0] + offsets + [(0, 0)] * count[1],
+        )
 
     # ---- ids -> text ----
 
@@ -226,6 +239,10 @@ class Tokenizer(ABC):
     def stream_decoder(self, skip_special_tokens: bool = False) -> StreamDecoder:
         """A decoder for ids that arrive one by one; see `StreamDecoder`."""
         return StreamDecoder(self, skip_special_tokens)
+
+    def _trimmed(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The offsets as the vocabulary wants them shown."""
+        return offsets
 
     def _check_ids(self, ids: Iterable[Any], caller: str) -> None:
         for position, id in enumerate(ids):

@@ -7,15 +7,18 @@ of Rare Words with Subword Units"; on bytes: Radford et al. 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names, cut_at, replace_surrogates
 from .byte_level import BYTE_ORDER
+from .patterns import Splitter
 
 _BLOCK = 1 << 20  # bytes of text that are counted at a time while training
+_SHARE = 1 << 18  # characters that one thread encodes at a time
 
 
 class BPETokenizer(Tokenizer):
@@ -23,7 +26,9 @@ class BPETokenizer(Tokenizer):
 
     tokens: the bytes of every id, None where an id is unused. merges: pairs of ids, in the order they are applied.
     pattern: "gpt2", "gpt4", "smollm2" or a regular expression; merges never cross its pieces. prefix_space: put a
-    space before a text that begins with none, so that its first word is the same token as later ones.
+    space before a text that begins with none, so that its first word is the same token as later ones. ranks: the order
+    of the merges, where several share one. whole_first: a piece that is a token is taken whole, whatever the merges.
+    trim_offsets: `encode_with_offsets` leaves out the spaces around a token.
 
     Raises ValueError when a merge makes a token that is not in the vocabulary.
     """
@@ -36,15 +41,60 @@ class BPETokenizer(Tokenizer):
         pattern: str = "gpt2",
         prefix_space: bool = False,
         template: Template | None = None,
+        ranks: Sequence[int] | None = None,
+        whole_first: bool = False,
+        trim_offsets: bool = False,
     ) -> None:
-        from .patterns import Splitter
+        from minillm.kernels.bpe import MergeTable
 
         super().__init__(tokens, specials or Specials(), template)
+        self.merges = [(int(left), int(right)) for left, right in merges]
         self.pattern = pattern
         self.prefix_space = prefix_space
-        self.merges = [(int(left), int(right)) for left, right in merges]
+        self.whole_first = whole_first
+        self.trim_offsets = trim_offsets
         self._splitter = Splitter(pattern)
-        self._table = self._make_table()
+        ids = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        byte_ids = [ids.get(bytes([byte]), -1) for byte in range(256)]
+        self._lacks_bytes = min(byte_ids) < 0
+        self._table = MergeTable(byte_ids, list(self._triples(ids)), ranks, ids if whole_first else None)
+
+    def _triples(self, ids: dict[bytes, int]) -> Iterator[tuple[int, int, int]]:
+        """The merges with the id that each makes."""
+        for rank, (left, right) in enumerate(self.merges):
+            if left not in self._bytes or right not in self._bytes:
+                raise ValueError(f"BPETokenizer: merge {rank}, {left} + {right}, joins an id that is no token")
+            joined = self._bytes[left] + self._bytes[right]
+            if joined not in ids:
+                raise ValueError(f"BPETokenizer: merge {rank} makes {joined!r}, which is not in the vocabulary")
+            yield left, right, ids[joined]
+
+    @classmethod
+    def from_ranks(
+        cls,
+        ranks: Mapping[bytes, int],
+        special_tokens: Mapping[str, int],
+        pattern: str = "gpt4",
+    ) -> BPETokenizer:
+        """The tokenizer that tiktoken's files describe: a vocabulary where a token's id is also its rank.
+
+        Any two neighbours join if their bytes together are a token, the token of lowest id first.
+
+        Raises ValueError when two tokens share an id.
+        """
+        tokens: list[bytes | None] = [None] * (max([*ranks.values(), *special_tokens.values()], default=-1) + 1)
+        for token, id in [*ranks.items(), *((name.encode("utf-8"), id) for name, id in special_tokens.items())]:
+            if tokens[id] is not None:
+                raise ValueError(f"BPETokenizer.from_ranks: {tokens[id]!r} and {token!r} share the id {id}")
+            tokens[id] = token
+        merges, order = [], []
+        for token, id in sorted(ranks.items(), key=lambda item: item[1]):
+            for cut in range(1, len(token)):
+                left, right = ranks.get(token[:cut]), ranks.get(token[cut:])
+                if left is not None and right is not None:
+                    merges.append((left, right))
+                    order.append(id)
+        return cls(tokens, merges, Specials(dict(special_tokens)), pattern, ranks=order, whole_first=True)
 
     @classmethod
     def train(
@@ -96,7 +146,7 @@ class BPETokenizer(Tokenizer):
         counted = (np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
         pending, size = [counted], 0
         for block in _blocks(texts, self._specials.special):
-            data, ends, _ = self._cut(block)
+            data, ends, _ = self._cut(self._prefixed(block))
             pending.append(kernel.unique_pieces(data, ends, np.ones(len(ends), np.int64)))
             size += len(pending[-1][0])
             if size > len(counted[0]) + _BLOCK:  # rarely enough that the whole work stays linear
@@ -110,8 +160,6 @@ class BPETokenizer(Tokenizer):
         Returns the UTF-8 of all texts, (N,) uint8; where each piece ends in it, (P,) int64; and how many pieces there
         are up to the end of each text, (D,) int64.
         """
-        if self.prefix_space:
-            texts = [text if text.startswith(" ") or not text else " " + text for text in texts]
         text = texts[0] if len(texts) == 1 else "".join(texts)
         stops = np.cumsum([len(text) for text in texts], dtype=np.int64)
         ends = self._splitter.ends(text, stops)
@@ -119,34 +167,87 @@ class BPETokenizer(Tokenizer):
         pieces = np.searchsorted(ends, stops, side="right")
         return data, ends if text.isascii() else byte_positions(text)[ends], pieces
 
-    def _make_table(self):
-        from minillm.kernels import bpe as kernel
-
-        special = set(self._specials.special.values())
-        ids = {token: id for id, token in self._bytes.items() if id not in special}
-        triples = []
-        for rank, (left, right) in enumerate(self.merges):
-            new = ids.get(self._bytes[left] + self._bytes[right])
-            if new is None:
-                raise ValueError(
-                    f"BPETokenizer: merge {rank}, {left} + {right}, makes "
-                    f"{self._bytes[left] + self._bytes[right]!r}, which is not in the vocabulary"
-                )
-            triples.append((left, right, new))
-        return kernel.MergeTable([ids.get(bytes([byte]), -1) for byte in range(256)], triples)
+    def _prefixed(self, texts: Iterable[str]) -> list[str]:
+        if not self.prefix_space:
+            return list(texts)
+        return [text if text.startswith(" ") or not text else " " + text for text in texts]
 
     # ---- text -> ids ----
 
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        texts = self._prefixed(texts)
+        if sum(map(len, texts)) <= 2 * _SHARE:
+            return self._encode_share(texts)
+        from minillm.kernels import get_num_threads
+
+        shares, last_of_text = self._shares(texts)
+        with ThreadPoolExecutor(get_num_threads()) as pool:  # the compiled loops run without Python's lock
+            encoded = list(pool.map(self._encode_share, shares))
+        starts = np.cumsum([0] + [len(ids) for ids, _ in encoded[:-1]])
+        ends = np.concatenate([ends + start for (_, ends), start in zip(encoded, starts, strict=True)])
+        return np.concatenate([ids for ids, _ in encoded]), ends[last_of_text]
+
+    def _shares(self, texts: Sequence[str]) -> tuple[list[list[str]], list[bool]]:
+        """Texts in groups of about `_SHARE` characters, long ones cut; and of every part, whether it ends its text."""
+        shares: list[list[str]] = [[]]
+        last_of_text, size = [], 0
+        for text in texts:
+            parts = list(self._splitter.safe_parts(text, _SHARE))
+            last_of_text += [False] * (len(parts) - 1) + [True]
+            for part in parts:
+                if size >= _SHARE:
+                    shares.append([])
+                    size = 0
+                shares[-1].append(part)
+                size += len(part)
+        return shares, last_of_text
+
+    def _encode_share(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         from minillm.kernels import bpe as kernel
 
         data, ends, pieces = self._cut(texts)
         ids, lengths = kernel.encode_pieces(data, ends, self._table)
+        if self._lacks_bytes and len(ids) and ids.min() < 0:
+            missing = next(byte for byte in data.tolist() if self._table.byte_ids[byte] < 0)
+            raise ValueError(f"encode: the vocabulary has no token for the byte 0x{missing:02x}, which the text holds")
         return ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[pieces]
 
     def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        ids = self._encode_ordinary([replace_surrogates(text)])[0].tolist()
-        return ids, []
+        ids = self._encode_ordinary([text])[0].tolist()
+        starts = byte_positions(text)
+        # the character of every byte; a prefixed space counts to the first character
+        characters = np.repeat(np.arange(len(text)), np.diff(starts)).tolist()
+        if self._prefixed([text]) != [text]:
+            characters.insert(0, 0)
+        offsets, start = [], 0
+        for id in ids:
+            end = start + len(self._bytes[id])
+            offsets.append((characters[start], characters[end - 1] + 1))
+            start = end
+        return ids, offsets
+
+    def _trimmed(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        if not self.trim_offsets:
+            return offsets
+        trimmed = []
+        for position, (id, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
+            token = self._bytes[id]
+            before, after = (len(token) - len(rest) for rest in (token.lstrip(b" "), token.rstrip(b" ")))
+            if before and self.prefix_space and (position == 0 or start == 0):
+                before -= 1  # that one is not in the text
+            start = min(start + before, end)
+            trimmed.append((start, max(end - after, start) if end >= after else end))
+        return trimmed
+
+    def merge_steps(self, piece: str) -> list[list[int]]:
+        """How one piece is joined: its ids after 0, 1, 2 ... merges, the single bytes first."""
+        from minillm.kernels.bpe import join_pairs
+
+        return join_pairs([int(self._table.byte_ids[byte]) for byte in piece.encode("utf-8")], self._table)
+
+    def pieces(self, text: str) -> list[str]:
+        """The pieces of a text, which no token crosses, as the `regex` module cuts them."""
+        return [piece for part in self._prefixed([text]) for piece in self._splitter.pieces(part)]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`, the format of the `tokenizers` library."""
