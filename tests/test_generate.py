@@ -334,6 +334,10 @@ def test_what_goes_before_a_prompt():
     assert ids([0, 1]) == ids(np.array([0, 1])) == [0, 1], "ids are taken as they are"
     assert ids("") == ids([]) == ids("", add_bos=False) == [EOS]
     assert ids("ab", tokenizer=MockTokenizer(special=())) == [0, 1]
+    ending_every_text = MockTokenizer()
+    ending_every_text.encode = lambda text: [*TOKENIZER.encode(text), EOS]
+    assert ids("ab", tokenizer=ending_every_text) == [EOS, 0, 1]
+    assert ids("", tokenizer=ending_every_text) == [EOS]
 
 
 def test_bad_input_is_refused():

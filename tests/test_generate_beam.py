@@ -97,6 +97,12 @@ def test_how_the_texts_of_beams_end():
         best(model, beams.replace(no_repeat_ngram_size=1, eos_token_id=()))
 
 
+def test_fewer_texts_than_were_asked_for():
+    config = GenerationConfig(num_beams=9, n=9, max_new_tokens=1)
+    results = generate_batch(MockModel(V), TOKENIZER, ["a", "b"], config)
+    assert [result.index for result in results] == [0, 1, 2, 3, 9, 10, 11, 12], "there are V = 4 texts of one token"
+
+
 def test_tokens_that_the_tokenizer_does_not_know_are_not_found():
     model = MockModel(V + 30, sharpness=0.1)
     results = generate_batch(model, TOKENIZER, [""], GenerationConfig(num_beams=8, n=8, max_new_tokens=4))

@@ -116,6 +116,10 @@ def test_repeated_ngrams(seed, size, padding):
         assert keeps == {id for id in range(V) if (*text[len(text) - size + 1 :], id) not in there or len(text) < size}
 
 
+def test_padding_forbids_nothing():
+    assert kept(steps.forbid_repeated_ngrams(np.zeros((1, 4)), np.array([[-1, -1, 1]]), 1)) == [{0, 2, 3}]
+
+
 def test_too_short_for_an_ngram():
     assert kept(steps.forbid_repeated_ngrams(np.zeros((1, 3)), np.array([[1, 1]]), 3)) == [{0, 1, 2}]
 
@@ -185,6 +189,23 @@ def test_the_point_that_is_drawn():
     assert {u: int(steps.draw(logits, [Fixed(u)])[0]) for u in points} == points
     last = np.array([[0.0, -800.0, -INF]])  # e^-800 is 0 in floating point: a stretch of length 0
     assert steps.draw(last, [Fixed(1 - 2**-53)])[0] == 0
+
+
+def test_every_token_of_a_large_vocabulary_can_be_drawn():
+    """All V tokens equally likely: the first point finds the block, the second the token in it."""
+    V = 2 * steps.BLOCK + 3
+
+    class Points:
+        def __init__(self, id):
+            start = id // steps.BLOCK * steps.BLOCK
+            size = min(steps.BLOCK, V - start)
+            self.points = iter([(start + size / 2) / V, (id - start + 0.5) / size])
+
+        def random(self):
+            return next(self.points)
+
+    ids = [0, 1, steps.BLOCK - 1, steps.BLOCK, 2 * steps.BLOCK - 1, 2 * steps.BLOCK, V - 1]
+    assert steps.draw(np.zeros((len(ids), V)), [Points(id) for id in ids]).tolist() == ids
 
 
 def test_each_row_has_random_numbers_of_its_own():

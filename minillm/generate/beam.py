@@ -45,13 +45,13 @@ def beam_search(
     cache: Cache,
     config: GenerationConfig,
     penalties: Sequence[Penalty],
-    new_row: Callable[[], Row],
+    new_row: Callable[..., Row],
     is_cancelled: Callable[[], bool],
 ) -> list[Row]:
     """Search for the ``config.n`` best texts after a prompt that the model has read: best first.
 
     logits: (1, V), what it said after the prompt, in ``cache``. penalties: the steps that change the log-probabilities.
-    new_row: makes an empty text; what ends a text is asked from it.
+    new_row: makes the empty row for the text of some rank; it is also asked what ends a text.
 
     The rules are those of ``transformers``: only the W best continuations of a step can finish; early_stopping True
     ends with W finished texts, False when the best beam's score, at its present length, is no better than theirs, and
@@ -92,7 +92,7 @@ def beam_search(
         logits = model.next_logits(np.array([beam.ids[-1:] for beam in beams]), cache)
     if not finished:
         raise ValueError(ALL_FORBIDDEN)
-    return [_written(beam, new_row()) for beam in finished[: config.n]]
+    return [_written(beam, new_row(rank)) for rank, beam in enumerate(finished[: config.n])]
 
 
 def _best(scores: np.ndarray, logprobs: list[float], count: int) -> Iterator[tuple[int, int, float]]:
@@ -108,7 +108,7 @@ def _best(scores: np.ndarray, logprobs: list[float], count: int) -> Iterator[tup
             yield *divmod(place, scores.shape[1]), float(totals[place])
 
 
-def _ends(ids: list[int], empty: Row, new_row: Callable[[], Row]) -> bool:
+def _ends(ids: list[int], empty: Row, new_row: Callable[..., Row]) -> bool:
     """Whether a text ends with its last token."""
     if ids[-1] in empty.ending.ids or len(ids) >= empty.limit[0]:
         return True

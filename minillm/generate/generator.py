@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,7 +130,7 @@ class _Writer:
         elif rows:
             for _ in self.write(rows):
                 pass
-        return [replace(row.take(), index=i) for i, row in enumerate(rows)]
+        return [row.take() for row in rows]
 
     def rows(self, prompts: Sequence[str | Sequence[int]], rng: np.random.Generator | None) -> list[Row]:
         """An empty row for each text."""
@@ -161,10 +160,10 @@ class _Writer:
         return logits, cache, penalties(self.config, longest, stop_ids, scored, self.tokenizer.vocab_size), stop_ids
 
     def search(self, first: Row) -> list[Row]:
-        """The n best texts after the prompt of an empty row, as far as beam search finds them."""
+        """The n best texts after the prompt of an empty row; fewer, where there are not so many texts."""
 
-        def new_row() -> Row:
-            return self.row(first.prompt, first.index, first.rng)
+        def new_row(rank: int = 0) -> Row:
+            return self.row(first.prompt, first.index + rank, first.rng)
 
         with _evaluating(self.model):
             logits, cache, steps, _ = self.start([first])

@@ -58,6 +58,8 @@ def read_prompt(
         if config.echo:
             raise ValueError(f"{caller}: echo: an encoder-decoder model gives its prompt no probabilities")
     else:
+        if isinstance(prompt, str) and ids[-1:] == [tokenizer.eos_id]:
+            ids = ids[:-1]  # some tokenizers end every text that they encode; a prompt goes on
         beginning = tokenizer.eos_id if config.bos_token_id is None else config.bos_token_id
         wanted = not ids or (isinstance(prompt, str) and config.add_bos and ids[0] != beginning)
         if wanted and beginning is not None:
