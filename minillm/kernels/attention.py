@@ -28,12 +28,10 @@ from token to token.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from ._jit import contiguous, exp, jit, kernel, prange
-from .matmul import _BLAS
+from ._jit import JIT, contiguous, exp, jit, kernel, like, prange, row_max
+from .tile import COLS, multiply_add, width_of
 
 Gradients = tuple[np.ndarray, np.ndarray, np.ndarray]
 Starts = np.ndarray | None
@@ -80,7 +78,7 @@ def attention_forward_numpy(
     up to its own position S - T + t; with ``window`` > 0 only the latest ``window`` of them; keys before ``starts[b]``
     are hidden. A query that sees nothing gives 0, and lse = -inf.
     """
-    (B, T, H, D), S = q.shape, k.shape[1]
+    (B, T, H, _), S = q.shape, k.shape[1]
     q = q.swapaxes(1, 2)  # (B, H, T, D)
     k, v = _by_head(k, H), _by_head(v, H)  # (B, H, S, D)
     x = q @ k.swapaxes(-1, -2) * q.dtype.type(scale)  # (B, H, T, S)
@@ -179,293 +177,331 @@ def attention_packed_backward_numpy(
 
 # ---- one tile --------------------------------------------------------------------------------------------------------
 # A tile of scores has a row per query and a column per key, and lies in memory without gaps: the exponentials, most of
-# the work beside the products, run over the whole of it in one vectorised loop.
+# the work beside the products, run over the whole of it in one vectorised loop. The products are those of tile.py, in
+# registers: twice as fast as BLAS on blocks as small as these. Their second operand must lie in panels of COLS columns,
+# and so the rows of a head are packed once, before its tiles are computed: k and v with a transposed copy (d along the
+# rows, a key per column) for the products that sum over d, plain rows of ``wide`` columns, D rounded up to whole
+# panels, for those that sum over keys or queries.
 
-if _BLAS is not None:
-    from .matmul import gemm, hold_blas_threads, release_blas_threads
 
-    @jit
-    def _fill(x, value):
-        for i in range(x.size):
-            x[i] = value
+@jit
+def _fill(x, value):
+    for i in range(x.size):
+        x[i] = value
 
-    @jit
-    def _fill_rows(x, ld, rows, d, value):
-        for i in range(rows):
-            _fill(x[i * ld : i * ld + d], value)
 
-    @jit
-    def _scale(x, factor):
-        for i in range(x.size):
-            x[i] *= factor
+@jit
+def _scale(x, factor):
+    for i in range(x.size):
+        x[i] *= factor
 
-    @jit
-    def _scaled(x, factor, y):
-        for i in range(x.size):
-            y[i] = x[i] * factor
 
-    @jit
-    def _copy_rows(x, ldx, y, ldy, rows, d, factor):
-        # y = factor * x for rows of d numbers that lie ldx and ldy apart
-        for i in range(rows):
-            _scaled(x[i * ldx : i * ldx + d], factor, y[i * ldy : i * ldy + d])
+@jit
+def _scaled(x, factor, y):
+    for i in range(x.size):
+        y[i] = x[i] * factor
 
-    @jit
-    def _add_rows(weights, x, ld, y):
-        # y += sum_j weights_j x_j, the rows of x lying ld apart
-        for j in range(weights.size):
-            x_j, weight = x[j * ld : j * ld + y.size], weights[j]
-            for i in range(y.size):
-                y[i] += x_j[i] * weight
 
-    @jit
-    def _subtract(x, value):
-        for i in range(x.size):
-            x[i] -= value
+@jit
+def _subtract(x, value):
+    for i in range(x.size):
+        x[i] -= value
 
-    @jit
-    def _sum(x):
-        total = x.dtype.type(0)
-        for i in range(x.size):
-            total += x[i]
-        return total
 
-    @jit
-    def _dot(x, y):
-        total = x.dtype.type(0)
-        for i in range(x.size):
-            total += x[i] * y[i]
-        return total
+@jit
+def _sum(x):
+    total = like(x, 0)
+    for i in range(x.size):
+        total += x[i]
+    return total
 
-    @jit
-    def _deltas(dout, out, ld, delta, d):
-        for i in range(delta.size):
-            delta[i] = _dot(dout[i * ld : i * ld + d], out[i * ld : i * ld + d])
 
-    @jit
-    def _largest(x, bits):
-        if x.itemsize != 4:
-            largest = x[0]
-            for i in range(x.size):
-                largest = max(largest, x[i])
-            return largest
-        # Floats are ordered as their bits are, read as int32, but the negative ones backwards. Unlike a maximum of
-        # floats, which has NaN to think of, one of integers is a vector instruction.
-        top = np.int32(-(2**31))
-        for i in range(bits.size):
-            b = bits[i]
-            top = max(top, np.int32(b ^ np.int32(np.int32(b >> np.int32(31)) & np.int32(0x7FFFFFFF))))
-        return np.int32(top ^ np.int32(np.int32(top >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+@jit
+def _dot(x, y):
+    total = like(x, 0)
+    for i in range(x.size):
+        total += x[i] * y[i]
+    return total
 
-    @jit
-    def _exponentials(x):
-        for i in range(x.size):
-            x[i] = exp(x[i])
 
-    @jit
-    def _exponentials_and_slopes(x, dp):
-        # x -> p, dp - delta -> dx
-        for i in range(x.size):
-            p = exp(x[i])
-            x[i] = p
-            dp[i] *= p
+@jit
+def _exponentials(x):
+    for i in range(x.size):
+        x[i] = exp(x[i])
 
-    @jit
-    def _hide(tile, m, n, shift, ahead, behind, value):
-        """Put ``value`` where a key is out of its query's sight; query i stands at key ``shift + i`` of the tile."""
-        if shift + ahead >= n - 1 and shift + m - 1 <= behind:
-            return  # the first query sees the last key, and the last query the first
+
+@jit
+def _exponentials_and_slopes(x, dp):
+    # x -> p, dp - delta -> dx
+    for i in range(x.size):
+        p = exp(x[i])
+        x[i] = p
+        dp[i] *= p
+
+
+@jit
+def _fill_rows(x, x_row, rows, d, value):
+    for i in range(rows):
+        _fill(x[i * x_row : i * x_row + d], value)
+
+
+@jit
+def _copy_rows(x, x_row, y, y_row, rows, d, factor):
+    # y = factor * x for rows of d numbers that lie x_row and y_row apart
+    for i in range(rows):
+        _scaled(x[i * x_row : i * x_row + d], factor, y[i * y_row : i * y_row + d])
+
+
+@jit
+def _transposed(x, x_row, rows, d, y):
+    # rows of d numbers -> panels of COLS columns, a row of x being a column
+    for i in range(rows):
+        x_i, panel = x[i * x_row : i * x_row + d], y[i // COLS * COLS * d + i % COLS :]
+        for j in range(d):
+            panel[j * COLS] = x_i[j]
+
+
+@jit
+def _add_rows(weights, x, x_row, y):
+    # y += sum_j weights_j x_j
+    for j in range(weights.size):
+        x_j, weight = x[j * x_row : j * x_row + y.size], weights[j]
+        for i in range(y.size):
+            y[i] += x_j[i] * weight
+
+
+@jit
+def _room(n, x):
+    # n numbers of the dtype of x, the first at the begin of a cache line
+    room = np.empty(n + 64 // x.itemsize, x.dtype)
+    return room[np.int64(-room.ctypes.data % 64) // x.itemsize :]
+
+
+@jit
+def _hide(tile, m, n, cols, shift, ahead, behind, value):
+    # put value where a query does not see a key; query i stands at column shift + i of n
+    if n == cols and shift + ahead >= n - 1 and shift + m - 1 <= behind:
+        return  # the first query sees the last key, and the last query the first
+    for i in range(m):
+        a = min(max(shift + i - behind, 0), n)
+        b = max(min(shift + i + ahead + 1, n), a)
+        _fill(tile[i * cols : i * cols + a], value)
+        _fill(tile[i * cols + b : (i + 1) * cols], value)
+
+
+# ---- forward ---------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _forward_block(query, k, v, out, out_row, lse, d, wide, shift, lo, hi, ahead, behind, width, tile, acc):
+    # The online softmax of m queries, of which the first stands at key shift, over the keys [lo, hi).
+    m = lse.size
+    peak, total = np.empty(m, query.dtype), np.zeros(m, query.dtype)
+    _fill(peak, -np.inf)
+    _fill(acc[: m * wide], 0.0)
+    for key in range(lo // COLS * COLS, hi, width):
+        n = min(width, hi - key)
+        cols = (n + COLS - 1) // COLS * COLS
+        _fill(tile[: m * cols], 0.0)
+        multiply_add(query, 0, d, 1, m, d, k, key * d, COLS * d, COLS, tile, 0, cols, cols)
+        _hide(tile, m, n, cols, shift - key, ahead, behind, -np.inf)
         for i in range(m):
-            a = min(max(shift + i - behind, 0), n)
-            b = max(min(shift + i + ahead + 1, n), a)
-            _fill(tile[i * n : i * n + a], value)
-            _fill(tile[i * n + b : (i + 1) * n], value)
-
-    @jit
-    def _forward_block(q, ldq, k, ldk, v, ldv, out, ldo, lse, d, shift, lo, hi, ahead, behind, scale, width):
-        # The online softmax of some queries, the first at position shift, over the keys [lo, hi) in tiles of width.
-        m = lse.size
-        query, tile = np.empty(m * d, q.dtype), np.empty(m * min(width, max(hi - lo, 0)), q.dtype)
-        bits, peak, total = tile.view(np.int32), np.empty(m, q.dtype), np.zeros(m, q.dtype)
-        _fill(peak, -np.inf)
-        _copy_rows(q, ldq, query, d, m, d, scale)
-        for key in range(lo, hi, width):
-            n = min(width, hi - key)
-            gemm(False, True, m, n, d, query, d, k[key * ldk :], ldk, tile, n, 0.0)
-            _hide(tile, m, n, shift - key, ahead, behind, -np.inf)
-            for i in range(m):
-                x, out_i = tile[i * n : (i + 1) * n], out[i * ldo : i * ldo + d]
-                top = max(peak[i], _largest(x, bits[i * n : (i + 1) * n]))
-                if top > peak[i]:
-                    if key > lo:  # what was summed under the old peak counts less under the new one
-                        fade = exp(peak[i] - top)
-                        total[i] *= fade
-                        _scale(out_i, fade)
-                    peak[i] = top
-                if top > -np.inf:
-                    _subtract(x, top)
-            _exponentials(tile[: m * n])
-            for i in range(m):
-                total[i] += _sum(tile[i * n : (i + 1) * n])
-            gemm(False, False, m, d, n, tile, n, v[key * ldv :], ldv, out, ldo, 0.0 if key == lo else 1.0)
+            x = tile[i * cols : (i + 1) * cols]
+            top = max(peak[i], row_max(x))
+            if top > peak[i]:
+                if total[i] > 0:  # what was summed under the old peak counts less under the new one
+                    fade = exp(peak[i] - top)
+                    total[i] *= fade
+                    _scale(acc[i * wide : (i + 1) * wide], fade)
+                peak[i] = top
+            if top > -np.inf:
+                _subtract(x, top)
+        _exponentials(tile[: m * cols])
         for i in range(m):
-            if total[i] == 0:  # it sees nothing
-                _fill(out[i * ldo : i * ldo + d], 0.0)
-                lse[i] = -np.inf
-            else:
-                _scale(out[i * ldo : i * ldo + d], 1 / total[i])
-                lse[i] = peak[i] + np.log(total[i])
+            total[i] += _sum(tile[i * cols : (i + 1) * cols])
+        multiply_add(tile, 0, cols, 1, m, n, v, key * wide, COLS, wide, acc, 0, wide, wide)
+    for i in range(m):
+        weight = 1 / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
+        _scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
+        lse[i] = peak[i] + np.log(total[i])
 
-    @jit
-    def _forward_task(task, q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width):
-        _, T, S, H, G, D = sizes
-        q_batch, ldq, k_batch, ldk, v_batch, ldv, o_batch, ldo = steps
-        blocks = (T + height - 1) // height
-        pairs = (blocks + 1) // 2
-        b, h, pair = task // (H * pairs), task // pairs % H, task % pairs
-        q_h, out_h = q[b * q_batch + h * D :], out[b * o_batch + h * D :]
-        k_g, v_g = k[b * k_batch + h // (H // G) * D :], v[b * v_batch + h // (H // G) * D :]
-        # causal work grows with t: a block of queries and its mirror image from the other end make equal tasks
-        for block in range(pair, blocks - pair, max(1, blocks - 1 - 2 * pair)):
+
+@jit
+def _forward_task(task, chunks, q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, wide, height, width):
+    # a task: the query heads that read one key head, and some blocks of their queries
+    _, T, S, H, G, D = sizes
+    q_batch, q_row, k_batch, k_row, v_batch, v_row, o_batch, o_row = steps
+    b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
+    blocks, begin = (T + height - 1) // height, min(S, max(0, starts[b], S - T - behind))
+    keys, values = _room((S - begin + COLS) * D, q), _room((S - begin) * wide, q)
+    _transposed(k[b * k_batch + g * D + begin * k_row :], k_row, S - begin, D, keys)
+    _copy_rows(v[b * v_batch + g * D + begin * v_row :], v_row, values, wide, S - begin, D, like(q, 1))
+    query, tile, acc = _room(height * D, q), _room(height * width, q), _room(height * wide, q)
+    for h in range(g * (H // G), (g + 1) * (H // G)):
+        for turn in range(0, blocks, chunks):
+            # back and forth, so that no chunk always gets the queries that see more keys
+            block = turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)
             row, m = block * height, min(height, T - block * height)
-            shift = S - T + row
-            lo, hi = max(starts[b], shift - behind), min(S, shift + m + ahead)
-            _forward_block(q_h[row * ldq :], ldq, k_g, ldk, v_g, ldv, out_h[row * ldo :], ldo,
-                           lse[b, h, row : row + m], D, shift, lo, hi, ahead, behind, scale, width)  # fmt: skip
+            if m <= 0:
+                continue
+            shift = S - T + row - begin
+            _copy_rows(q[b * q_batch + row * q_row + h * D :], q_row, query, D, m, D, scale)
+            _forward_block(
+                query, keys, values, out[b * o_batch + row * o_row + h * D :], o_row, lse[b, h, row : row + m], D, wide,
+                shift, max(0, shift - behind), min(S - begin, shift + m + ahead), ahead, behind, width, tile, acc,
+            )  # fmt: skip
 
-    @jit(parallel=True)
-    def _forward(tasks, q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width):
-        blas = hold_blas_threads()
-        for task in prange(tasks):
-            _forward_task(np.int64(task), q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, height, width)
-        release_blas_threads(blas)
 
-    @jit
-    def _decode_head(q, k, ldk, v, ldv, out, scale, x):
-        # One query and a few keys, each read once: loops that keep pace with the memory. Returns the log-sum-exp.
-        _fill(out, 0.0)
-        if x.size == 0:
-            return q.dtype.type(-np.inf)
-        for j in range(x.size):
-            x[j] = _dot(q, k[j * ldk : j * ldk + q.size]) * scale
-        top = _largest(x, x.view(np.int32))
-        _subtract(x, top)
-        _exponentials(x)
-        total = _sum(x)
-        _add_rows(x, v, ldv, out)
-        _scale(out, 1 / total)
-        return top + np.log(total)
+@jit(parallel=True)
+def _forward(chunks, q, k, v, out, lse, starts, sizes, steps, ahead, behind, scale, wide, height, width):
+    for task in prange(sizes[0] * sizes[4] * chunks):
+        _forward_task(np.int64(task), chunks, q, k, v, out, lse, starts, sizes, steps,
+                      ahead, behind, scale, wide, height, width)  # fmt: skip
 
-    @jit
-    def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
-        # one of the parts of the keys of a head; the query heads that read it take turns while it is in the cache
-        # outs: (parts, B H D), lses: (parts, B, H)
-        _, _, S, H, G, D = sizes
-        parts, heads, first = outs.shape[0], H // G, max(0, S - 1 - behind)
-        b, g, part = task // (G * parts), task // parts % G, task % parts
-        hi = first + (part + 1) * (S - first) // parts
-        lo = min(hi, max(starts[b], first + part * (S - first) // parts))
-        x = np.empty(hi - lo, q.dtype)
-        k_g, v_g = k[b * steps[2] + lo * steps[3] + g * D :], v[b * steps[4] + lo * steps[5] + g * D :]
-        for h in range(g * heads, (g + 1) * heads):
-            q_h, out_h = b * steps[0] + h * D, (b * H + h) * D
-            lses[part, b, h] = _decode_head(q[q_h : q_h + D], k_g, steps[3], v_g, steps[5],
-                                            outs[part, out_h : out_h + D], scale, x)  # fmt: skip
 
-    @jit
-    def _merge(outs, lses, out, lse):
-        # the softmax over all keys from that over each part: a part weighs e^lse, the sum of its exponentials
-        D = out.size // lse.size
-        for row in range(lse.size):
-            weights, to = lses[:, row // lse.shape[1], row % lse.shape[1]].copy(), out[row * D : (row + 1) * D]
-            top, total = weights.max(), out.dtype.type(0)
-            _fill(to, 0.0)
-            for part in range(weights.size):
-                weights[part] = exp(weights[part] - top) if top > -np.inf else 0
-                total += weights[part]
-            _add_rows(weights, outs.reshape(-1)[row * D :], out.size, to)
-            _scale(to, 1 / total if total > 0 else 0)
-            lse[row // lse.shape[1], row % lse.shape[1], 0] = top + np.log(total)
+# ---- a single query --------------------------------------------------------------------------------------------------
 
-    @jit
-    def _decode_one_thread(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
-        for task in range(tasks):
-            _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
 
-    @jit(parallel=True)
-    def _decode(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
-        for task in prange(tasks):
-            _decode_task(np.int64(task), q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+@jit
+def _decode_head(q, k, ldk, v, ldv, out, scale, x):
+    # One query and a few keys, each read once: loops that keep pace with the memory. Returns the log-sum-exp.
+    _fill(out, 0.0)
+    if x.size == 0:
+        return q.dtype.type(-np.inf)
+    for j in range(x.size):
+        x[j] = _dot(q, k[j * ldk : j * ldk + q.size]) * scale
+    top = row_max(x)
+    _subtract(x, top)
+    _exponentials(x)
+    total = _sum(x)
+    _add_rows(x, v, ldv, out)
+    _scale(out, 1 / total)
+    return top + np.log(total)
 
-    @jit
-    def _backward_keys(q, k, ldk, v, ldv, dout, lse, delta, dq, dk, lddk, dv, lddv,
-                       n, d, shift, lo, hi, ahead, behind, p, dx, height, beta):  # fmt: skip
-        # n keys and the queries [lo, hi) of a head; query t stands at key shift + t of these
-        for row in range(lo, hi, height):
-            m = min(height, hi - row)
-            q_i, dout_i = q[row * d :], dout[row * d :]
-            for i in range(m):
-                _fill(p[i * n : (i + 1) * n], -lse[row + i])
-                _fill(dx[i * n : (i + 1) * n], -delta[row + i])
-            gemm(False, True, m, n, d, q_i, d, k, ldk, p, n, 1.0)  # scores - lse
-            gemm(False, True, m, n, d, dout_i, d, v, ldv, dx, n, 1.0)  # dp - delta
-            _exponentials_and_slopes(p[: m * n], dx[: m * n])
-            _hide(p, m, n, shift + row, ahead, behind, 0.0)
-            _hide(dx, m, n, shift + row, ahead, behind, 0.0)
-            gemm(True, False, n, d, m, p, n, dout_i, d, dv, lddv, beta if row == lo else 1.0)
-            gemm(True, False, n, d, m, dx, n, q_i, d, dk, lddk, beta if row == lo else 1.0)
-            gemm(False, False, m, d, n, dx, n, k, ldk, dq[row * d :], d, 1.0)
+@jit
+def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+    # one of the parts of the keys of a head; the query heads that read it take turns while it is in the cache
+    # outs: (parts, B H D), lses: (parts, B, H)
+    _, _, S, H, G, D = sizes
+    parts, heads, first = outs.shape[0], H // G, max(0, S - 1 - behind)
+    b, g, part = task // (G * parts), task // parts % G, task % parts
+    hi = first + (part + 1) * (S - first) // parts
+    lo = min(hi, max(starts[b], first + part * (S - first) // parts))
+    x = np.empty(hi - lo, q.dtype)
+    k_g, v_g = k[b * steps[2] + lo * steps[3] + g * D :], v[b * steps[4] + lo * steps[5] + g * D :]
+    for h in range(g * heads, (g + 1) * heads):
+        q_h, out_h = b * steps[0] + h * D, (b * H + h) * D
+        lses[part, b, h] = _decode_head(q[q_h : q_h + D], k_g, steps[3], v_g, steps[5],
+                                        outs[part, out_h : out_h + D], scale, x)  # fmt: skip
 
-    @jit
-    def _backward_task(task, chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps,
-                       grad_steps, ahead, behind, scale, height, width):  # fmt: skip
-        # A task owns the gradients of its keys. To a query's gradient every key adds: it belongs to the task too while
-        # a head is one chunk; otherwise each chunk sums its own, and the sums are added at the end.
-        _, T, S, H, G, D = sizes
-        q_batch, ldq, k_batch, ldk, v_batch, ldv, o_batch, ldo = steps
-        dq_batch, lddq, dk_batch, lddk, dv_batch, lddv = grad_steps
-        b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
-        blocks, heads = (S + width - 1) // width, H // G
-        query, dquery, dvalue = np.empty(T * D, q.dtype), np.empty(T * D, q.dtype), np.empty(T * D, q.dtype)
-        delta = np.empty(T, q.dtype)
-        p, dx = np.empty(width * height, q.dtype), np.empty(width * height, q.dtype)
-        for h in range(g * heads, (g + 1) * heads):
-            # the rows of one head, packed: they are read once for every block of keys
-            _fill(dquery, 0.0)
-            _copy_rows(q[b * q_batch + h * D :], ldq, query, D, T, D, scale)
-            _copy_rows(dout[b * o_batch + h * D :], ldo, dvalue, D, T, D, query.dtype.type(1))
-            _deltas(dout[b * o_batch + h * D :], out[b * o_batch + h * D :], ldo, delta, D)
-            for turn in range(0, blocks, chunks):
-                # back and forth, so that no chunk always gets the keys that more queries see
-                block = turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)
-                key, n = block * width, min(width, S - block * width)
-                lo, hi = max(0, key - ahead - (S - T)), min(T, key + n + behind - (S - T))
-                dk_j, dv_j = dk[b * dk_batch + g * D + key * lddk :], dv[b * dv_batch + g * D + key * lddv :]
-                hidden = max(0, n if hi <= lo else min(n, starts[b] - key))
-                if hidden > 0:
-                    _fill_rows(dk_j, lddk, hidden, D, 0.0)
-                    _fill_rows(dv_j, lddv, hidden, D, 0.0)
-                if hidden < n:
-                    key += hidden
-                    _backward_keys(
-                        query, k[b * k_batch + g * D + key * ldk :], ldk, v[b * v_batch + g * D + key * ldv :], ldv,
-                        dvalue, lse[b, h], delta, dquery, dk_j[hidden * lddk :], lddk, dv_j[hidden * lddv :], lddv,
-                        n - hidden, D, S - T - key, lo, hi, ahead, behind, p, dx, height, 1.0 if h > g * heads else 0.0,
-                    )  # fmt: skip
-            if chunk == 0:
-                _copy_rows(dquery, D, dq[b * dq_batch + h * D :], lddq, T, D, scale)
-            else:
-                _copy_rows(dquery, D, dq_parts[chunk - 1, (b * T * H + h) * D :], H * D, T, D, scale)
+@jit
+def _merge(outs, lses, out, lse):
+    # the softmax over all keys from that over each part: a part weighs e^lse, the sum of its exponentials
+    D = out.size // lse.size
+    for row in range(lse.size):
+        weights, to = lses[:, row // lse.shape[1], row % lse.shape[1]].copy(), out[row * D : (row + 1) * D]
+        top, total = weights.max(), out.dtype.type(0)
+        _fill(to, 0.0)
+        for part in range(weights.size):
+            weights[part] = exp(weights[part] - top) if top > -np.inf else 0
+            total += weights[part]
+        _add_rows(weights, outs.reshape(-1)[row * D :], out.size, to)
+        _scale(to, 1 / total if total > 0 else 0)
+        lse[row // lse.shape[1], row % lse.shape[1], 0] = top + np.log(total)
 
-    @jit(parallel=True)
-    def _backward(dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps, grad_steps,
-                  ahead, behind, scale, height, width):  # fmt: skip
-        chunks = dq_parts.shape[0] + 1
-        blas = hold_blas_threads()
-        for task in prange(sizes[0] * sizes[4] * chunks):
-            _backward_task(np.int64(task), chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps,
-                           grad_steps, ahead, behind, scale, height, width)  # fmt: skip
-        release_blas_threads(blas)
+@jit
+def _decode_one_thread(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+    for task in range(tasks):
+        _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+
+@jit(parallel=True)
+def _decode(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+    for task in prange(tasks):
+        _decode_task(np.int64(task), q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+
+# ---- backward --------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, dk, dv, key, n, d, wide, lo, hi,
+                   shift, ahead, behind, p, dx, height):  # fmt: skip
+    # n keys from key on and the queries [lo, hi) of a head; query t stands at key shift + t of these n
+    cols = (n + COLS - 1) // COLS * COLS
+    for row in range(lo, hi, height):
+        m = min(height, hi - row)
+        for i in range(m):
+            _fill(p[i * cols : (i + 1) * cols], -lse[row + i])
+            _fill(dx[i * cols : (i + 1) * cols], -delta[row + i])
+        at, columns = row * wide, key * d
+        multiply_add(query, at, wide, 1, m, d, k_columns, columns, COLS * d, COLS, p, 0, cols, cols)  # scores - lse
+        multiply_add(dvalue, at, wide, 1, m, d, v_columns, columns, COLS * d, COLS, dx, 0, cols, cols)  # dp - delta
+        _exponentials_and_slopes(p[: m * cols], dx[: m * cols])
+        _hide(p, m, n, cols, shift + row, ahead, behind, 0.0)
+        _hide(dx, m, n, cols, shift + row, ahead, behind, 0.0)
+        multiply_add(p, 0, 1, cols, n, m, dvalue, at, COLS, wide, dv, 0, wide, wide)
+        multiply_add(dx, 0, 1, cols, n, m, query, at, COLS, wide, dk, 0, wide, wide)
+        multiply_add(dx, 0, cols, 1, m, n, k, key * wide, COLS, wide, dquery, at, wide, wide)
+
+
+@jit
+def _backward_task(task, chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps, grad_steps,
+                   ahead, behind, scale, wide, height, width):  # fmt: skip
+    # A task owns the gradients of its keys. To a query's gradient every key adds: it belongs to the task too while a
+    # head is one chunk; otherwise each chunk sums its own, and the sums are added at the end.
+    _, T, S, H, G, D = sizes
+    q_batch, q_row, k_batch, k_row, v_batch, v_row, o_batch, o_row = steps
+    dq_batch, dq_row, dk_batch, dk_row, dv_batch, dv_row = grad_steps
+    b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
+    begin, one = min(S, max(0, starts[b], S - T - behind)), like(q, 1)  # nobody sees the keys before
+    k_g, v_g = k[b * k_batch + begin * k_row + g * D :], v[b * v_batch + begin * v_row + g * D :]
+    dk_g, dv_g = dk[b * dk_batch + g * D :], dv[b * dv_batch + g * D :]
+    keys, k_columns, v_columns = _room((S - begin) * wide, q), _room((S + COLS) * D, q), _room((S + COLS) * D, q)
+    _copy_rows(k_g, k_row, keys, wide, S - begin, D, one)
+    _transposed(k_g, k_row, S - begin, D, k_columns)
+    _transposed(v_g, v_row, S - begin, D, v_columns)
+    query, dvalue, dquery, delta = _room(T * wide, q), _room(T * wide, q), _room(T * wide, q), np.empty(T, q.dtype)
+    p, dx = _room(height * width, q), _room(height * width, q)
+    dk_j, dv_j = _room(width * wide, q), _room(width * wide, q)
+    if chunk == 0:
+        _fill_rows(dk_g, dk_row, begin, D, 0.0)
+        _fill_rows(dv_g, dv_row, begin, D, 0.0)
+    for h in range(g * (H // G), (g + 1) * (H // G)):
+        at = b * o_batch + h * D
+        _copy_rows(q[b * q_batch + h * D :], q_row, query, wide, T, D, scale)
+        _copy_rows(dout[at:], o_row, dvalue, wide, T, D, one)
+        for t in range(T):
+            delta[t] = _dot(dvalue[t * wide : t * wide + D], out[at + t * o_row : at + t * o_row + D])
+        _fill(dquery, 0.0)
+        for turn in range(0, (S - begin + width - 1) // width, chunks):
+            # back and forth, so that no chunk always gets the keys that more queries see
+            key = (turn + (chunk if turn // chunks % 2 == 0 else chunks - 1 - chunk)) * width
+            n, shift = min(width, S - begin - key), S - T - begin - key
+            if n <= 0:
+                continue
+            dk_rows, dv_rows = dk_g[(begin + key) * dk_row :], dv_g[(begin + key) * dv_row :]
+            if h == g * (H // G):
+                _fill(dk_j, 0.0)
+                _fill(dv_j, 0.0)
+            else:  # add to what the heads before have sent
+                _copy_rows(dk_rows, dk_row, dk_j, wide, n, D, one)
+                _copy_rows(dv_rows, dv_row, dv_j, wide, n, D, one)
+            _backward_keys(query, dvalue, dquery, lse[b, h], delta, keys, k_columns, v_columns, dk_j, dv_j, key, n, D,
+                           wide, max(0, -ahead - shift), min(T, n + behind - shift), shift, ahead, behind,
+                           p, dx, height)  # fmt: skip
+            _copy_rows(dk_j, wide, dk_rows, dk_row, n, D, one)
+            _copy_rows(dv_j, wide, dv_rows, dv_row, n, D, one)
+        if chunk == 0:
+            _copy_rows(dquery, wide, dq[b * dq_batch + h * D :], dq_row, T, D, scale)
+        else:
+            _copy_rows(dquery, wide, dq_parts[chunk - 1, (b * T * H + h) * D :], H * D, T, D, scale)
+
+
+@jit(parallel=True)
+def _backward(chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps, grad_steps,
+              ahead, behind, scale, wide, height, width):  # fmt: skip
+    for task in prange(sizes[0] * sizes[4] * chunks):
+        _backward_task(np.int64(task), chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, sizes, steps,
+                       grad_steps, ahead, behind, scale, wide, height, width)  # fmt: skip
 
 
 # ---- arrays as flat memory -------------------------------------------------------------------------------------------
@@ -497,12 +533,12 @@ def _block(length: int, most: int) -> int:
     return max(32, min(most, length // 16 // 32 * 32))
 
 
-def _chunks(tasks: int, work: int) -> int:
-    """Into how many parts the keys of one head are cut, so that few heads still keep the threads busy.
+def _chunks(tasks: int, work: int, block: int) -> int:
+    """Into how many parts the blocks of one head are dealt out, so that few heads still keep the threads busy.
 
     The shape alone decides, not the number of threads: sums cut elsewhere round differently.
     """
-    if work < 1 << 14:
+    if work < 16 * block * block:
         return 1
     return 4 if tasks == 1 else 2 if tasks < 4 or tasks % 2 and tasks < 16 else 1
 
@@ -528,7 +564,7 @@ def attention_forward(  # noqa: D103
     scale: float,
     starts: Starts = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    if _BLAS is None:
+    if not JIT:
         return attention_forward_numpy(q, k, v, causal=causal, window=window, scale=scale, starts=starts)
     _check("attention_forward", q, k, v)
     (B, T, H, D), (S, G) = q.shape, k.shape[1:3]
@@ -550,8 +586,8 @@ def _run_forward(arrays, sizes, steps, causal, window, scale, starts):
         _run_decode(q, k, v, out, lse, starts, sizes, steps, behind, scale)
     else:
         height = _block(T, 256)
-        tasks = B * H * ((T + 2 * height - 1) // (2 * height))
-        _forward(tasks, *arrays, lse, starts, sizes, steps, ahead, behind, scale, height, 256)
+        chunks = _chunks(B * G, T * S, height)
+        _forward(chunks, *arrays, lse, starts, sizes, steps, ahead, behind, scale, width_of(D), height, 256)
     return lse
 
 
@@ -584,7 +620,7 @@ def attention_backward(  # noqa: D103
     starts: Starts = None,
     into: Gradients | None = None,
 ) -> Gradients:
-    if _BLAS is None:
+    if not JIT:
         return attention_backward_numpy(
             dout, q, k, v, out, lse, causal=causal, window=window, scale=scale, starts=starts, into=into
         )
@@ -595,8 +631,9 @@ def attention_backward(  # noqa: D103
     (q, *q_steps), (k, *k_steps), (v, *v_steps) = _memory(q), _memory(k), _memory(v)
     (dq, *dq_steps), (dk, *dk_steps), (dv, *dv_steps) = _memory(into[0]), _memory(into[1]), _memory(into[2])
     arrays = contiguous(dout).reshape(-1), q, k, v, contiguous(out).reshape(-1), contiguous(lse)
-    for part in _run_backward(arrays, (dq, dk, dv), (B, T, S, H, G, D), (*q_steps, *k_steps, *v_steps, T * H * D, H * D),
-                              (*dq_steps, *dk_steps, *dv_steps), causal, window, scale, starts):  # fmt: skip
+    steps, grad_steps = (*q_steps, *k_steps, *v_steps, T * H * D, H * D), (*dq_steps, *dk_steps, *dv_steps)
+    sizes = (B, T, S, H, G, D)
+    for part in _run_backward(arrays, (dq, dk, dv), sizes, steps, grad_steps, causal, window, scale, starts):
         into[0][...] += part
     return into
 
@@ -607,9 +644,11 @@ def _run_backward(arrays, grads, sizes, steps, grad_steps, causal, window, scale
     starts = np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
     ahead, behind = _reach(causal, window, S + T)
     dq, dk, dv = grads
-    parts = np.empty((_chunks(B * G, T * S) - 1, B * T * H * D), dtype)
-    _backward(*arrays, dq, parts, dk, dv, starts, sizes, steps, grad_steps,
-              ahead, behind, dtype.type(scale), min(256, T), _block(S, 128))  # fmt: skip
+    width = _block(S, 128)
+    chunks = _chunks(B * G, T * S, width)
+    parts = np.empty((chunks - 1, B * T * H * D), dtype)
+    _backward(chunks, *arrays, dq, parts, dk, dv, starts, sizes, steps, grad_steps,
+              ahead, behind, dtype.type(scale), width_of(D), min(256, T), width)  # fmt: skip
     return parts.reshape(-1, B, T, H, D)
 
 
@@ -626,7 +665,7 @@ def _packed_layout(qkv: np.ndarray, H: int, G: int) -> tuple[tuple[int, ...], tu
 def attention_packed_forward(  # noqa: D103
     qkv: np.ndarray, H: int, G: int, causal: bool, window: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    if _BLAS is None:
+    if not JIT:
         return attention_packed_forward_numpy(qkv, H, G, causal, window, scale)
     sizes, steps, columns = _packed_layout(qkv, H, G)
     B, T, _, _, _, D = sizes
@@ -648,7 +687,7 @@ def attention_packed_backward(  # noqa: D103
     window: int,
     scale: float,
 ) -> np.ndarray:
-    if _BLAS is None:
+    if not JIT:
         return attention_packed_backward_numpy(dout, qkv, out, lse, H, G, causal, window, scale)
     sizes, steps, columns = _packed_layout(qkv, H, G)
     T, D = sizes[1], sizes[5]
