@@ -241,7 +241,7 @@ def rng_from_state(state: Mapping[str, Any]) -> np.random.Generator:
         raise ValueError(f"rng_from_state: expected a bit generator among {', '.join(kinds)}; got {name!r}")
     generator = getattr(np.random, name)()
     try:
-        generator.state = _arrayed(state)
+        generator.state = state
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"rng_from_state: no state of {name}: {error!r}") from None
     return np.random.Generator(generator)
@@ -251,9 +251,3 @@ def _listed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _listed(item) for key, item in value.items()}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _arrayed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _arrayed(item) for key, item in value.items()}
-    return np.array(value, np.uint64) if isinstance(value, list) else value

@@ -101,7 +101,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice!r} appears twice")
+        raise ValueError(f"key {twice!r:.200} appears twice")
     return table
 
 
@@ -210,19 +210,20 @@ def _check_metadata(metadata: Any, path: Pathlike) -> None:
 
 def _checked_span(entry: Any, name: str, path: Pathlike) -> tuple[int, int]:
     """Check one entry of the header, and return where its bytes begin and end."""
+    tensor = f"{path}: tensor {name!r:.200}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{path}: tensor {name!r} must have dtype, shape and data_offsets, and nothing else")
+        raise ValueError(f"{tensor} must have dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"{path}: tensor {name!r} has dtype {dtype!r:.40}; known are {', '.join(_DTYPES)}")
+        raise ValueError(f"{tensor} has dtype {dtype!r:.40}; known are {', '.join(_DTYPES)}")
     if not _are_sizes(shape) or len(shape) > MOST_DIMENSIONS or math.prod(n for n in shape if n) > MOST_BYTES:
-        raise ValueError(f"{path}: tensor {name!r} has shape {shape!r:.80}; expected a list of sizes")
+        raise ValueError(f"{tensor} has shape {shape!r:.80}; expected a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{path}: tensor {name!r} has data_offsets {offsets!r:.80}; expected [begin, end]")
+        raise ValueError(f"{tensor} has data_offsets {offsets!r:.80}; expected [begin, end]")
     begin, end = offsets
     needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if end - begin != needed:
-        raise ValueError(f"{path}: tensor {name!r}, {dtype} {shape}, needs {needed:,} bytes; has {end - begin:,}")
+        raise ValueError(f"{tensor}, {dtype} {shape}, needs {needed:,} bytes; has {end - begin:,}")
     return begin, end
 
 
@@ -236,7 +237,7 @@ def _check_tiling(spans: list[tuple[int, int, str]], size: int, path: Pathlike) 
     for begin, end, name in spans:
         if begin != position:
             what = "a hole before" if begin > position else "an overlap at"
-            raise ValueError(f"{path}: {what} tensor {name!r}: it begins at byte {begin:,}, expected {position:,}")
+            raise ValueError(f"{path}: {what} tensor {name!r:.200}: it begins at byte {begin:,}, expected {position:,}")
         position = end
     if position != size:
         raise ValueError(f"{path}: the tensors end at byte {position:,} of the data; the file has {size:,}")
