@@ -78,8 +78,8 @@ class Progress(Callback):
     def on_step(self, trainer: Any, loss: float) -> None:
         """Move the bar."""
         self._notice.finish()
-        # the mean of the last 20 steps or so: the loss of single batches jumps too much to be read
-        self._smooth_loss = loss if self._smooth_loss is None else 0.95 * self._smooth_loss + 0.05 * loss
+        # the mean of the last 10 steps or so: the loss of single batches jumps too much to be read
+        self._smooth_loss = loss if self._smooth_loss is None else 0.9 * self._smooth_loss + 0.1 * loss
         self._first = self._first or (trainer.step, time.monotonic())
         if self._bar is not None:
             self._bar.set_description_str(self._figures(trainer, self._smooth_loss), refresh=False)

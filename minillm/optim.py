@@ -116,9 +116,8 @@ class Optimizer:
             if p.data is not view:
                 view[...] = p.data
                 p.data = view
-            if p.grad is not None and p.grad is not grad_view:
+            if p.grad is not None:
                 grad_view[...] = p.grad
-                p.grad = grad_view
 
     def _by_parameter(self, flat: np.ndarray) -> list[np.ndarray]:
         pieces = np.split(flat, self._ends[:-1])

@@ -51,8 +51,8 @@ class Run:
     @classmethod
     def create(cls, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, about: str = "") -> Run:
         """Make a new run folder. Raises FileExistsError when something is there: nothing is ever overwritten."""
+        cls.refuse_existing(path)
         run = cls(path, settings or {}, about)
-        run.refuse_existing(path)
         run.path.mkdir(parents=True, exist_ok=True)
         files.write_json(run.path / TRAINING, {"settings": run.settings, "about": about})
         return run
@@ -60,12 +60,16 @@ class Run:
     @classmethod
     def refuse_existing(cls, path: str | os.PathLike[str]) -> None:
         """Raise FileExistsError when there is anything but an empty folder at ``path``."""
-        run = cls(path, {}, "")
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise FileExistsError(
-                f"{run.path} exists already, and nothing in it is overwritten: choose another name, or go on with: "
-                f"{run.resume_command}"
-            )
+        path = Path(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        try:
+            other_way = f", or go on with: {cls.open(path).resume_command}"
+        except (ValueError, OSError):  # it is no run
+            other_way = ""
+        raise FileExistsError(
+            f"{path} exists already, and nothing in it is overwritten: choose another name{other_way}"
+        )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
@@ -88,8 +92,10 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with this run."""
-        return f"minillm train --out {shlex.quote(str(self.path))} --resume"
+        """What to type to go on: in a shell, or in Python where the run was not started by the command line."""
+        if self.settings:
+            return f"minillm train --out {shlex.quote(str(self.path))} --resume"
+        return f"trainer = Trainer(..., run=Run.open({str(self.path)!r})); trainer.resume(); trainer.run()"
 
     # ---- what the trainer writes -------------------------------------------------------------------------------------
 
@@ -150,7 +156,7 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     for name, what in (("config.json", "configuration"), ("tokenizer.json", "tokenizer")):
         if not (path / name).is_file():
             if (path / TRAINING).is_file():
-                resume = Run(path, {}, "").resume_command
+                resume = Run.open(path).resume_command
                 raise ValueError(f"{path}: no {name}: the training ended before it was saved; go on with: {resume}")
             raise ValueError(f"{path} is not a run folder: it has no {name} (the {what})")
     model, words = models.from_pretrained(path), tokenizer.load(path)

@@ -73,7 +73,7 @@ def test_the_model_card(finished):
 
 
 def test_the_card_of_an_interrupted_run_without_figures(tmp_path, finished):
-    run = Run.create(tmp_path / "my run")
+    run = Run.create(tmp_path / "my run", settings={"data": "roses.txt"})
     (run.path / "loss.png").touch()
     result = TrainResult(3, 10, "Ctrl-C", 2.5, None, 300, 4000.0, resume_command=run.resume_command)
     run.write_card(finished[1], result)
@@ -88,11 +88,18 @@ def test_the_card_of_an_interrupted_run_without_figures(tmp_path, finished):
 
 def test_a_folder_that_exists_is_never_overwritten(tmp_path):
     (tmp_path / "empty").mkdir()
-    Run.create(tmp_path / "empty")
-    with pytest.raises(FileExistsError, match="exists already, .* choose another name, or go on with: minillm train"):
+    Run.create(tmp_path / "empty", settings={"data": "roses.txt"})
+    with pytest.raises(
+        FileExistsError, match="exists already, .* or go on with: minillm train --out .*empty --resume$"
+    ):
         Run.create(tmp_path / "empty")
+    Run.create(tmp_path / "by hand")
+    with pytest.raises(FileExistsError, match=r"go on with: trainer = Trainer\(..., run=Run.open\('.*by hand'\)\)"):
+        Run.create(tmp_path / "by hand")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileExistsError, match="file exists already"):
+    with pytest.raises(
+        FileExistsError, match="file exists already, and nothing in it is overwritten: .* another name$"
+    ):
         Run.create(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -136,7 +143,7 @@ def test_what_is_no_run_folder(tmp_path, finished):
     (tmp_path / "photos" / "training.json").write_text('{"settings": [], "about": ""}')
     with pytest.raises(ValueError, match="expected the entries 'settings'"):
         Run.open(tmp_path / "photos")
-    Run.create(tmp_path / "killed")
+    Run.create(tmp_path / "killed", settings={"data": "roses.txt"})
     with pytest.raises(ValueError, match="no config.json: the training ended before it was saved; go on with: minillm"):
         load_run(tmp_path / "killed")
 

@@ -220,9 +220,9 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capfd):
     assert result.step == 11 and result.stopped == ("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
     assert signal.getsignal(number) is before
     assert str(result).startswith(f"stopped after step 11 of 60 ({result.stopped})")
-    assert str(result).endswith(f"\ngo on with: minillm train --out {tmp_path / 'run'} --resume")
+    assert str(result).endswith(f"run=Run.open('{tmp_path / 'run'}')); trainer.resume(); trainer.run()")
     assert "once more to quit at once" in capfd.readouterr().err
-    assert "--resume" in (tmp_path / "run" / "README.md").read_text()
+    assert "trainer.resume()" in (tmp_path / "run" / "README.md").read_text()
     resumed = start_or_resume(tmp_path / "run")
     assert resumed.step == 11
     resumed.run()
@@ -310,7 +310,7 @@ def test_a_full_disk_is_one_clear_line_wherever_it_happens(tmp_path):
         assert error.errno == errno.ENOSPC
         promised = re.fullmatch(
             r"Trainer: no space left on the disk after step \d. (The checkpoint of step (\d) in .*checkpoints is good|"
-            r"There is no checkpoint yet). Make room, then go on with: minillm train --out .* --resume",
+            r"There is no checkpoint yet). Make room, then go on with: trainer = .*; trainer.run\(\)",
             str(error),
         )
         resumed = start_or_resume(folder, steps=4, checkpoint_every=2, evaluate_every=4)
@@ -323,7 +323,7 @@ def test_a_full_disk_is_one_clear_line_wherever_it_happens(tmp_path):
 
 def test_an_existing_folder_is_never_overwritten(tmp_path):
     tiny_trainer(tmp_path / "run", steps=1).run()
-    with pytest.raises(FileExistsError, match="exists already.*--resume"):
+    with pytest.raises(FileExistsError, match="exists already.*resume"):
         tiny_trainer(tmp_path / "run", steps=1)
 
 
