@@ -3,7 +3,7 @@
 import doctest
 import math
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,8 +13,7 @@ from minillm.data import Document, Grammar, grammar
 NAMES = ["Mia", "Tom", "Ben"]
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     giver: str = ""
     owner: str = ""
     gifts: int = 0

@@ -29,13 +29,12 @@ ever going back.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 World = Any
-"""What later scenes must know of earlier ones: a frozen dataclass, or None where nothing is remembered."""
+"""What later scenes must know of earlier ones: a NamedTuple, or None where nothing is remembered."""
 
 Scene = Callable[["Pen", World], "Step | None"]
 """Writes a few sentences, then returns the next scene with its world, or None at the end of the text."""
@@ -259,18 +258,15 @@ def _share(options: Sequence[str], weights: Sequence[float] | None, chosen: int)
 def _shape(world: World) -> Any:
     """What is left of a world when its words have no meaning: which are equal, which differ.
 
-    >>> from dataclasses import make_dataclass
-    >>> world = make_dataclass("World", ["hero", "friend", "holder", "scenes_left"])
-    >>> _shape(world("Mia", "Tom", "Tom", 3)) == _shape(world("Zoe", "Ben", "Ben", 3))
+    >>> _shape(("Mia", "Tom", "Tom", 3)) == _shape(("Zoe", "Ben", "Ben", 3))
     True
-    >>> _shape(world("Mia", "Tom", "Tom", 3)) == _shape(world("Mia", "Tom", "Mia", 3))
+    >>> _shape(("Mia", "Tom", "Tom", 3)) == _shape(("Mia", "Tom", "Mia", 3))
     False
     """
     if world is None:
         return None
     seen: dict[str, int] = {}
-    values = (getattr(world, field.name) for field in fields(world))
-    return tuple(("word", seen.setdefault(v, len(seen))) if isinstance(v, str) and v else v for v in values)
+    return tuple(("word", seen.setdefault(v, len(seen))) if v and isinstance(v, str) else v for v in world)
 
 
 def _check_prefix_code(options: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ Each scene is a function that writes a few sentences and returns the next scene.
 scene knows of what happened before.
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .grammar import Grammar, Pen, Scene, Step
 
@@ -61,11 +61,11 @@ SPOTS = (
 ).split(",")
 NUMBERS = "two three four five six seven eight nine ten twelve".split()
 FLOCKS = "birds bees butterflies ants clouds horses swans owls boats sheep ducks stars".split()
-LATER = ["Then", "Later", "Soon", "Next", "After that", "At noon", "Suddenly", "A little later"]
+LATER = ["Then", "Later", "Soon", "Next", "Suddenly", "After that", "A moment later", "Meanwhile"]
+KINDLY = "kindly softly gladly quickly warmly quietly slowly calmly".split()
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """What has happened so far; empty where the story has not spoken of it yet."""
 
     hero: Name = NOBODY
@@ -119,7 +119,7 @@ def opening(pen: Pen, w: World) -> Step:
     kinds = {"girl": GIRLS, "boy": BOYS, **dict.fromkeys(ANIMALS, NAMES)}
     names = pen.choose(kinds, weights=[5, 5] + [1] * len(ANIMALS))
     pen.say(" named ", " called ")
-    return habit, replace(w, hero=pen.pick(names, end="."))
+    return habit, w._replace(hero=pen.pick(names, end="."))
 
 
 def habit(pen: Pen, w: World) -> Step:
@@ -135,7 +135,7 @@ def habit(pen: Pen, w: World) -> Step:
     )
     love = pen.pick(ACTIVITIES)
     pen.say(".", " all day long.", " with friends.", " at home.", " at night.", " in the sun.", " in the rain.")
-    return outing, replace(w, love=love)
+    return outing, w._replace(love=love)
 
 
 def outing(pen: Pen, w: World) -> Step:
@@ -153,7 +153,7 @@ def outing(pen: Pen, w: World) -> Step:
         f"{hero} set out for the ",
     )
     pen.pick(LOOKS, end=" ")
-    return treasure, replace(w, place=pen.pick(PLACES, end="."))
+    return treasure, w._replace(place=pen.pick(PLACES, end="."))
 
 
 def treasure(pen: Pen, w: World) -> Step:
@@ -171,7 +171,7 @@ def treasure(pen: Pen, w: World) -> Step:
     )
     thing = new_thing(pen)
     mood(pen, w.hero, GLAD)
-    return encounter, replace(w, thing=thing, holder=w.hero)
+    return encounter, w._replace(thing=thing, holder=w.hero)
 
 
 def new_thing(pen: Pen, but: str = "") -> str:
@@ -201,31 +201,33 @@ def encounter(pen: Pen, w: World) -> Step:
     friend = pen.pick(NAMES, but=(w.hero,), end=", a ")
     pen.pick(TRAITS, end=" ")
     animal = pen.pick(ANIMALS, end=".")
-    return turn, replace(w, friend=friend, animal=animal, meeting_place=w.place)
+    return turn, w._replace(friend=friend, animal=animal, meeting_place=w.place)
 
 
 # What happens
 
 
-def turn(pen: Pen, w: World) -> Step | None:
+def turn(pen: Pen, w: World) -> Step:
     """Another event, or a question and the end: two events at least, four at most."""
     branches: dict[str, Scene] = {}
     if w.events < 4:
         branches |= {f" {later}": event for later in LATER}
     if w.events >= 2:
         branches |= questions(w)
-    return pen.choose(branches)(pen, w)
+    return pen.choose(branches), w
 
 
-def event(pen: Pen, w: World) -> Step | None:
+def event(pen: Pen, w: World) -> Step:
     """One of the events that are possible now, and not the last one again."""
     a, b = w.holder, w.other
     branches = {
         f" {a} gave the {w.thing} to {b}": give,
         f" {a} dropped the {w.noun}, and {b} picked it up": give,
         f' {b} asked: "May I have the {w.noun}?"': ask,
+        f' {b} asked: "Can I keep the {w.noun}?"': ask,
         f" {a} lost the {w.noun} ": lose,
         f" {a} hid the {w.noun} ": hide,
+        f" {a} put the {w.noun} ": hide,
         " they went to the ": walk,
         " they ran to the ": walk,
         f" {w.hero} wanted to {w.love}": play,
@@ -233,37 +235,31 @@ def event(pen: Pen, w: World) -> Step | None:
         f" {a} sang a song about a ": tell,
     }
     if not w.food:
-        branches |= {" they ate some ": eat, f" {a} brought some ": eat, f" {b} brought some ": eat}
+        branches |= {" they ate some ": eat, f" {b} brought some ": eat}
     if not w.flock:
-        branches |= {" they counted ": count, " they saw ": count, " they heard ": count}
+        branches |= {" they counted ": count, " they saw ": count}
     if not w.second:
         branches |= {f" {b} found a ": another, f" {b} bought a ": another}
     elif w.second_holder == b:
-        branches |= {" they traded.": trade, f' {b} said: "Let us trade!"': trade}
+        branches |= {" they traded.": trade, f' {b} said: "Let us trade!"': trade, " they swapped.": trade}
     possible = {head: scene for head, scene in branches.items() if scene is not w.last}
     scene = pen.choose(possible)
-    return scene(pen, replace(w, events=w.events + 1, last=scene))
+    return scene, w._replace(events=w.events + 1, last=scene)
 
 
 def give(pen: Pen, w: World) -> Step:
     """The thing goes to the other one."""
     mood(pen, w.other, GLAD)
-    return turn, replace(w, holder=w.other)
+    return turn, w._replace(holder=w.other)
 
 
 def ask(pen: Pen, w: World) -> Step:
     """The thing is asked for, and given or not."""
     a, b = w.holder, w.other
-    agreed = pen.choose(
-        {
-            f' "Yes, take it," said {a}.': True,
-            f' "Of course," said {a}, and {b} took it.': True,
-            f' "You can keep it," said {a}.': True,
-            f' "Not today," said {a}.': False,
-            f' "No, I need it," said {a}.': False,
-        }
-    )
-    return turn, replace(w, holder=b if agreed else a)
+    answers = {"Yes, take it": True, "Of course": True, "You can keep it": True, "No, I need it": False}
+    agreed = pen.choose({f' "{answer}," said {a} ': agreed for answer, agreed in answers.items()})
+    pen.pick(KINDLY, end=".")
+    return turn, w._replace(holder=b if agreed else a)
 
 
 def lose(pen: Pen, w: World) -> Step:
@@ -280,7 +276,7 @@ def lose(pen: Pen, w: World) -> Step:
         }
     )
     mood(pen, finder, GLAD)
-    return turn, replace(w, holder=finder)
+    return turn, w._replace(holder=finder)
 
 
 def hide(pen: Pen, w: World) -> Step:
@@ -294,7 +290,7 @@ def hide(pen: Pen, w: World) -> Step:
         f", then {spot}, and there it was!",
         f' and saw nothing. "It is {spot}," said {a}.',
     )
-    return turn, replace(w, holder=b)
+    return turn, w._replace(holder=b)
 
 
 def walk(pen: Pen, w: World) -> Step:
@@ -302,7 +298,7 @@ def walk(pen: Pen, w: World) -> Step:
     pen.pick(LOOKS, end=" ")
     place = pen.pick(PLACES, but=(w.place,))
     pen.say(".", f", and {w.holder} took the {w.noun} along.", f", far from the {w.place}.", " hand in hand.")
-    return turn, replace(w, place=place)
+    return turn, w._replace(place=place)
 
 
 def play(pen: Pen, w: World) -> Step:
@@ -327,7 +323,7 @@ def eat(pen: Pen, w: World) -> Step:
     """They eat."""
     food = pen.pick(FOODS)
     pen.say(".", " and some milk.", f" at the {w.place}.", f', and {w.friend} said: "I like {food}!"')
-    return turn, replace(w, food=food)
+    return turn, w._replace(food=food)
 
 
 def count(pen: Pen, w: World) -> Step:
@@ -335,14 +331,14 @@ def count(pen: Pen, w: World) -> Step:
     number = pen.pick(NUMBERS, end=" ")
     flock = pen.pick(FLOCKS)
     pen.say(".", " and waved.", f" near the {w.place}.", " far away.")
-    return turn, replace(w, flock=flock, number=number)
+    return turn, w._replace(flock=flock, number=number)
 
 
 def another(pen: Pen, w: World) -> Step:
     """A second thing turns up."""
     second = new_thing(pen, but=w.thing)
     mood(pen, w.other, GLAD)
-    return turn, replace(w, second=second, second_holder=w.other)
+    return turn, w._replace(second=second, second_holder=w.other)
 
 
 def trade(pen: Pen, w: World) -> Step:
@@ -352,7 +348,7 @@ def trade(pen: Pen, w: World) -> Step:
         f" Now {a} had the {w.second}, and {b} had the {w.thing}.",
         f" {a} took the {w.second}, and {b} took the {w.thing}.",
     )
-    return turn, replace(w, holder=b, second_holder=a)
+    return turn, w._replace(holder=b, second_holder=a)
 
 
 # How it ends
@@ -381,16 +377,22 @@ def questions(w: World) -> dict[str, Scene]:
 
 def ending(pen: Pen, w: World) -> None:
     """The last sentence."""
-    pen.say(
-        " The end.",
-        f" Then {w.hero} and {w.friend} went home.",
-        f" In the evening {w.hero} went home.",
-        f" From that day on, {w.hero} and {w.friend} were friends.",
-        f" That night {w.holder} dreamed of the {w.thing}.",
-        f" They said goodbye at the {w.place}.",
-        f" {w.holder} kept the {w.noun} for ever.",
-        f" And so {w.hero} made a new friend.",
+    hero, friend = w.hero, w.friend
+    more = pen.choose(
+        {
+            " The end.": None,
+            f" Then {hero} and {friend} went home.": None,
+            f" From that day on, {hero} and {friend} were friends.": None,
+            f" {w.holder} kept the {w.noun} for ever.": None,
+            f" At night {w.holder} dreamed of the {w.thing}.": None,
+            f" In the evening {hero} was ": GLAD,
+            f" They said goodbye at the {w.place} and were ": GLAD,
+            f" And so {hero} made a friend who was ": TRAITS,
+        }
     )
+    if more:
+        pen.pick(more, end=".")
+
 
 
 class StoryGrammar(Grammar):
