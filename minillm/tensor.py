@@ -169,7 +169,7 @@ class Tensor:
                 elif key in summed:
                     np.add(before, g, out=before)
                 else:
-                    pending[key] = before + g
+                    pending[key] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(key)
             if not retain_graph:
                 node._backward, node._inputs = _dropped, ()

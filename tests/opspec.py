@@ -97,6 +97,50 @@ def rotate(x, cos, sin):
     return np.concatenate([x[..., :h] * cos - x[..., h:] * sin, x[..., h:] * cos + x[..., :h] * sin], -1)
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def rnn(x, w, u, b, c, h):
+    out = []
+    for t in range(x.shape[1]):
+        h = np.tanh(x[:, t] @ w.T + b + h @ u.T + c)
+        out.append(h)
+    return np.stack(out, 1)
+
+
+def gru(x, w, u, b, c, h):
+    out = []
+    for t in range(x.shape[1]):
+        (r, z, n), (ru, zu, nu) = np.split(x[:, t] @ w.T + b, 3, -1), np.split(h @ u.T + c, 3, -1)
+        r, z = sigmoid(r + ru), sigmoid(z + zu)
+        h = (1 - z) * np.tanh(n + r * nu) + z * h
+        out.append(h)
+    return np.stack(out, 1)
+
+
+def lstm(x, w, u, b, c, h, m):
+    out = []
+    for t in range(x.shape[1]):
+        i, f, g, o = np.split(x[:, t] @ w.T + b + h @ u.T + c, 4, -1)
+        m = sigmoid(f) * m + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(m)
+        out.append(h)
+    return np.stack(out, 1), m
+
+
+def past(q, k, v, w=None):
+    """The three steps before each query, not its own."""
+    P, out = k.shape[1] - q.shape[1], np.zeros_like(q)
+    for t in range(q.shape[1]):
+        lo, hi = max(0, P + t - 3), P + t
+        if hi > lo:
+            keys = k[:, lo:hi]
+            x = np.tanh(q[:, t, None] + keys) @ w if w is not None else (keys @ q[:, t, :, None])[..., 0] / np.sqrt(q.shape[-1])
+            out[:, t] = (softmax(x)[:, None] @ v[:, lo:hi])[:, 0]
+    return out
+
+
 ids = np.array([[0, 2, 1], [2, 2, 4]])
 targets = np.array([[1, -100, 3], [0, 4, 4]])
 cos4, sin4 = angles(5, 2)
@@ -216,7 +260,7 @@ OPS: list[Op] = [
        [(lambda: F.swiglu(three), ValueError, "odd length 3")]),
     Op("clip", lambda a: F.clip(a, -0.5, 0.7), lambda a: np.clip(a, -0.5, 0.7), lambda t, a: a.clip(-0.5, 0.7), corner,
        [(lambda: F.clip(three), ValueError, "low, high or both")]),
-    Op("maximum", F.maximum, np.maximum, lambda t, a, b: t.maximum(a, b), [(distinct(3, 4), normal(4)), (np.ones(3), np.ones(3))],
+    Op("maximum", F.maximum, np.maximum, lambda t, a, b: t.maximum(a, b), [(distinct(3, 4), normal(4)), (normal(4), distinct(3, 4)), (np.ones(3), np.ones(3))],
        [(lambda: F.maximum(three, four), ValueError, fit)], label="ties"),
     Op("minimum", F.minimum, np.minimum, lambda t, a, b: t.minimum(a, b), [(distinct(3, 4), normal(3, 1))],
        [(lambda: F.minimum(three, four), ValueError, fit)]),
@@ -265,7 +309,7 @@ OPS: list[Op] = [
        lambda t, a, b: t.nn.functional.huber_loss(a, b, "sum", 0.7), pairs[:1], [(lambda: F.huber_loss(three, three, 0.0), ValueError, "delta")]),
     Op("binary_cross_entropy_with_logits", lambda z: F.binary_cross_entropy_with_logits(z, (ids > 1), "none"),
        lambda z: np.log1p(np.exp(z)) - z * (ids > 1),
-       lambda t, z: t.nn.functional.binary_cross_entropy_with_logits(z, t.tensor((ids > 1)).to(z.dtype), reduction="none"), [(normal(2, 3),)]),
+       lambda t, z: t.nn.functional.binary_cross_entropy_with_logits(z, t.tensor(ids > 1).to(z.dtype), reduction="none"), [(normal(2, 3),)]),
     Op("kl_div", lambda q, p: F.kl_div(F.log_softmax(q), F.softmax(p)),
        lambda q, p: (softmax(p) * (np.log(softmax(p)) - np.log(softmax(q)))).sum() / 3,
        lambda t, q, p: t.nn.functional.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean"), [(normal(3, 4), normal(3, 4))]),
@@ -330,6 +374,22 @@ OPS: list[Op] = [
            [x[..., :8].reshape(2, 5, 2, 4).swapaxes(1, 2), x[..., 8:12].reshape(2, 5, 1, 4).swapaxes(1, 2), x[..., 12:].reshape(2, 5, 1, 4).swapaxes(1, 2)])],
            causal=True, window=3).swapaxes(1, 2).reshape(2, 5, 8),
        None, [(normal(2, 5, 16),)], label="rotary, grouped, window"),
+    # ---- recurrence
+    Op("rnn", F.rnn, rnn, None, [(normal(2, 4, 3), normal(5, 3), normal(5, 5), normal(5), normal(5), normal(2, 5))],
+       [(lambda: F.rnn(three, three, three, None, None, three), ValueError, "rnn")]),
+    Op("rnn", lambda x, w, u, h: F.rnn(x, w, u, None, None, h), lambda x, w, u, h: rnn(x, w, u, 0, 0, h), None,
+       [(normal(2, 4, 3), normal(5, 3), normal(5, 5), normal(2, 5))], label="no bias"),
+    Op("gru", F.gru, gru, None, [(normal(2, 4, 3), normal(15, 3), normal(15, 5), normal(15), normal(15), normal(2, 5))],
+       [(lambda: F.gru(three, three, three, None, None, three), ValueError, "gru")]),
+    Op("lstm", lambda *a: F.lstm(*a)[0], lambda *a: lstm(*a)[0], None,
+       [(normal(2, 4, 3), normal(20, 3), normal(20, 5), normal(20), normal(20), normal(2, 5), normal(2, 5))],
+       [(lambda: F.lstm(three, three, three, None, None, three, three), ValueError, "lstm")]),
+    Op("lstm", lambda *a: F.lstm(*a)[0].sum() + F.lstm(*a)[1].sum() * 3, lambda *a: lstm(*a)[0].sum() + 3 * lstm(*a)[1].sum(), None,
+       [(normal(2, 4, 3), normal(20, 3), normal(20, 5), normal(20), normal(20), normal(2, 5), normal(2, 5))], label="last memory"),
+    *[Op("past_attention", lambda q, k, v, *w: F.past_attention(q, k, v, 3, *w), past, None,
+         [(normal(2, 4, 3), normal(2, S, 3), normal(2, S, 3), *w)], label=f"{'additive' if w else 'dot'} S={S}",
+         errors=[(lambda: F.past_attention(three, three, three, 3), ValueError, "past_attention: expected query (B, T, C)")])
+      for S in (4, 6) for w in ((), (normal(3),))],
     # ---- pictures
     Op("conv2d", lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), lambda x, w, b: conv(x, w, b, 2, 1),
        lambda t, x, w, b: t.nn.functional.conv2d(x, w, b, 2, 1), [(normal(2, 3, 6, 5), normal(4, 3, 3, 3), normal(4))],

@@ -25,7 +25,11 @@ FLOORS = [  # from the ground up; rooms in one set may know each other
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-SIDE_ROOMS = {"tokenizer": {"files", "kernels"}, "data": {"files", "kernels", "tokenizer"}, "optim": {"kernels", "tensor"}}
+SIDE_ROOMS = {
+    "tokenizer": {"files", "kernels"},
+    "data": {"files", "kernels", "tokenizer"},
+    "optim": {"kernels", "tensor"},
+}
 MODULES = sorted(path for path in HOME.rglob("*.py") if path.parent != HOME or path.name != "__init__.py")
 
 

@@ -20,7 +20,9 @@ def test_the_worst_entry_is_named():
         factor = np.where(np.arange(a.size) == 2, 3.0, 2.0)
         return Tensor.from_op(a * a, (x,), lambda dy: (dy * factor * a,))
 
-    with pytest.raises(AssertionError, match=r"input 0, entry \(2,\): backward says .*, a small change says .* \(1 of 4"):
+    with pytest.raises(
+        AssertionError, match=r"input 0, entry \(2,\): backward says .*, a small change says .* \(1 of 4"
+    ):
         gradcheck(wrong, Tensor([1.0, 2.0, 3.0, 4.0]))
 
 

@@ -4,10 +4,10 @@ import inspect
 
 import numpy as np
 import pytest
-from tests.opspec import OPS, WITHOUT_GRADIENT, Op
 
 import minillm.functional as F
 from minillm import Tensor, gradcheck, no_grad
+from tests.opspec import OPS, WITHOUT_GRADIENT, Op
 
 CASES = [pytest.param(op, arrays, id=f"{op.id}-{i}") for op in OPS for i, arrays in enumerate(op.inputs)]
 ERRORS = [pytest.param(*error, id=f"{op.id}-{i}") for op in OPS for i, error in enumerate(op.errors)]
