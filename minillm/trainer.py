@@ -330,6 +330,7 @@ class Trainer:
         self.tokens, self._seconds_before = state["tokens"], state["seconds"]
         self._since_log = _SinceLog(**state["since_log"])
         self.history = self.run_folder.cut_log(self.step)
+        self.run_folder.save_model(self.model, self.tokenizer)  # the end may have come before it was written
         then, now = state["depends_on"], self._depends_on()
         if changed := [f"{name} was {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
             warnings.warn(f"the run goes on, but not as it would have: {'; '.join(changed)}", stacklevel=2)

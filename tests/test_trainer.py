@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from minillm.trainer import TrainConfig, Trainer
 from tests.faults import faulty_disk
 from tests.tiny_training import start_or_resume, tiny_ids, tiny_model, tiny_trainer
 
+HOME = Path(__file__).parents[1]
 TIMES = ("seconds", "tokens_per_s")
 
 
@@ -172,6 +174,7 @@ def test_kill_9_at_random_moments(tmp_path):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        cwd=HOME,
         env=os.environ | {"MINILLM_KERNELS": "numpy"},  # a process whose kernels have threads cannot be forked
     )
 
@@ -244,7 +247,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
         f"tiny_trainer({str(tmp_path / 'run')!r}, [Twice()]).run()\n"
     )
     env = os.environ | {"MINILLM_KERNELS": "numpy"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, cwd=HOME)
     assert done.returncode == 128 + signal.SIGINT and done.stdout == "", done.stderr
 
 
@@ -259,6 +262,17 @@ def test_resuming_when_all_is_done_evaluates(tmp_path):
     again = start_or_resume(tmp_path / "run", steps=10).run()
     assert again.val_loss == first.val_loss and again.stopped == "finished" and again.resume_command is None
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000010"]
+
+
+def test_a_death_between_checkpoint_and_model(tmp_path):
+    """config.json goes first and comes last when the model is replaced: it may be missing, and the model be old."""
+    tiny_trainer(tmp_path / "run", steps=10).run()
+    expected = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "config.json").unlink()
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"old")
+    start_or_resume(tmp_path / "run", steps=10).run()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == expected
+    assert (tmp_path / "run" / "config.json").exists()
 
 
 def test_resuming_otherwise_warns(tmp_path):
