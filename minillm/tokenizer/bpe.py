@@ -233,8 +233,8 @@ class BPETokenizer(Tokenizer):
         for position, (id, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
             token = self._bytes[id]
             before, after = (len(token) - len(rest) for rest in (token.lstrip(b" "), token.rstrip(b" ")))
-            if before and self.prefix_space and (position == 0 or start == 0):
-                before -= 1  # that one is not in the text
+            if before == 1 and self.prefix_space and (position == 0 or start == 0):
+                before = 0  # the space that was put in is not in the text
             start = min(start + before, end)
             trimmed.append((start, max(end - after, start) if end >= after else end))
         return trimmed

@@ -63,9 +63,9 @@ def _template_to_json(tokenizer: Tokenizer) -> dict[str, Any] | None:
     }
 
 
-def _byte_level(use_regex: bool, prefix_space: bool) -> dict[str, Any]:
+def _byte_level(use_regex: bool, prefix_space: bool, trim_offsets: bool = False) -> dict[str, Any]:
     return {
-        "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": False, "use_regex": use_regex
+        "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": trim_offsets, "use_regex": use_regex
     }  # fmt: skip
 
 
@@ -89,9 +89,14 @@ def bpe_to_json(tokenizer: BPETokenizer) -> dict[str, Any]:
     reserved = set(names.values())
     vocab = {to_characters(token): id for id, token in tokenizer._bytes.items() if id not in reserved}
     written = {id: text for text, id in vocab.items()}
+    processor = _template_to_json(tokenizer)
+    if tokenizer.trim_offsets:
+        trim = _byte_level(True, prefix_space, trim_offsets=True)
+        processor = {"type": "Sequence", "processors": [trim, processor]} if processor else trim
     return _frame(
         tokenizer,
         pre_tokenizer=pre_tokenizer,
+        post_processor=processor,
         decoder=_byte_level(True, prefix_space),
         model={
             "type": "BPE",
@@ -101,7 +106,7 @@ def bpe_to_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": tokenizer.whole_first,
             "vocab": dict(sorted({**vocab, **names}.items(), key=lambda item: item[1])),
             "merges": [[written[left], written[right]] for left, right in tokenizer.merges],
         },
@@ -181,20 +186,32 @@ def _tokens_by_id(vocab: Mapping[bytes, int], specials: Specials) -> list[bytes 
     return tokens
 
 
-def _read_template(content: Mapping[str, Any]) -> Template:
+def _read_processors(content: Mapping[str, Any]) -> tuple[Template, bool]:
+    """What the post-processors do: the template they fill in, and whether they trim spaces off the offsets."""
     processor = content.get("post_processor")
-    if processor is None or processor["type"] == "ByteLevel":  # ByteLevel only trims offsets
-        return Template()
-    _expect(processor["type"] == "TemplateProcessing", f"post-processor {processor['type']!r} is not implemented")
+    template, trim_offsets = Template(), False
+    for step in processor["processors"] if processor and processor["type"] == "Sequence" else [processor]:
+        if step is None:
+            continue
+        if step["type"] == "ByteLevel":
+            trim_offsets = bool(step.get("trim_offsets", True))
+        elif step["type"] == "TemplateProcessing":
+            template = _read_template(step)
+        else:
+            raise ValueError(f"post-processor {step['type']!r} is not implemented")
+    return template, trim_offsets
+
+
+def _read_template(step: Mapping[str, Any]) -> Template:
     before: list[int] = []
     after: list[int] = []
     side = before
-    for item in processor["single"]:
+    for item in step["single"]:
         if "Sequence" in item:
+            _expect(side is before, "TemplateProcessing: a template that repeats the text is not implemented")
             side = after
         else:
-            name = item["SpecialToken"]["id"]
-            side += map(_as_id, processor["special_tokens"][name]["ids"])
+            side += map(_as_id, step["special_tokens"][item["SpecialToken"]["id"]]["ids"])
     return Template(tuple(before), tuple(after))
 
 
@@ -213,7 +230,11 @@ def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     merges = [(vocab[left], vocab[right]) for left, right in pairs]
     pattern, prefix_space = _read_byte_level(content["pre_tokenizer"])
-    return BPETokenizer(tokens, merges, specials, pattern, prefix_space, _read_template(content))
+    template, trim_offsets = _read_processors(content)
+    return BPETokenizer(
+        tokens, merges, specials, pattern, prefix_space, template,
+        whole_first=bool(model.get("ignore_merges")), trim_offsets=trim_offsets,
+    )  # fmt: skip
 
 
 def _read_byte_level(component: Mapping[str, Any]) -> tuple[str, bool]:
@@ -242,4 +263,5 @@ def _read_char(content: Mapping[str, Any]) -> CharTokenizer:
     specials = _read_specials(content)
     vocab = {text.encode("utf-8"): _as_id(id) for text, id in content["model"]["vocab"].items()}
     tokens = _tokens_by_id(vocab, specials)
-    return CharTokenizer([None if t is None else t.decode("utf-8") for t in tokens], specials, _read_template(content))
+    template, _ = _read_processors(content)
+    return CharTokenizer([None if t is None else t.decode("utf-8") for t in tokens], specials, template)

@@ -1,0 +1,84 @@
+"""Files that hold a tokenizer, of whatever kind: `load` looks at what is there."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .base import END_OF_TEXT, Specials, Tokenizer, check_special_names
+from .bpe import BPETokenizer
+from .byte_level import to_bytes
+from .tokenizer_json import read
+
+
+def load(path: str | Path) -> Tokenizer:
+    """Read a tokenizer from a file, or from the folder that holds it.
+
+    Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's `vocab.json` beside
+    `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and, where the `sentencepiece` library is
+    installed, its `*.model`.
+
+    Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component that minillm does
+    not have; the message names it.
+    """
+    path = Path(path)
+    names = ("tokenizer.json", "vocab.json", "spiece.model")
+    file = next((path / name for name in names if (path / name).is_file()), path) if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"load: no tokenizer at {path}: expected {', '.join(names)} or a *.tiktoken file")
+    if file.name == "vocab.json":
+        return load_gpt2(file, file.with_name("merges.txt"))
+    if file.suffix == ".tiktoken":
+        return load_ranks(file)
+    return read(file)
+
+
+def load_gpt2(vocab_file: str | Path, merges_file: str | Path) -> BPETokenizer:
+    """Read the two files that GPT-2 was published with: a vocabulary, and the merges one to a line.
+
+    A token that is neither a byte nor made by a merge, such as `<|endoftext|>`, is a special token.
+    """
+    try:
+        vocab = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
+        lines = Path(merges_file).read_text(encoding="utf-8").split("\n")
+        pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        merges = [(vocab[left], vocab[right]) for left, right in pairs]
+        made = {left + right for left, right in pairs}
+        special = {token: id for token, id in vocab.items() if len(token) > 1 and token not in made}
+        tokens: list[bytes | None] = [None] * (max(vocab.values()) + 1)
+        for token, id in vocab.items():
+            tokens[id] = token.encode("utf-8") if token in special else to_bytes(token)
+        return BPETokenizer(tokens, merges, Specials(special))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"load_gpt2: {vocab_file} and {merges_file} are not GPT-2's vocabulary and merges: {error!r}"
+        ) from error
+
+
+def load_ranks(
+    path: str | Path,
+    pattern: str = "gpt4",
+    special_tokens: Sequence[str] | Mapping[str, int] = (END_OF_TEXT,),
+) -> BPETokenizer:
+    """Read a rank file of tiktoken: on each line a token in base 64, and its rank, which is also its id.
+
+    The file holds neither the pattern nor the special tokens: names get the ids after the last rank, a mapping gives
+    its own.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error):
+            raise ValueError(
+                f"load_ranks: {path}, line {number}: expected a token in base 64 and its rank; got {line[:60]!r}"
+            ) from None
+    if not isinstance(special_tokens, Mapping):
+        first = max(ranks.values(), default=-1) + 1
+        names = check_special_names(special_tokens, "load_ranks")
+        special_tokens = {name: first + i for i, name in enumerate(names)}
+    return BPETokenizer.from_ranks(ranks, special_tokens, pattern)

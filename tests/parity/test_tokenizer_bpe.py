@@ -1,0 +1,182 @@
+"""The same ids, text and offsets as `tokenizers`, `transformers` and tiktoken, in both directions."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm import tokenizer
+from minillm.kernels.split import PATTERNS
+from minillm.tokenizer import BPETokenizer, CharTokenizer
+
+tokenizers = pytest.importorskip("tokenizers")
+tiktoken = pytest.importorskip("tiktoken")
+from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SAMPLES = [
+    "Hello, World! it's we'll I'M 'tis   3.14159 1234567  x\n\n y\t\tz \r\n",
+    "naïve café déjà Ångström ﬁ ½ Ⅷ ² don'ſ can'T 're'VE",
+    "日本語のテキスト 中文字符 한국어",
+    "مرحبا بالعالم שלום",
+    "👩\u200d👩\u200d👧 🇫🇷 👍🏽 e\u0301 n\u0303 \u200d\u200b\ufeff",
+    "a\u0300\u0301\u0302b \x00\x01\x1f\x7f",
+    "def f(x):\n    return {'a': x[1:2]}  # note\n",
+    "\u3000全角\u00a0space\u2028line",
+    "<|endoftext|>",
+]
+BLOCKS = [
+    (0x20, 0x7F), (0xA0, 0x24F), (0x300, 0x36F), (0x391, 0x3A1), (0x400, 0x4FF), (0x5D0, 0x5EA), (0x620, 0x64A),
+    (0x900, 0x939), (0x1E00, 0x1EFF), (0x2000, 0x206F), (0x3041, 0x3096), (0x4E00, 0x9FA5), (0xAC00, 0xD7A3),
+    (0x1F300, 0x1F5FF), (0x1D400, 0x1D454), (0x9, 0xE), (0x0, 0x1F),
+]  # fmt: skip
+
+
+def strings(n, seed=0):
+    """Texts of many kinds: samples cut and mixed, and characters from all over Unicode that have long been there."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        if rng.random() < 0.5:
+            low, high = rng.integers(0, 60, 2)
+            a, b = (SAMPLES[i] for i in rng.integers(0, len(SAMPLES), 2))
+            yield a[low % len(a) :] + " " * int(rng.integers(0, 3)) + b[: high % len(b)]
+        else:
+            chosen = [BLOCKS[i] for i in rng.integers(0, len(BLOCKS), 3)]
+            picks = [chosen[i] for i in rng.integers(0, 3, rng.integers(0, 30))]
+            yield "".join(chr(rng.integers(low, high + 1)) for low, high in picks)
+
+
+CORPUS = [
+    " ".join(strings(2000, seed=1)).replace("<|endoftext|>", ""),
+    Path(tokenizers.__file__).read_text(),
+    Path(os.__file__).read_text(),
+]
+
+
+def their_components(pattern, prefix_space=False):
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=pattern != "gpt4")
+    if pattern == "gpt2":
+        return byte_level
+    first = pre_tokenizers.Digits(individual_digits=True)
+    if pattern == "gpt4":
+        first = pre_tokenizers.Split(Regex(PATTERNS["gpt4"]), "isolated")
+    return pre_tokenizers.Sequence([first, byte_level])
+
+
+def train_theirs(pattern, size=1500, prefix_space=False, corpus=CORPUS):
+    theirs = tokenizers.Tokenizer(models.BPE())
+    theirs.pre_tokenizer = their_components(pattern, prefix_space)
+    theirs.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
+    )
+    theirs.train_from_iterator(corpus, trainer)
+    return theirs
+
+
+def agree(ours, theirs, texts):
+    for text in texts:
+        expected = theirs.encode(text)
+        ids, offsets = ours.encode_with_offsets(text, allowed_special="all")
+        assert ids == expected.ids == ours.encode(text, allowed_special="all"), text
+        assert offsets == expected.offsets, text
+        assert ours.decode(ids) == theirs.decode(expected.ids, skip_special_tokens=False), text
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_training_gives_the_same_vocabulary_and_merges(pattern):
+    ours = json.dumps(BPETokenizer.train(CORPUS, 1500, SPECIALS, pattern).to_json()["model"])
+    theirs = json.loads(train_theirs(pattern).to_str())["model"]
+    assert json.loads(ours)["vocab"] == theirs["vocab"]
+    assert [tuple(pair) for pair in json.loads(ours)["merges"]] == [tuple(pair) for pair in theirs["merges"]]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("prefix_space", [False, True])
+def test_their_file_gives_the_same_ids_text_and_offsets(pattern, prefix_space, tmp_path):
+    if prefix_space and pattern != "gpt2":
+        pytest.skip("tokenizers would put the space before every part of its first step")
+    theirs = train_theirs(pattern, 900, prefix_space)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    agree(tokenizer.load(tmp_path), theirs, strings(1000 if pattern == "gpt4" or prefix_space else 5000))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_our_file_gives_them_the_same_ids_text_and_offsets(pattern, tmp_path):
+    ours = BPETokenizer.train(CORPUS, 900, SPECIALS, pattern)
+    file = ours.save(tmp_path)
+    agree(ours, tokenizers.Tokenizer.from_file(str(file)), strings(1000, seed=2))
+
+
+@pytest.mark.parametrize("prefix_space", [False, True])
+def test_trimmed_offsets_and_templates(prefix_space, tmp_path):
+    theirs = train_theirs("gpt2", 700, prefix_space)
+    template = processors.TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>", special_tokens=list(zip(SPECIALS, range(3), strict=True))
+    )
+    trim = processors.ByteLevel(add_prefix_space=prefix_space, trim_offsets=True)
+    theirs.post_processor = processors.Sequence([trim, template])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = tokenizer.load(tmp_path)
+    agree(ours, theirs, strings(500, seed=3))
+    agree(tokenizer.load(ours.save(tmp_path / "again.json")), theirs, strings(100, seed=4))
+    assert ours.encode("a", add_special_tokens=False) == theirs.encode("a", add_special_tokens=False).ids
+
+
+def test_transformers_files_both_ways(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    theirs = train_theirs("gpt2", 700)
+    theirs.model.save(str(tmp_path))
+    gpt2 = transformers.GPT2TokenizerFast.from_pretrained(str(tmp_path))
+    ours = tokenizer.load(tmp_path)  # vocab.json and merges.txt
+    assert ours.special_tokens == {name: i for i, name in enumerate(SPECIALS)}
+    gpt2.save_pretrained(tmp_path / "saved")
+    loaded = tokenizer.load(tmp_path / "saved")
+    file = ours.save(tmp_path / "ours")
+    auto = transformers.AutoTokenizer.from_pretrained(str(file.parent))
+    assert auto.eos_token == "<|endoftext|>"
+    for text in strings(300, seed=5):
+        assert ours.encode(text) == loaded.encode(text)
+        if "<|" not in text:
+            assert ours.encode(text) == gpt2(text)["input_ids"] == auto(text)["input_ids"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ranks_give_the_ids_of_tiktoken(pattern, tmp_path):
+    trained = BPETokenizer.train(CORPUS, 1200, (), pattern)
+    ranks = {trained.token_bytes(i): i for i in range(trained.vocab_size)}
+    file = tmp_path / "words.tiktoken"
+    file.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % i for token, i in ranks.items()))
+    special = {"<|endoftext|>": 1200, "<|im_end|>": 1205}
+    ours = tokenizer.load_ranks(file, pattern, special)
+    theirs = tiktoken.Encoding("words", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens=special)
+    assert ours.encode("a<|im_end|>", allowed_special="all")[-1] == 1205
+    for text in strings(1500, seed=6):
+        assert ours.encode(text, allowed_special="all") == theirs.encode(text, allowed_special="all")
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+    theirs_again = tokenizers.Tokenizer.from_file(str(ours.save(tmp_path)))
+    agree(ours, theirs_again, strings(300, seed=7))
+
+
+def test_ranks_of_a_vocabulary_that_no_training_made():
+    rng = np.random.default_rng(0)
+    tokens = {bytes([b]) for b in range(256)} | {bytes(rng.choice([97, 98], n)) for n in rng.integers(2, 7, 60)}
+    ranks = {token: i for i, token in enumerate(sorted(tokens, key=lambda t: (len(t) > 1, rng.random())))}
+    ours = BPETokenizer.from_ranks(ranks, {}, "gpt2")
+    theirs = tiktoken.Encoding("odd", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={})
+    for n in [*range(1, 40), 100, 300]:
+        text = "".join(rng.choice(["a", "b"], n))
+        assert ours.encode(text) == theirs.encode(text)
+
+
+def test_characters_open_in_tokenizers(tmp_path):
+    ours = CharTokenizer.train(SAMPLES)
+    theirs = tokenizers.Tokenizer.from_file(str(ours.save(tmp_path)))
+    for text in SAMPLES:
+        expected = theirs.encode(text)
+        assert ours.encode_with_offsets(text, allowed_special="all") == (expected.ids, expected.offsets)
+        assert theirs.decode(expected.ids, skip_special_tokens=False) == text
