@@ -131,32 +131,45 @@ def past_attention(
         )
     if window < 1:
         raise ValueError(f"past_attention: window must be at least 1; got {window}")
+    if keys.shape[1] == 1:
+        return Tensor(np.zeros_like(query.data))  # a single step without a past
+    if score_weight is None:
+        return _by_dot_products(query, keys, values, window, starts)
+    return _by_a_network(query, keys, values, window, score_weight, starts)
+
+
+# The last of the keys and values are in nobody's past; without them the query's own position is the step before it.
+
+
+def _by_dot_products(query: Tensor, keys: Tensor, values: Tensor, window: int, starts: Starts) -> Tensor:
     B, S, C = keys.shape
-    q, k, v = query.data, keys.data[:, :-1], values.data[:, :-1]  # the last step is in nobody's past
-    if S == 1:
-        return Tensor(np.zeros_like(q))  # a single step without a past
-    if score_weight is not None:
-        w = score_weight.data
-        out, p = kernels.additive_attention_forward(q, k, v, w, window, starts)
-
-        def backward(dout):
-            dq, dk, dv, dw = kernels.additive_attention_backward(dout, q, k, v, w, p)
-            return dq, _with_last(dk), _with_last(dv), dw
-
-        return Tensor.from_op(out, (query, keys, values, score_weight), backward)
-
     options: dict[str, Any] = {"causal": True, "window": window, "scale": 1 / math.sqrt(C), "starts": starts}
-    q, k, v = q[:, :, None], k[:, :, None], v[:, :, None]  # (B, T, 1, C): one head
+    # (B, T, 1, C): one head
+    q, k, v = query.data[:, :, None], keys.data[:, :-1, None], values.data[:, :-1, None]
     out, lse = kernels.attention_forward(q, k, v, **options)
 
     def backward(dout):
-        dk, dv = np.empty((B, S, 1, C), q.dtype), np.empty((B, S, 1, C), q.dtype)
+        dq, dk, dv = np.empty_like(q), np.empty((B, S, 1, C), q.dtype), np.empty((B, S, 1, C), q.dtype)
+        kernels.attention_backward(dout[:, :, None], q, k, v, out, lse, into=(dq, dk[:, :-1], dv[:, :-1]), **options)
         dk[:, -1], dv[:, -1] = 0, 0
-        into = np.empty_like(q), dk[:, :-1], dv[:, :-1]
-        kernels.attention_backward(dout[:, :, None], q, k, v, out, lse, into=into, **options)
-        return into[0][:, :, 0], dk[:, :, 0], dv[:, :, 0]
+        return dq[:, :, 0], dk[:, :, 0], dv[:, :, 0]
 
+    backward.__qualname__ = "past_attention.backward"
     return Tensor.from_op(out[:, :, 0], (query, keys, values), backward)
+
+
+def _by_a_network(
+    query: Tensor, keys: Tensor, values: Tensor, window: int, score_weight: Tensor, starts: Starts
+) -> Tensor:
+    q, k, v, w = query.data, keys.data[:, :-1], values.data[:, :-1], score_weight.data
+    out, p = kernels.additive_attention_forward(q, k, v, w, window, starts)
+
+    def backward(dout):
+        dq, dk, dv, dw = kernels.additive_attention_backward(dout, q, k, v, w, p)
+        return dq, _with_last(dk), _with_last(dv), dw
+
+    backward.__qualname__ = "past_attention.backward"
+    return Tensor.from_op(out, (query, keys, values, score_weight), backward)
 
 
 def _with_last(d: np.ndarray) -> np.ndarray:

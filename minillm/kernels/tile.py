@@ -131,8 +131,9 @@ def multiply_add(a, a_at, a_row, a_step, rows, k, b, b_at, b_panel, b_row, c, c_
     """c += a @ b for a (rows, k) matrix ``a`` and a (k, width) matrix ``b``, whose panels lie ``b_panel`` apart."""
     for col in range(0, width, COLS):
         for row in range(0, rows, ROWS):
-            tile(a, a_at + row * a_row, a_row, a_step, rows - row, b, b_at + col // COLS * b_panel, b_row, k,
-                 c, c_at + row * c_row + col, c_row)  # fmt: skip
+            b_col = b_at + col // COLS * b_panel
+            tile(a, a_at + row * a_row, a_row, a_step, rows - row, b, b_col, b_row, k,
+                 c, c_at + row * c_row + col, c_row)  # type: ignore[call-arg]  # fmt: skip
 
 
 @jit

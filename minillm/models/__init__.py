@@ -7,4 +7,5 @@ from .base import KVCache, LanguageModel
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig
 from .pretrained import from_pretrained, save_pretrained
+from .recurrent import RecurrentLM, RecurrentLMConfig
 from .t5 import T5, T5Config

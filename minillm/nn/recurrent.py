@@ -232,8 +232,9 @@ def _add_parameters(module: Any, gates: int, bias: bool, rng: np.random.Generato
         setattr(module, f"bias_hh_l{k}", init.fan_in(rng, (gates * H,), H) if bias else None)
 
 
-def _layer(module: Any, k: int) -> list[Tensor]:
-    return [getattr(module, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+def _layer(module: Any, k: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    weight_ih, weight_hh = getattr(module, f"weight_ih_l{k}"), getattr(module, f"weight_hh_l{k}")
+    return weight_ih, weight_hh, getattr(module, f"bias_ih_l{k}"), getattr(module, f"bias_hh_l{k}")
 
 
 def _states(module: Any, x: Tensor, name: str, given: Tensor | None) -> list[Tensor]:

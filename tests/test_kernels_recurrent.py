@@ -1,0 +1,234 @@
+"""Recurrent layers and additive attention: kernel = twin = differences, one thread = two, padding, causality."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from minillm.kernels import _jit, additive, recurrent, tile
+
+PAIRS = _jit.PAIRS
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+SHAPES = [(1, 1, 3, 4), (3, 5, 6, 7), (5, 1, 4, 33), (19, 7, 5, 40)]  # B, T, C, H: odd, one row, one step, many rows
+
+every_cell = pytest.mark.parametrize("cell", GATES)
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+compiled = pytest.mark.skipif(not _jit.JIT or _jit.KERNELS == "numpy", reason="nothing is compiled")
+TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 2e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-12}}
+
+
+def layer(cell, B, T, C, H, dtype=np.float64, seed=0):
+    """x, w_ih, w_hh, b_ih, b_hh and the first state(s) of a random layer."""
+    rng, G = np.random.default_rng(seed), GATES[cell]
+    shapes = [(B, T, C), (G * H, C), (G * H, H), (G * H,), (G * H,), (B, H)] + [(B, H)] * (cell == "lstm")
+    # matrices that neither shrink nor blow up: errors must not grow with the steps
+    sizes = [1, C**-0.5, H**-0.5] + [0.5] * (len(shapes) - 3)
+    return [(rng.standard_normal(shape) * size).astype(dtype) for shape, size in zip(shapes, sizes, strict=True)]
+
+
+def forward(cell, arguments, starts=None, which=0):
+    made = PAIRS[f"{cell}_forward"][which](*arguments, starts)
+    return made if isinstance(made, tuple) else (made,)
+
+
+def backward(cell, arguments, saved, dh, starts=None, which=0, dc=None):
+    x, w_ih, w_hh, _, _, *states = arguments
+    first = (dh,) if cell != "lstm" else (dh, np.zeros_like(states[1]) if dc is None else dc)
+    return PAIRS[f"{cell}_backward"][which](*first, x, w_ih, w_hh, *states, *saved, starts)
+
+
+def both(cell, arguments, dh, starts, which):
+    """The states, then all gradients."""
+    saved = forward(cell, arguments, starts, which)
+    dc = dh[:, -1] * 0.3 if cell == "lstm" else None
+    return [saved[0], *backward(cell, arguments, saved, dh, starts, which, dc)]
+
+
+@every_cell
+@both_dtypes
+def test_equal_to_its_twin(cell, dtype):
+    rng = np.random.default_rng(1)
+    for B, T, C, H in SHAPES:
+        arguments = layer(cell, B, T, C, H, dtype)
+        dh = rng.standard_normal((B, T, H)).astype(dtype)
+        for starts in (None, rng.integers(0, T + 1, B)):
+            before = [a.copy() for a in arguments]
+            ours, theirs = (both(cell, arguments, dh, starts, which) for which in (0, 1))
+            for a, b in zip(ours, theirs, strict=True):
+                assert a.dtype == b.dtype == dtype and a.shape == b.shape
+                np.testing.assert_allclose(a, b, **TOLERANCE[dtype], err_msg=f"{(B, T, C, H)} {starts}")
+            for a, b in zip(arguments, before, strict=True):
+                np.testing.assert_array_equal(a, b)  # no argument was changed
+
+
+@every_cell
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+def test_gradients_are_central_differences(cell, which):
+    arguments = layer(cell, 2, 3, 2, 3)
+    starts = np.array([0, 1])
+    rng = np.random.default_rng(2)
+    dh, dc = rng.standard_normal((2, 3, 3)), rng.standard_normal((2, 3))
+
+    def loss():
+        h, *rest = forward(cell, arguments, starts, which)
+        return (h * dh).sum() + ((rest[0][:, -1] * dc).sum() if cell == "lstm" else 0)
+
+    saved = forward(cell, arguments, starts, which)
+    gradients = backward(cell, arguments, saved, dh, starts, which, dc)
+    for argument, gradient in zip(arguments, gradients, strict=True):
+        for at in np.ndindex(argument.shape):
+            value = argument[at]
+            argument[at] = value + 1e-6
+            above = loss()
+            argument[at] = value - 1e-6
+            below = loss()
+            argument[at] = value
+            np.testing.assert_allclose(gradient[at], (above - below) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+@compiled
+@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+def test_one_thread_equals_two_bit_for_bit():
+    threads = _jit.get_num_threads()
+    rng = np.random.default_rng(3)
+    dh = rng.standard_normal((37, 9, 40)).astype(np.float32)
+    q, k, v, dout = rng.standard_normal((4, 5, 40, 24)).astype(np.float32)
+    outcomes = []
+    for n in (1, 2):
+        _jit.set_num_threads(n)
+        try:
+            made = [a for cell in GATES for a in both(cell, layer(cell, 37, 9, 33, 40, np.float32), dh, None, 0)]
+            out, p = additive.additive_attention_forward(q, k, v, v[0, 0], 7)
+            made += [out, p, *additive.additive_attention_backward(dout, q, k, v, v[0, 0], p)]
+        finally:
+            _jit.set_num_threads(threads)
+        outcomes.append([a.tobytes() for a in made])
+    assert outcomes[0] == outcomes[1]
+
+
+@every_cell
+def test_padding_is_zero_and_what_follows_is_the_row_alone(cell):
+    x, *rest = layer(cell, 3, 6, 4, 5, np.float32)
+    starts = np.array([0, 2, 6])
+    for state in rest[4:]:
+        state[1:] = 0
+    h = forward(cell, [x, *rest], starts)[0]
+    assert not h[1, :2].any() and not h[2].any()
+    alone = forward(cell, [x[1:2, 2:], *rest[:4], *(state[1:2] for state in rest[4:])])[0]
+    np.testing.assert_allclose(h[1:2, 2:], alone, rtol=1e-6, atol=1e-6)
+    dx = backward(cell, [x, *rest], forward(cell, [x, *rest], starts), np.ones_like(h), starts)[0]
+    assert not dx[1, :2].any() and not dx[2].any() and dx[1, 2:].all()
+
+
+@every_cell
+def test_the_future_does_not_change_the_past(cell):
+    arguments = layer(cell, 18, 6, 4, 20, np.float32)
+    before = forward(cell, arguments)[0].copy()
+    arguments[0][:, 4] += 1
+    after = forward(cell, arguments)[0]
+    assert before[:, :4].tobytes() == after[:, :4].tobytes()
+    assert (before[:, 4:] != after[:, 4:]).all()
+
+
+@every_cell
+def test_any_layout_gives_the_same(cell):
+    arguments = layer(cell, 3, 4, 5, 6, np.float32)
+    expected = forward(cell, arguments)
+    strided = [np.repeat(a, 2, axis=-1)[..., ::2] for a in arguments]
+    frozen = [np.asfortranarray(a) for a in arguments]
+    for a in frozen:
+        a.flags.writeable = False
+    for changed in (strided, frozen):
+        for a, b in zip(forward(cell, changed), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# ---- additive attention ----------------------------------------------------------------------------------------------
+
+# B, T, S, C, window
+ATTENTION = [(1, 1, 1, 3, 1), (2, 5, 5, 4, 3), (3, 4, 9, 33, 5), (2, 7, 6, 8, 20), (2, 40, 39, 5, 6)]
+
+
+def pairs(B, T, S, C, dtype=np.float64):
+    rng = np.random.default_rng(4)
+    return [rng.standard_normal(shape).astype(dtype) for shape in ((B, T, C), (B, S, C), (B, S, C + 1), (C,))]
+
+
+@both_dtypes
+def test_additive_attention_is_its_twin(dtype):
+    rng = np.random.default_rng(5)
+    for B, T, S, C, window in ATTENTION:
+        arguments = pairs(B, T, S, C, dtype)
+        dout = rng.standard_normal((B, T, C + 1)).astype(dtype)
+        for starts in (None, rng.integers(0, S + 1, B)):
+            made = []
+            for which in (0, 1):
+                out, p = PAIRS["additive_attention_forward"][which](*arguments, window, starts)
+                made.append([out, p, *PAIRS["additive_attention_backward"][which](dout, *arguments, p)])
+            for a, b in zip(*made, strict=True):
+                assert a.dtype == b.dtype == dtype and a.shape == b.shape
+                np.testing.assert_allclose(a, b, **TOLERANCE[dtype], err_msg=f"{(B, T, S, C, window)} {starts}")
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+def test_additive_attention_by_its_definition(which):
+    q, k, v, w = pairs(2, 4, 6, 3)
+    out, p = PAIRS["additive_attention_forward"][which](q, k, v, w, 3, np.array([0, 4]))
+    # query 1 stands at position 3 and sees keys 1, 2, 3; in the second row nothing before key 4
+    e = np.exp([w @ np.tanh(q[0, 1] + k[0, s]) for s in (1, 2, 3)])
+    np.testing.assert_allclose(p[0, 1], e / e.sum(), rtol=1e-12)
+    np.testing.assert_allclose(out[0, 1], e / e.sum() @ v[0, 1:4], rtol=1e-12)
+    assert not out[1, 1].any() and not p[1, 1].any()
+    np.testing.assert_allclose(p[1, 2], [0, 0, 1])
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+def test_additive_attention_gradients_are_central_differences(which):
+    arguments = pairs(2, 4, 3, 2)
+    dout = np.random.default_rng(6).standard_normal((2, 4, 3))
+
+    def attend():
+        return PAIRS["additive_attention_forward"][which](*arguments, 2, np.array([0, 1]))
+
+    gradients = PAIRS["additive_attention_backward"][which](dout, *arguments, attend()[1])
+    for argument, gradient in zip(arguments, gradients, strict=True):
+        for at in np.ndindex(argument.shape):
+            value = argument[at]
+            argument[at] = value + 1e-6
+            above = (attend()[0] * dout).sum()
+            argument[at] = value - 1e-6
+            below = (attend()[0] * dout).sum()
+            argument[at] = value
+            np.testing.assert_allclose(gradient[at], (above - below) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+# ---- tiles -----------------------------------------------------------------------------------------------------------
+
+
+@compiled
+@both_dtypes
+def test_a_product_of_tiles_is_the_product(dtype):
+    rng = np.random.default_rng(7)
+    for rows, k, n in [(1, 1, 1), (2, 5, 3), (9, 17, 31), (16, 40, 64), (23, 3, 70)]:
+        a, w = rng.standard_normal((rows, k + 2)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        width = tile.width_of(n)
+        for panels in (tile.pack(w, False), tile.pack(np.ascontiguousarray(w.T), True)):
+            assert panels.ctypes.data % tile.LINE == 0 and panels.size == k * width
+            c = np.ones((rows, width), dtype)
+            tile.add_product(a.ravel(), 1, k + 2, rows, k, panels, c.ravel(), width)  # columns 1 .. k of a
+            np.testing.assert_allclose(c[:, :n], 1 + a[:, 1:-1] @ w, **TOLERANCE[dtype])
+            assert (c[:, n:] == 1).all()
+
+
+@compiled
+def test_few_signatures_are_compiled():
+    for cell in GATES:
+        for dtype in (np.float32, np.float64):
+            for shape in SHAPES[:2]:
+                both(cell, layer(cell, *shape, dtype), np.ones((*shape[:2], shape[3]), dtype), None, 0)
+    counts = {}
+    for room in (recurrent, additive, tile):
+        for name, value in vars(importlib.import_module(room.__name__)).items():
+            if hasattr(value, "signatures"):
+                counts[f"{room.__name__}.{name}"] = len(value.signatures)
+    assert counts and {name: count for name, count in counts.items() if count > 2} == {}
