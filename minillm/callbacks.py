@@ -1,15 +1,18 @@
-"""What can be done while a model trains: `Callback` says when, `Progress` shows how it goes."""
+"""What happens beside the learning: `Callback` says when, `Progress` shows how it goes, `Interrupts` end it gently."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from .evaluate import Evaluation
 
-__all__ = ["Callback", "CompileNotice", "Progress"]
+__all__ = ["Callback", "CompileNotice", "Interrupts", "Progress"]
 
 
 class Callback:
@@ -183,6 +186,30 @@ class CompileNotice:
         elif now - self._said > 3.0:
             self._say(progress)
             self._said = now
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM, inside: the first calls ``stop(why)``, which ends gently; a second one ends the process."""
+
+    def __init__(self, stop: Callable[[str], None]) -> None:
+        self._stop, self._received = stop, False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # only there can signals be caught
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._on_signal)
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self._received:
+            os._exit(128 + signum)  # what is being written is a checkpoint under another name: nothing breaks
+        self._received = True
+        os.write(2, b"\nfinishing this step, then saving; once more to quit at once\n")
+        self._stop("Ctrl-C" if signum == signal.SIGINT else "SIGTERM")
 
 
 def _short(number: float) -> str:

@@ -58,7 +58,7 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     _strip(axes, title)
 
     axes.plot(steps, losses, color=TRAINING, linewidth=1.3, solid_capstyle="round", zorder=2)
-    labels = [(losses[-5:].mean(), "training", TRAINING)]
+    labels = [(losses[-1], "training", TRAINING)]
     if evaluated:
         axes.plot(*zip(*evaluated, strict=True), color=VALIDATION, linewidth=2, marker="o", markersize=4, zorder=3)
         labels.append((evaluated[-1][1], f"validation {evaluated[-1][1]:.3f}", VALIDATION))

@@ -14,8 +14,6 @@ import dataclasses
 import errno
 import math
 import os
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import optim
-from .callbacks import Callback, Progress
+from .callbacks import Callback, Interrupts, Progress
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Dataset, StreamDataset
 from .evaluate import IGNORE, Batch, Evaluation, evaluate, evaluating, next_token_loss
@@ -206,7 +204,7 @@ class Trainer:
         self.model.train()
         result = None
         try:
-            with _Interrupts(self):
+            with Interrupts(self.stop):
                 self._tell("on_start")
                 while self.step < self.config.steps and not self._stopped:
                     self._learn_and_report()
@@ -385,30 +383,6 @@ class _SinceLog:
     def means(self) -> tuple[float, float]:
         """The mean loss, and the tokens per second."""
         return self.loss / self.steps, self.tokens / max(self.seconds, 1e-9)
-
-
-class _Interrupts:
-    """Ctrl-C and SIGTERM: the first lets the trainer finish its step and save, a second one ends the process."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer, self._received = trainer, False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # only there can signals be caught
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._on_signal)
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-
-    def _on_signal(self, signum: int, frame: Any) -> None:
-        if self._received:
-            os._exit(128 + signum)  # what is being written is a checkpoint under another name: nothing breaks
-        self._received = True
-        os.write(2, b"\nfinishing this step, then saving; once more to quit at once\n")
-        self._trainer.stop("Ctrl-C" if signum == signal.SIGINT else "SIGTERM")
 
 
 def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float]]:
