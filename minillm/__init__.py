@@ -14,6 +14,7 @@ from typing import Any
 
 from . import functional, models, nn
 from .anomaly import detect_anomaly
+from .evaluate import evaluate
 from .gradcheck import gradcheck
 from .tensor import Tensor, no_grad
 
@@ -26,7 +27,6 @@ _LAZY = {
     "tokenizer": "minillm.tokenizer",
     "Trainer": "minillm.trainer",
     "TrainConfig": "minillm.trainer",
-    "evaluate": "minillm.evaluate",
     "generate": "minillm.generate",
     "stream": "minillm.generate",
     "Generation": "minillm.generate",

@@ -121,13 +121,6 @@ def compiled(function: FunctionType, tree: ast.Module) -> FunctionType:
     )
 
 
-class _Globals(dict):
-    """The module's own names, looked up when they are used, and the two helpers."""
-
-    def __init__(self, module: dict) -> None:
-        super().__init__(module, _negated=_negated, _first_copy=_first_copy)
-
-
 def survives(ops: list[Op]) -> bool:
     """Whether every row still passes."""
     for op in ops:
