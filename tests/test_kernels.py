@@ -48,6 +48,11 @@ def _rms_norm_backward(rng, n, v):
     return [(dy, x, weight, rstd), (dy, x, None, rstd)]
 
 
+def _after_sum(sampler):
+    """The samples of a norm's backward, with ds after dy."""
+    return lambda rng, n, v: [(dy, rng.standard_normal((n, v)), *rest) for dy, *rest in sampler(rng, n, v)]
+
+
 def _cross_entropy_backward(rng, n, v):
     logits, targets = rng.standard_normal((n, v)), _targets(rng, n, v)
     _, lse = PAIRS["cross_entropy_forward"][1](logits, targets)
@@ -119,6 +124,15 @@ SAMPLES = {
         (rng.standard_normal((n, v)), weight, 1e-6) for weight in (None, rng.standard_normal(v))
     ],
     "rms_norm_backward": _rms_norm_backward,
+    "add_layer_norm_forward": lambda rng, n, v: [
+        (*rng.standard_normal((2, n, v)), *rng.standard_normal((2, v)), 0.1),
+        (*rng.standard_normal((2, n, v)), None, None, 0.1),
+    ],
+    "add_layer_norm_backward": _after_sum(_layer_norm_backward),
+    "add_rms_norm_forward": lambda rng, n, v: [
+        (*rng.standard_normal((2, n, v)), weight, 1e-6) for weight in (None, rng.standard_normal(v))
+    ],
+    "add_rms_norm_backward": _after_sum(_rms_norm_backward),
     "embedding_forward": lambda rng, n, v: [
         (rng.standard_normal((n, v)), _ids(rng, (5, 3), n)),
         (rng.standard_normal((5, v)), _ids(rng, n, 5).astype(np.uint8)),
@@ -216,7 +230,9 @@ def test_beyond_the_serial_size(name):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=5e-5)
 
 
-EMPTY = [name for name in SAMPLES if not name.startswith(("cross_entropy", "rotary", "embedding", "adamw", "sgd"))]
+EMPTY = [
+    name for name in SAMPLES if not name.startswith(("add_", "cross_entropy", "rotary", "embedding", "adamw", "sgd"))
+]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a row of nothing has no mean
@@ -310,7 +326,7 @@ def test_few_signatures_are_compiled():
 # ---- gradients: every backward against central differences of its forward --------------------------------------------
 
 TARGETS = np.array([2, 0, -100, 4])
-SCALE = np.array([1.5, -0.5, 0.25, 2.0, 1.0])
+RESIDUAL = np.random.default_rng(4).standard_normal((4, 5))
 ROTATION = _angles(np.random.default_rng(5), 2, 2)  # cos and sin of T = 2, D = 4
 
 # name -> (forward of the differentiated arrays, gradients by the backward, shapes of the arrays)
@@ -331,6 +347,16 @@ GRADIENTS = {
     "rms_norm": (
         lambda f, x, w: f(x, w, 1e-5)[0],
         lambda f, b, dy, x, w: b(dy, x, w, f(x, w, 1e-5)[1]),
+        [(4, 5), (5,)],
+    ),
+    "add_layer_norm": (  # s + y as the output: the gradient of both is dy
+        lambda f, x, w, b: f(x, RESIDUAL, w, b, 1e-5)[0] + f(x, RESIDUAL, w, b, 1e-5)[1],
+        lambda f, back, dy, x, w, b: back(dy, dy, x + RESIDUAL, w, *f(x, RESIDUAL, w, b, 1e-5)[2:]),
+        [(4, 5), (5,), (5,)],
+    ),
+    "add_rms_norm": (
+        lambda f, x, w: f(x, RESIDUAL, w, 1e-5)[0] + f(x, RESIDUAL, w, 1e-5)[1],
+        lambda f, b, dy, x, w: b(dy, dy, x + RESIDUAL, w, f(x, RESIDUAL, w, 1e-5)[2]),
         [(4, 5), (5,)],
     ),
     "cross_entropy": (

@@ -29,7 +29,10 @@ _ROOMS = {
         "cross_entropy_backward", "cross_entropy_forward", "log_softmax_backward", "log_softmax_forward",
         "softmax_backward", "softmax_forward",
     ),
-    "norm": ("layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward"),
+    "norm": (
+        "add_layer_norm_backward", "add_layer_norm_forward", "add_rms_norm_backward", "add_rms_norm_forward",
+        "layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward",
+    ),
     "embedding": ("embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_"),
     "recurrent": (
         "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",

@@ -51,7 +51,8 @@ KERNELS = os.environ.get("MINILLM_KERNELS", "numba")
 if KERNELS not in ("numba", "numpy"):
     raise ValueError(f"MINILLM_KERNELS must be 'numba' or 'numpy'; got {KERNELS!r}")
 
-JIT = not numba.config.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
+_settings: Any = numba.config  # its attributes come from the environment: unknown to a type checker
+JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
 
 # The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN" and "no infinity"
 # (part of fastmath=True), which would break -inf masks and NaN checks.
@@ -63,7 +64,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if not os.environ.get("NUMBA_THREADING_LAYER"):
     # OpenMP's threads spin for a moment between two kernels and wake in 3 us; the portable work queue takes 80 us.
-    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+    _settings.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 PAIRS: dict[str, tuple[Callable, Callable]] = {}  # kernel name -> (kernel, its NumPy twin), for the tests
 
@@ -91,7 +92,7 @@ def jit(function: Callable | None = None, *, parallel: bool = False, reorder: bo
     """
     if function is None:
         return lambda f: jit(f, parallel=parallel, reorder=reorder, inline=inline)
-    options = {
+    options: dict[str, Any] = {
         "fastmath": SAFE_MATH if reorder else {"nsz", "contract"},
         "parallel": parallel,
         "nogil": True,
@@ -147,7 +148,7 @@ def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], No
 
 def set_num_threads(n: int) -> None:
     """Let the kernels use ``n`` threads, 1 <= n <= the number that Numba started with (by default all cores)."""
-    most = numba.config.NUMBA_NUM_THREADS
+    most = _settings.NUMBA_NUM_THREADS
     if not isinstance(n, int) or not 1 <= n <= most:
         raise ValueError(f"set_num_threads: expected an integer from 1 to {most}; got {n!r}")
     numba.set_num_threads(n)
@@ -164,7 +165,7 @@ def _threads_from_environment() -> None:
         return
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"MINILLM_THREADS must be a positive integer; got {text!r}")
-    set_num_threads(min(int(text), numba.config.NUMBA_NUM_THREADS))
+    set_num_threads(min(int(text), _settings.NUMBA_NUM_THREADS))
 
 
 _threads_from_environment()
