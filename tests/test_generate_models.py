@@ -27,6 +27,11 @@ def llama(rng):
     return models.Llama(config, rng).eval()
 
 
+def rnn(rng):
+    config = models.RecurrentLMConfig(vocab_size=V, hidden_size=16, num_layers=2, window=6, initializer_range=0.5)
+    return models.RecurrentLM(config, rng).eval()
+
+
 def t5(rng):
     config = models.T5Config(
         vocab_size=V, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=2, initializer_factor=2.0, pad_token_id=PAD,
@@ -35,7 +40,7 @@ def t5(rng):
     return models.T5(config, rng).eval()
 
 
-@pytest.mark.parametrize("make", [gpt2, llama])
+@pytest.mark.parametrize("make", [gpt2, llama, rnn])
 def test_cache_equals_recomputation(make):
     model = make(np.random.default_rng(0))
     for prompt in PROMPTS:
@@ -49,7 +54,7 @@ def test_cache_equals_recomputation(make):
             text.append(id)
 
 
-@pytest.mark.parametrize("make", [gpt2, llama, t5])
+@pytest.mark.parametrize("make", [gpt2, llama, rnn, t5])
 def test_a_padded_batch_equals_one_by_one(make):
     """Also to the end of the context, which the rows of a padded batch reach at different steps."""
     model = make(np.random.default_rng(1))
@@ -62,11 +67,11 @@ def test_a_padded_batch_equals_one_by_one(make):
     assert [result.finish_reason for result in together] == [result.finish_reason for result in alone]
     for a, b in zip(alone, together, strict=True):
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
-    if make is not t5:
+    if make in (gpt2, llama):
         assert [len(result.ids) for result in alone] == [24 - len(result.prompt_ids) + 1 for result in alone]
 
 
-@pytest.mark.parametrize("make", [gpt2, llama, t5])
+@pytest.mark.parametrize("make", [gpt2, llama, rnn, t5])
 def test_samples_beams_and_streams(make):
     model = make(np.random.default_rng(3))
     config = GenerationConfig(n=3, max_new_tokens=8, seed=0)
@@ -93,7 +98,7 @@ def test_the_answer_of_an_encoder_decoder():
         drawn.append(id)
 
 
-@pytest.mark.parametrize("make", [gpt2, llama])
+@pytest.mark.parametrize("make", [gpt2, llama, rnn])
 def test_echo_equals_the_forward_pass(make):
     model = make(np.random.default_rng(5))
     config = GenerationConfig(max_new_tokens=1, echo=True)
