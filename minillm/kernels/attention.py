@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import JIT, contiguous, exp, jit, kernel, like, prange, row_max
+from ._jit import JIT, contiguous, exp, integers, jit, kernel, like, prange, row_max
 from .tile import COLS, multiply_add, width_of
 
 Gradients = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -378,6 +378,7 @@ def _decode_head(q, k, ldk, v, ldv, out, scale, x):
     _scale(out, 1 / total)
     return top + np.log(total)
 
+
 @jit
 def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
     # one of the parts of the keys of a head; the query heads that read it take turns while it is in the cache
@@ -394,6 +395,7 @@ def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
         lses[part, b, h] = _decode_head(q[q_h : q_h + D], k_g, steps[3], v_g, steps[5],
                                         outs[part, out_h : out_h + D], scale, x)  # fmt: skip
 
+
 @jit
 def _merge(outs, lses, out, lse):
     # the softmax over all keys from that over each part: a part weighs e^lse, the sum of its exponentials
@@ -409,15 +411,18 @@ def _merge(outs, lses, out, lse):
         _scale(to, 1 / total if total > 0 else 0)
         lse[row // lse.shape[1], row % lse.shape[1], 0] = top + np.log(total)
 
+
 @jit
 def _decode_one_thread(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
     for task in range(tasks):
         _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
 
+
 @jit(parallel=True)
 def _decode(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
     for task in prange(tasks):
         _decode_task(np.int64(task), q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+
 
 # ---- backward --------------------------------------------------------------------------------------------------------
 
@@ -507,20 +512,25 @@ def _backward(chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, siz
 # ---- arrays as flat memory -------------------------------------------------------------------------------------------
 
 
-def _memory(x: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """(B, T, H, D) -> its memory as one flat array, and the steps from batch row to batch row and token to token.
+def _in_place(x: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether the kernels can use the memory of ``x`` (B, T, H, D): each token's (H, D) block must be contiguous."""
+    if x.dtype != dtype or not x.flags.writeable or not x.flags.aligned:
+        return False
+    size, (_, _, H, D), (batch, row, head, last) = x.itemsize, x.shape, x.strides
+    block = (last == size or D == 1) and (head == size * D or H == 1)
+    return x.flags.c_contiguous or block and batch >= 0 and row >= 0 and not (batch % size or row % size)
 
-    A view is taken as it is when each token's (H, D) block is contiguous; else it is copied.
-    """
-    flags = x.flags
-    if not flags.c_contiguous or not flags.writeable:
-        size, (B, T, H, D), (batch, row, head, last) = x.itemsize, x.shape, x.strides
-        block = (last == size or D == 1) and (head == size * D or H == 1)
-        if block and flags.writeable and flags.aligned and batch >= 0 and row >= 0 and not (batch % size or row % size):
-            span = ((B - 1) * batch + (T - 1) * row) // size + H * D
-            return np.lib.stride_tricks.as_strided(x, (span,), (size,)), batch // size, row // size
-        x = x.copy()
-    return x.reshape(-1), x.shape[1] * x.shape[2] * x.shape[3], x.shape[2] * x.shape[3]
+
+def _memory(x: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, int, int]:
+    """(B, T, H, D) -> its memory as one flat array, and the steps from batch row to batch row and token to token."""
+    if not _in_place(x, dtype):
+        x = np.array(x, dtype, order="C")
+    B, T, H, D = x.shape
+    if x.flags.c_contiguous:
+        return x.reshape(-1), T * H * D, H * D
+    batch, row = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    span = (B - 1) * batch + (T - 1) * row + H * D
+    return np.lib.stride_tricks.as_strided(x, (span,), (x.itemsize,)), batch, row
 
 
 def _reach(causal: bool, window: int, most: int) -> tuple[int, int]:
@@ -543,11 +553,17 @@ def _chunks(tasks: int, work: int, block: int) -> int:
     return 4 if tasks == 1 else 2 if tasks < 4 or tasks % 2 and tasks < 16 else 1
 
 
-def _check(name: str, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
+def _check(name: str, q: np.ndarray, k: np.ndarray, v: np.ndarray, starts: Starts) -> tuple[np.dtype, np.ndarray]:
+    """The dtype to compute in, and ``starts`` as the kernels want it."""
     if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
         raise ValueError(f"{name}: expected q (B, T, H, D), k and v (B, S, G, D); got {q.shape}, {k.shape}, {v.shape}")
     if k.shape[2] == 0 or q.shape[2] % k.shape[2]:
-        raise ValueError(f"{name}: the query heads must be a multiple of the key heads; got {q.shape[2]}, {k.shape[2]}")
+        heads = f"{q.shape[2]} and {k.shape[2]}"
+        raise ValueError(f"{name}: the query heads must be a multiple of the key heads; got {heads}")
+    starts = np.zeros(len(q), np.int64) if starts is None else integers(starts)
+    if starts.shape != (len(q),):
+        raise ValueError(f"{name}: starts must be (B,) = ({len(q)},) integers; got shape {starts.shape}")
+    return q.dtype if q.dtype.char in "fd" else np.dtype(np.float32), starts
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------------
@@ -566,10 +582,10 @@ def attention_forward(  # noqa: D103
 ) -> tuple[np.ndarray, np.ndarray]:
     if not JIT:
         return attention_forward_numpy(q, k, v, causal=causal, window=window, scale=scale, starts=starts)
-    _check("attention_forward", q, k, v)
+    dtype, starts = _check("attention_forward", q, k, v, starts)
     (B, T, H, D), (S, G) = q.shape, k.shape[1:3]
-    out = np.empty(q.shape, q.dtype)
-    (q, *q_steps), (k, *k_steps), (v, *v_steps) = _memory(q), _memory(k), _memory(v)
+    out = np.empty(q.shape, dtype)
+    (q, *q_steps), (k, *k_steps), (v, *v_steps) = (_memory(x, dtype) for x in (q, k, v))
     lse = _run_forward((q, k, v, out.reshape(-1)), (B, T, S, H, G, D),
                        (*q_steps, *k_steps, *v_steps, T * H * D, H * D), causal, window, scale, starts)  # fmt: skip
     return out, lse
@@ -579,7 +595,6 @@ def _run_forward(arrays, sizes, steps, causal, window, scale, starts):
     q, k, v, out = arrays
     B, T, S, H, G, D = sizes
     lse = np.empty((B, H, T), q.dtype)
-    starts = np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
     ahead, behind = _reach(causal, window, S + T)
     scale = lse.dtype.type(scale)
     if T == 1:
@@ -624,32 +639,35 @@ def attention_backward(  # noqa: D103
         return attention_backward_numpy(
             dout, q, k, v, out, lse, causal=causal, window=window, scale=scale, starts=starts, into=into
         )
-    _check("attention_backward", q, k, v)
+    dtype, starts = _check("attention_backward", q, k, v, starts)
     (B, T, H, D), (S, G) = q.shape, k.shape[1:3]
-    if into is None:
-        into = np.empty(q.shape, q.dtype), np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
-    (q, *q_steps), (k, *k_steps), (v, *v_steps) = _memory(q), _memory(k), _memory(v)
-    (dq, *dq_steps), (dk, *dk_steps), (dv, *dv_steps) = _memory(into[0]), _memory(into[1]), _memory(into[2])
-    arrays = contiguous(dout).reshape(-1), q, k, v, contiguous(out).reshape(-1), contiguous(lse)
+    grads = into or (np.empty(q.shape, dtype), np.empty(k.shape, dtype), np.empty(v.shape, dtype))
+    inside = [x if _in_place(x, dtype) else np.empty(x.shape, dtype) for x in grads]
+    (q, *q_steps), (k, *k_steps), (v, *v_steps) = (_memory(x, dtype) for x in (q, k, v))
+    (dq, *dq_steps), (dk, *dk_steps), (dv, *dv_steps) = (_memory(x, dtype) for x in inside)
+    dout, out, lse = contiguous(dout, dtype).reshape(-1), contiguous(out, dtype).reshape(-1), contiguous(lse, dtype)
     steps, grad_steps = (*q_steps, *k_steps, *v_steps, T * H * D, H * D), (*dq_steps, *dk_steps, *dv_steps)
-    sizes = (B, T, S, H, G, D)
-    for part in _run_backward(arrays, (dq, dk, dv), sizes, steps, grad_steps, causal, window, scale, starts):
-        into[0][...] += part
-    return into
+    parts = _run_backward((dout, q, k, v, out, lse), (dq, dk, dv), (B, T, S, H, G, D), steps, grad_steps,
+                          causal, window, scale, starts)  # fmt: skip
+    for part in parts:
+        inside[0][...] += part
+    for x, gradient in zip(grads, inside, strict=True):
+        if x is not gradient:
+            x[...] = gradient
+    return grads
 
 
 def _run_backward(arrays, grads, sizes, steps, grad_steps, causal, window, scale, starts):
     B, T, S, H, G, D = sizes
     dtype = arrays[0].dtype
-    starts = np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
     ahead, behind = _reach(causal, window, S + T)
     dq, dk, dv = grads
     width = _block(S, 128)
     chunks = _chunks(B * G, T * S, width)
     parts = np.empty((chunks - 1, B * T * H * D), dtype)
     _backward(chunks, *arrays, dq, parts, dk, dv, starts, sizes, steps, grad_steps,
-              ahead, behind, dtype.type(scale), width_of(D), min(256, T), width)  # fmt: skip
-    return parts.reshape(-1, B, T, H, D)
+              ahead, behind, dtype.type(scale), width_of(D), max(1, min(256, T)), width)  # fmt: skip
+    return parts.reshape(chunks - 1, B, T, H, D)
 
 
 def _packed_layout(qkv: np.ndarray, H: int, G: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int, int]]:
@@ -672,7 +690,7 @@ def attention_packed_forward(  # noqa: D103
     flat = contiguous(qkv).reshape(-1)
     out = np.empty((B, T, H * D), flat.dtype)
     arrays = (*(flat[column:] for column in columns), out.reshape(-1))
-    return out, _run_forward(arrays, sizes, (*steps, T * H * D, H * D), causal, window, scale, None)
+    return out, _run_forward(arrays, sizes, (*steps, T * H * D, H * D), causal, window, scale, np.zeros(B, np.int64))
 
 
 @kernel(twin=attention_packed_backward_numpy)
@@ -695,6 +713,7 @@ def attention_packed_backward(  # noqa: D103
     dqkv = np.empty(qkv.shape, flat.dtype)
     arrays = (contiguous(dout).reshape(-1), *(flat[c:] for c in columns), contiguous(out).reshape(-1), contiguous(lse))
     grads = [dqkv.reshape(-1)[c:] for c in columns]
-    for part in _run_backward(arrays, grads, sizes, (*steps, T * H * D, H * D), steps, causal, window, scale, None):
+    starts = np.zeros(len(qkv), np.int64)
+    for part in _run_backward(arrays, grads, sizes, (*steps, T * H * D, H * D), steps, causal, window, scale, starts):
         dqkv[..., : H * D] += part.reshape(*dqkv.shape[:2], H * D)
     return dqkv
