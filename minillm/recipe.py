@@ -26,7 +26,7 @@ TOKENIZERS = ("bpe", "char")
 VALIDATION_STORIES = 400
 
 # What suits the two kinds of text, where nothing was asked for.
-STORIES = {"vocab_size": 1024, "context": 256, "batch_size": 16, "steps": 600, "learning_rate": 4e-3}
+STORIES = {"vocab_size": 1024, "context": 256, "batch_size": 8, "steps": 1200, "learning_rate": 3e-3}
 TEXT = {"vocab_size": 1024, "context": 128, "batch_size": 16, "steps": 2000, "learning_rate": 1e-3}
 
 
@@ -95,7 +95,8 @@ class Recipe:
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            betas=(0.9, 0.99),
+            betas=(0.9, 0.95 if self.data is None else 0.99),
+            final_fraction=0.03 if self.data is None else 0.1,
             seed=self.seed,
             evaluate_every=tenth,
             sample_every=2 * tenth,
@@ -219,6 +220,7 @@ def build_model(recipe: Recipe, tokenizer: Tokenizer) -> models.LanguageModel:
             num_key_value_heads=recipe.heads,
             max_position_embeddings=recipe.context,
             rms_norm_eps=1e-5,
+            initializer_range=recipe.width**-0.5,  # a sum of C terms of that size keeps the size of its inputs
             tie_word_embeddings=True,
             bos_token_id=eos,
             eos_token_id=eos,

@@ -15,6 +15,7 @@ the mean; the MLP has a gate; there are no biases. Names are those of Hugging Fa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -213,8 +214,12 @@ class Llama(LanguageModel):
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, False, rng)
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:  # every matrix alike; the scales of the norms stay 1, biases 0
-                parameter.data = init.normal(rng, parameter.shape, config.initializer_range).data
+            if parameter.ndim == 2:
+                std = config.initializer_range
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    # what is added to the residual stream, 2 x layers times, is to be as large in sum as what is there
+                    std /= math.sqrt(2 * config.num_hidden_layers)
+                parameter.data = init.normal(rng, parameter.shape, std).data
             elif name.endswith("bias"):
                 parameter.data = np.zeros_like(parameter.data)
 
