@@ -55,10 +55,8 @@ TIMES = "morning day afternoon evening".split()
 FOODS = "bread cake soup honey cheese rice jam fruit popcorn pudding corn toast nuts pie berries salad".split()
 GLAD = "glad merry thankful excited pleased surprised delighted joyful cheerful proud".split()
 SORRY = "sad sorry worried angry upset unhappy".split()
-SPOTS = (
-    "under the bench,behind the wall,in the grass,beside the path,between two rocks,near the fence,below the "
-    "stairs,inside a hollow tree,behind the door,next to a stone"
-).split(",")
+BESIDE = "under behind near beside".split()
+CORNERS = "bench wall fence tree door bush rock cart".split()
 NUMBERS = "two three four five six seven eight nine ten twelve".split()
 FLOCKS = "birds bees butterflies ants clouds horses swans owls boats sheep ducks stars".split()
 LATER = ["Then", "Later", "Soon", "Next", "Suddenly", "After that", "A moment later", "Meanwhile"]
@@ -265,7 +263,7 @@ def ask(pen: Pen, w: World) -> Step:
 def lose(pen: Pen, w: World) -> Step:
     """The thing is lost, and one of the two finds it."""
     a, b = w.holder, w.other
-    spot = pen.pick(SPOTS)
+    spot = pen.pick(BESIDE, end=" the ") + " the " + pen.pick(CORNERS)
     mood(pen, a, SORRY)
     finder = pen.choose(
         {
@@ -282,13 +280,15 @@ def lose(pen: Pen, w: World) -> Step:
 def hide(pen: Pen, w: World) -> Step:
     """The thing is hidden, and the other one finds it."""
     a, b = w.holder, w.other
-    spot = pen.pick(SPOTS, end=".")
+    side = pen.pick(BESIDE, end=" the ")
+    corner = pen.pick(CORNERS, end=".")
     pen.say(f" {b} looked ", f" First {b} looked ", f" {b} searched ")
-    pen.pick(SPOTS, but=(spot,))
+    pen.pick(BESIDE, end=" the ")
+    pen.pick(CORNERS, but=(corner,))
     pen.say(
-        f", then {spot}, and found the {w.noun}.",
-        f", then {spot}, and there it was!",
-        f' and saw nothing. "It is {spot}," said {a}.',
+        f", then {side} the {corner}, and found it.",
+        f", then {side} the {corner}, and there it was!",
+        f' and saw nothing. "It is {side} the {corner}," said {a}.',
     )
     return turn, w._replace(holder=b)
 
@@ -377,17 +377,16 @@ def questions(w: World) -> dict[str, Scene]:
 
 def ending(pen: Pen, w: World) -> None:
     """The last sentence."""
-    hero, friend = w.hero, w.friend
     more = pen.choose(
         {
             " The end.": None,
-            f" Then {hero} and {friend} went home.": None,
-            f" From that day on, {hero} and {friend} were friends.": None,
-            f" {w.holder} kept the {w.noun} for ever.": None,
-            f" At night {w.holder} dreamed of the {w.thing}.": None,
-            f" In the evening {hero} was ": GLAD,
-            f" They said goodbye at the {w.place} and were ": GLAD,
-            f" And so {hero} made a friend who was ": TRAITS,
+            " From that day on they were friends.": None,
+            f" {w.holder} kept the {w.noun}.": None,
+            f" They said goodbye at the {w.place}.": None,
+            f" {w.friend} went home, and {w.hero} was ": GLAD,
+            " In the evening they were ": GLAD,
+            f" At night {w.holder} dreamed of a ": ANIMALS,
+            f" And so {w.hero} made a friend who was ": TRAITS,
         }
     )
     if more:
