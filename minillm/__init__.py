@@ -10,13 +10,19 @@ Size letters, here and in every file: B batch, T time, C channels, H heads, D he
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import functional, models, nn
 from .anomaly import detect_anomaly
 from .evaluate import evaluate
 from .gradcheck import gradcheck
 from .tensor import Tensor, no_grad
+
+if TYPE_CHECKING:
+    from . import data, optim, tokenizer
+    from .generate import Generation, GenerationConfig, generate, stream
+    from .kernels import get_num_threads, set_num_threads
+    from .trainer import TrainConfig, Trainer
 
 __version__ = "0.1.0"
 
@@ -40,6 +46,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'minillm' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    value = module if name in ("data", "optim", "tokenizer") else getattr(module, name)
+    # generate is both: a package that can be called
+    value = module if name in ("data", "generate", "optim", "tokenizer") else getattr(module, name)
     globals()[name] = value
     return value

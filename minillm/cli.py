@@ -114,7 +114,7 @@ def _add_train(commands: Any) -> None:
         "--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files; default: made-up stories"
     )
     p.add_argument(
-        "--out", metavar="RUN", help="the run folder to make; default: runs/NAME, with a number if it exists"
+        "--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ..."
     )
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit as if uninterrupted")
     p.add_argument("--model", type=_choice("llama", "gpt2", "rnn"), help="llama, gpt2 or rnn; default: llama")
@@ -123,9 +123,9 @@ def _add_train(commands: Any) -> None:
         ("--vocab-size", "tokens of the bpe tokenizer; default 1024"),
         ("--layers", "default 4; rnn: 2"),
         ("--heads", "attention heads; default 4"),
-        ("--width", "numbers per token, C; default 128"),
+        ("--width", "numbers per token, C; default 128; rnn: 256"),
         ("--context", "tokens in a row; default 256 for stories, 128 for other text"),
-        ("--batch-size", "rows in a batch; default 16"),
+        ("--batch-size", "rows in a batch; default 8 for stories, 16 for other text"),
         ("--steps", "batches to learn from; default depends on the data"),
     ):
         p.add_argument(name, type=int, metavar="N", help=what)
@@ -298,6 +298,8 @@ def _generate(options: argparse.Namespace) -> int:
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.stop:
         changes["stop"] = tuple(options.stop)
+    if loaded.generation.temperature == 0 and {"top_k", "top_p", "min_p"} & changes.keys():
+        changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
     config = loaded.generation.replace(**changes)
     if options.prompt:
         print(options.prompt, end="", flush=True)
@@ -332,8 +334,7 @@ def _eval(options: argparse.Namespace) -> int:
     loaded = load_run(options.folder)
     context = options.context or loaded.model.context
     batches, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
-    batches = list(batches)
-    progress = tqdm(batches, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+    progress = tqdm(list(batches), unit="batch", disable=not sys.stderr.isatty(), leave=False)
     result = evaluate(loaded.model, progress, tokenizer=loaded.tokenizer, floor=floor)
     for name, value in result.to_dict().items():
         if value is not None:

@@ -29,7 +29,7 @@ def of_installation() -> str:
         "threads": f"{kernels.get_num_threads()} (MINILLM_THREADS, or --threads)",
         "kernels": f"{kernels.KERNELS} (MINILLM_KERNELS)",
         "matmul": matmul_path(),
-        "threading layer": " or ".join(numba.config.THREADING_LAYER_PRIORITY),
+        "threading layer": " or ".join(vars(numba.config)["THREADING_LAYER_PRIORITY"]),
         "optional": ", ".join(
             f"{name} {_version(name)}"
             for name in ("matplotlib", "jinja2", "sentencepiece")

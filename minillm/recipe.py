@@ -46,7 +46,7 @@ class Recipe:
     vocab_size: int | None = None
     layers: int | None = None
     heads: int | None = None
-    width: int = 128
+    width: int | None = None
     context: int | None = None  # tokens a row; for the rnn also the window of its attention
     batch_size: int | None = None
     steps: int | None = None
@@ -57,11 +57,13 @@ class Recipe:
         """The same recipe with every setting filled in, checked."""
         usual = STORIES if self.data is None else TEXT
         recurrent = self.model == "rnn"
-        filled = {name: value for name, value in usual.items() if getattr(self, name) is None}
+        filled: dict[str, Any] = {name: value for name, value in usual.items() if getattr(self, name) is None}
         if self.layers is None:
             filled["layers"] = 2 if recurrent else 4
         if self.heads is None:
             filled["heads"] = 4
+        if self.width is None:
+            filled["width"] = 256 if recurrent else 128
         recipe = dataclasses.replace(self, **filled)
         for name, known in (("model", MODELS), ("tokenizer", TOKENIZERS)):
             if getattr(recipe, name) not in known:
@@ -69,7 +71,7 @@ class Recipe:
         for name in ("layers", "heads", "width", "context", "batch_size", "steps"):
             if getattr(recipe, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(recipe, name)}")
-        assert recipe.heads is not None and recipe.vocab_size is not None
+        assert recipe.heads and recipe.width and recipe.vocab_size is not None
         if recipe.width % recipe.heads:
             raise ValueError(f"width must be divisible by heads; got width {recipe.width}, heads {recipe.heads}")
         if recipe.model == "llama" and recipe.width // recipe.heads % 2:
@@ -81,6 +83,7 @@ class Recipe:
                 "vocab_size must be at least 257 for the bpe tokenizer: 256 bytes and <|endoftext|>; "
                 f"got {recipe.vocab_size}"
             )
+        recipe.train_config()  # which refuses what it cannot work with
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def _eos(tokenizer: Tokenizer) -> int:
 
 def build_model(recipe: Recipe, tokenizer: Tokenizer) -> models.LanguageModel:
     """A model of the recipe's kind and sizes, with random weights drawn from its seed."""
-    assert recipe.layers and recipe.heads and recipe.context
+    assert recipe.layers and recipe.heads and recipe.width and recipe.context
     rng = np.random.default_rng((recipe.seed, 0))
     V, eos = tokenizer.vocab_size, tokenizer.eos_id
     if recipe.model == "gpt2":

@@ -116,9 +116,7 @@ def compiled(function: FunctionType, tree: ast.Module) -> FunctionType:
     tree.body[0].decorator_list = []  # type: ignore[attr-defined]
     exec(compile(tree, function.__code__.co_filename, "exec"), namespace)
     made = namespace[tree.body[0].name]  # type: ignore[attr-defined]
-    return FunctionType(
-        made.__code__, _Globals(function.__globals__), made.__name__, made.__defaults__, made.__closure__
-    )
+    return FunctionType(made.__code__, function.__globals__, made.__name__, made.__defaults__, made.__closure__)
 
 
 def survives(ops: list[Op]) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -23,7 +24,7 @@ from ._jit import JIT, KERNELS, contiguous, jit, kernel, prange
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
 
 
-def _find_blas() -> tuple[ctypes.CDLL | None, str, str, type]:
+def _find_blas() -> tuple[ctypes.CDLL | None, str, str, Any]:
     """(library, prefix and suffix of its symbols, its integer type) of the OpenBLAS that NumPy has loaded."""
     from threadpoolctl import threadpool_info
 
@@ -55,7 +56,7 @@ def matmul_path() -> str:
     return f"{_PREFIX}cblas_sgemm{_SUFFIX} of NumPy's OpenBLAS inside Numba's threads"
 
 
-def _external(symbol: str, returns: types.Type, *arguments: types.Type) -> types.ExternalFunction:
+def _external(symbol: str, returns: Any, *arguments: Any) -> Any:
     """A function of the BLAS library, callable from kernels; bound by name, so that compiled code can be cached."""
     import llvmlite.binding as llvm
 

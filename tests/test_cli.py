@@ -1,0 +1,190 @@
+"""The command line as a person types it: what works, and one clear line for each mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minillm.cli import main
+
+TINY = "--tokenizer char --layers 1 --heads 2 --width 16 --context 16 --batch-size 4 --steps 6".split()
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the cat sat on the mat and the dog sat on the log. " * 40)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "text.txt").write_text("the cat sat on the mat and the dog sat on the log. " * 40)
+    assert main(["train", "--data", str(folder / "text.txt"), "--out", str(folder / "run"), *TINY]) == 0
+    return folder / "run"
+
+
+def complaint(capsys, *arguments: str) -> str:
+    """The one line that a mistake gets."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("minillm: ") and "warning" not in line]
+    assert len(lines) == 1 and "Traceback" not in captured.err
+    return lines[0]
+
+
+# ---- what works ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_everything_behind(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "log.jsonl", "checkpoints",
+            "README.md"} <= names  # fmt: skip
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert {"step", "loss", "val_loss", "floor", "tokens_per_s", "lr", "grad_norm"} <= last.keys()
+    assert last["step"] == 6 and last["floor"] is None and last["val_loss"] > 0
+    assert "6" in (run / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "rnn"])
+@pytest.mark.parametrize("tokenizer", ["char", "bpe"])
+def test_every_model_and_tokenizer(kind, tokenizer, text, tmp_path, capsys):
+    options = [*TINY, "--tokenizer", tokenizer, "--vocab-size", "270"]
+    assert main(["train", "--data", str(text), "--model", kind, "--out", str(tmp_path / "run"), *options]) == 0
+    assert main(["generate", str(tmp_path / "run"), "the ", "--max-new-tokens", "5", "--temperature", "0"]) == 0
+    captured = capsys.readouterr()
+    assert "the " in captured.out and "[length: --max-new-tokens was reached, after 5 tokens" in captured.err
+
+
+def test_stories_with_their_floor(tmp_path, capsys):
+    sizes = "--layers 1 --heads 2 --width 16 --context 64 --batch-size 4 --steps 4 --vocab-size 400".split()
+    assert main(["train", "--out", str(tmp_path / "run"), *sizes]) == 0
+    captured = capsys.readouterr()
+    assert "above the floor of" in captured.err and captured.out.strip()
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert 0.3 < last["floor"] < last["val_loss"]
+    assert main(["eval", str(tmp_path / "run")]) == 0
+    figures = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(figures["loss"]) == pytest.approx(last["val_loss"], abs=1e-4)
+    assert float(figures["above_floor"]) == pytest.approx(last["val_loss"] - last["floor"], abs=1e-3)
+
+
+def test_the_same_seed_gives_the_same_text(run, capsys):
+    texts = []
+    for seed in ("1", "1", "2"):
+        assert main(["generate", str(run), "the", "--seed", seed, "--max-new-tokens", "30"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_generation_options(run, capsys):
+    options = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.01 --repetition-penalty 1.1 --seed 3".split()
+    stops = [option for letter in "theca sondmlg." for option in ("--stop", letter)]
+    assert main(["generate", str(run), "the", "--max-new-tokens", "400", *stops, *options]) == 0
+    captured = capsys.readouterr()
+    assert "[stop: a stop string came up, after 1 tokens" in captured.err and captured.out == "the\n"
+
+
+def test_eval_and_info(run, text, capsys):
+    assert main(["eval", str(run), "--data", str(text)]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {
+        "loss", "perplexity", "bits_per_byte", "tokens", "tokens_per_s"}  # fmt: skip
+    assert main(["info", str(run)]) == 0
+    told = capsys.readouterr().out
+    assert "Llama" in told and "<|endoftext|>" in told and "attention" in told and "mlp" in told
+    assert main(["info"]) == 0
+    assert "numba" in capsys.readouterr().out
+
+
+def test_resume_is_the_same_run(text, tmp_path, capsys):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(["train", "--data", str(text), "--out", str(whole), *TINY, "--steps", "30"]) == 0
+    child = subprocess.Popen(
+        [sys.executable, "-m", "minillm.cli", "train", "--data", str(text), "--out", str(cut), *TINY, "--steps", "30"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"MINILLM_THREADS": "1"},
+    )
+    log, deadline = cut / "log.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.stat().st_size):
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=120)
+    if child.returncode:  # it was quick enough to be interrupted
+        assert child.returncode == 130 and f"minillm train --out {cut} --resume" in err
+        assert main(["train", "--out", str(cut), "--resume"]) == 0
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def test_data_that_cannot_be_read(tmp_path, capsys):
+    empty, latin, short = tmp_path / "empty.txt", tmp_path / "latin.txt", tmp_path / "short.txt"
+    empty.write_text("")
+    latin.write_bytes(b"abc\xe9def")
+    short.write_text("too short")
+    out = ["--out", str(tmp_path / "run"), *TINY]
+    assert "no such file" in complaint(capsys, "train", "--data", str(tmp_path / "none.txt"), *out)
+    assert "no text" in complaint(capsys, "train", "--data", str(empty), *out)
+    assert "latin.txt is not UTF-8: byte 0xe9 at offset 3" in complaint(capsys, "train", "--data", str(latin), *out)
+    assert "shorter than one context" in complaint(capsys, "train", "--data", str(short), *out)
+    (tmp_path / "folder").mkdir()
+    assert "no .txt file" in complaint(capsys, "train", "--data", str(tmp_path / "folder"), *out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_make_no_sense(text, tmp_path, capsys):
+    def refused(*options: str) -> str:
+        return complaint(capsys, "train", "--data", str(text), "--out", str(tmp_path / "run"), *options)
+
+    assert "at least 257" in refused("--vocab-size", "200")
+    assert "width must be divisible by heads; got width 100, heads 3" in refused("--width", "100", "--heads", "3")
+    assert "steps must be at least 1; got 0" in refused("--steps", "0")
+    assert "did you mean gpt2?" in refused("--model", "gpt")
+    assert "did you mean --steps?" in refused("--step-s", "3")
+    assert "invalid int value" in refused("--steps", "many")
+    assert "learning_rate" in refused("--learning-rate", "nan")
+    assert "threads" in refused("--threads", "0")
+
+
+def test_run_folders_are_never_overwritten(run, text, tmp_path, capsys):
+    before = (run / "model.safetensors").read_bytes()
+    told = complaint(capsys, "train", "--data", str(text), "--out", str(run))
+    assert "exists already" in told and "--resume" in told
+    assert (run / "model.safetensors").read_bytes() == before
+    assert "leave --steps out" in complaint(capsys, "train", "--out", str(run), "--resume", "--steps", "9")
+    assert "needs --out" in complaint(capsys, "train", "--resume")
+    assert "no such run" in complaint(capsys, "train", "--out", str(tmp_path / "none"), "--resume")
+
+
+def test_folders_that_are_damaged_or_not_ours(run, tmp_path, capsys):
+    assert "no such run folder" in complaint(capsys, "generate", str(tmp_path / "none"), "x")
+    assert "not a run folder" in complaint(capsys, "generate", str(tmp_path), "x")
+    for name, damage in (("config.json", b"{"), ("model.safetensors", b"\x08"), ("tokenizer.json", b"[]")):
+        copy = tmp_path / name.replace(".", "-")
+        copy.mkdir()
+        for file in ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json"):
+            (copy / file).write_bytes(damage if file == name else (run / file).read_bytes())
+        assert name in complaint(capsys, "generate", str(copy), "x")
+
+
+def test_prompts_and_parameters(run, capsys):
+    told = complaint(capsys, "generate", str(run), "the cat " * 10)
+    assert "16" in told and "81" in told  # the context, and the prompt with its beginning of text
+    assert "top_p" in complaint(capsys, "generate", str(run), "the", "--top-p", "7")
+    assert "temperature" in complaint(capsys, "generate", str(run), "the", "--temperature", "-1")
+    assert "give a text with --data" not in complaint(capsys, "eval", str(run), "--data", "nowhere")
+
+
+def test_no_command_and_a_wrong_one(capsys):
+    assert "COMMAND" in complaint(capsys)
+    assert "invalid choice" in complaint(capsys, "trian")
+    with pytest.raises(SystemExit) as done:
+        main(["train", "--help"])
+    assert done.value.code == 0 and "made-up stories" in " ".join(capsys.readouterr().out.split())
