@@ -67,9 +67,6 @@ class Specials:
 class Tokenizer(ABC):
     """A vocabulary and the way text is cut into it; see `BPETokenizer`, `CharTokenizer`, `UnigramTokenizer`."""
 
-    # Unigram marks a word's beginning with a space, also the first word's: decoding drops that one.
-    _drops_first_space = False
-
     def __init__(self, tokens: Sequence[bytes | None], specials: Specials, template: Template | None = None) -> None:
         self._tokens = list(tokens)  # id -> the bytes it stands for; None where an id is not used
         self._bytes = {i: token for i, token in enumerate(self._tokens) if token is not None}
@@ -234,7 +231,11 @@ class Tokenizer(ABC):
         except (KeyError, TypeError):
             self._check_ids(ids, "decode")
             raise
-        return data.removeprefix(b" ") if self._drops_first_space else data
+        return self._leading_bytes(ids[0]) + data[len(self._bytes[ids[0]]) :] if ids else data
+
+    def _leading_bytes(self, id: int) -> bytes:
+        """The bytes of an id that stands first in the text."""
+        return self._bytes[id]
 
     def stream_decoder(self, skip_special_tokens: bool = False) -> StreamDecoder:
         """A decoder for ids that arrive one by one; see `StreamDecoder`."""
@@ -287,7 +288,7 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         self._skipped = set(tokenizer.special_tokens.values()) if skip_special_tokens else set()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._at_start = tokenizer._drops_first_space
+        self._at_start = True
 
     def push(self, id: int) -> str:
         """The text that this id completes: often a word, sometimes nothing yet."""
@@ -295,7 +296,7 @@ class StreamDecoder:
         if id in self._skipped:
             return ""
         if self._at_start:
-            data, self._at_start = data.removeprefix(b" "), False
+            data, self._at_start = self._tokenizer._leading_bytes(id), False
         return self._utf8.decode(data)
 
     def flush(self) -> str:

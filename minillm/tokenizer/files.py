@@ -8,10 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .base import END_OF_TEXT, Specials, Tokenizer, check_special_names
+from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
+from .normalize import Normalizer
 from .tokenizer_json import read
+from .unigram import UnigramTokenizer
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -33,6 +35,8 @@ def load(path: str | Path) -> Tokenizer:
         return load_gpt2(file, file.with_name("merges.txt"))
     if file.suffix == ".tiktoken":
         return load_ranks(file)
+    if file.suffix == ".model":
+        return load_sentencepiece(file, sentinels=100 if file.name == "spiece.model" else 0)
     return read(file)
 
 
@@ -82,3 +86,43 @@ def load_ranks(
         names = check_special_names(special_tokens, "load_ranks")
         special_tokens = {name: first + i for i, name in enumerate(names)}
     return BPETokenizer.from_ranks(ranks, special_tokens, pattern)
+
+
+def load_sentencepiece(path: str | Path, sentinels: int = 0) -> UnigramTokenizer:
+    """Read a Unigram model of the `sentencepiece` library, which must be installed.
+
+    sentinels: as many tokens `<extra_id_0>` ... are added at the end, numbered downwards, as T5 has 100 of them (in its
+    file `spiece.model`). A model with a piece `</s>` ends every text with it.
+
+    Raises ValueError when the file is damaged, no Unigram model, or one with settings that minillm does not have.
+    """
+    from sentencepiece import sentencepiece_model_pb2 as messages
+
+    model = messages.ModelProto()  # type: ignore[attr-defined]
+    try:
+        model.ParseFromString(Path(path).read_bytes())
+    except Exception as error:  # the parser's own exception class moves between versions
+        raise ValueError(f"load_sentencepiece: {path} is not a SentencePiece model: {error}") from None
+    settings, normal = model.trainer_spec, model.normalizer_spec
+    refused = {
+        "a model type other than Unigram": settings.model_type != settings.UNIGRAM,
+        "byte_fallback": settings.byte_fallback,
+        "treat_whitespace_as_suffix": settings.treat_whitespace_as_suffix,
+        "add_dummy_prefix=False": not normal.add_dummy_prefix,
+        "remove_extra_whitespaces=False": not normal.remove_extra_whitespaces,
+        "escape_whitespaces=False": not normal.escape_whitespaces,
+    }
+    for name in (name for name, present in refused.items() if present):
+        raise ValueError(f"load_sentencepiece: {path}: {name} is not implemented")
+    kinds = model.SentencePiece
+    pieces = [(piece.piece, piece.score) for piece in model.pieces]
+    unknown = next((id for id, piece in enumerate(model.pieces) if piece.type == kinds.UNKNOWN), None)
+    special = {piece.piece: id for id, piece in enumerate(model.pieces) if piece.type in (kinds.CONTROL, kinds.UNKNOWN)}
+    plain = {piece.piece: id for id, piece in enumerate(model.pieces) if piece.type == kinds.USER_DEFINED}
+    for number in reversed(range(sentinels)):
+        special[f"<extra_id_{number}>"] = len(pieces)
+        pieces.append((f"<extra_id_{number}>", 0.0))
+    charsmap = base64.b64encode(normal.precompiled_charsmap).decode("ascii")
+    steps = [{"type": "Precompiled", "precompiled_charsmap": charsmap}] if charsmap else []
+    template = Template(after=(special["</s>"],) if "</s>" in special else ())
+    return UnigramTokenizer(pieces, unknown, Specials(special, plain), Normalizer(steps), True, template)

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from .base import Specials, Template, Tokenizer
 from .byte_level import to_bytes, to_characters
+from .normalize import Normalizer
 
 if TYPE_CHECKING:
     from .bpe import BPETokenizer
     from .char import CharTokenizer
+    from .unigram import UnigramTokenizer
+
+SPACE = "▁"
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -126,6 +130,25 @@ def char_to_json(tokenizer: CharTokenizer) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def unigram_to_json(tokenizer: UnigramTokenizer) -> dict[str, Any]:
+    """The file of a `UnigramTokenizer`."""
+    steps = tokenizer.normalizer.steps
+    metaspace = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
+    words = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]}
+    return _frame(
+        tokenizer,
+        normalizer={"type": "Sequence", "normalizers": steps} if len(steps) > 1 else steps[0] if steps else None,
+        pre_tokenizer=words if tokenizer.collapse_spaces else metaspace,
+        decoder=metaspace,
+        model={
+            "type": "Unigram",
+            "unk_id": tokenizer.unknown_id,
+            "vocab": [[text, score] for text, score in tokenizer.pieces],
+            "byte_fallback": False,
+        },
+    )
+
+
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +173,9 @@ def from_json(content: Mapping[str, Any]) -> Tokenizer:
         _expect(content.get(name) is None, f"{name} is not implemented")
     model = content["model"]
     kind = model.get("type") or ("BPE" if "merges" in model else None)
-    readers: dict[Any, Callable[[Mapping[str, Any]], Tokenizer]] = {"BPE": _read_bpe, "WordLevel": _read_char}
+    readers: dict[Any, Callable[[Mapping[str, Any]], Tokenizer]] = {
+        "BPE": _read_bpe, "WordLevel": _read_char, "Unigram": _read_unigram
+    }  # fmt: skip
     _expect(kind in readers, f"model {kind!r} is not implemented; expected one of {', '.join(readers)}")
     return readers[kind](content)
 
@@ -265,3 +290,47 @@ def _read_char(content: Mapping[str, Any]) -> CharTokenizer:
     tokens = _tokens_by_id(vocab, specials)
     template, _ = _read_processors(content)
     return CharTokenizer([None if t is None else t.decode("utf-8") for t in tokens], specials, template)
+
+
+def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
+    from .unigram import UnigramTokenizer
+
+    model = content["model"]
+    _expect(not model.get("byte_fallback"), "Unigram: byte_fallback is not implemented")
+    pieces = []
+    for text, score in model["vocab"]:
+        number = isinstance(score, (int, float)) and score <= 0
+        message = f"Unigram: expected a piece and its log-probability; got {text!r}, {score!r}"
+        _expect(isinstance(text, str) and number, message)
+        pieces.append((text, float(score)))
+    specials = _read_specials(content)
+    for name, id in sorted({**specials.special, **specials.plain}.items(), key=lambda item: item[1]):
+        if id == len(pieces):
+            pieces.append((name, 0.0))
+        _expect(id < len(pieces) and pieces[id][0] == name, f"added token {name!r} has the id {id} of another piece")
+    steps = _flat(content.get("normalizer"), "normalizers")
+    template, _ = _read_processors(content)
+    return UnigramTokenizer(
+        pieces, model.get("unk_id"), specials, Normalizer(steps), _read_metaspace(content), template
+    )
+
+
+def _flat(component: Mapping[str, Any] | None, steps: str) -> list[Any]:
+    """The steps of a component that may be a sequence, or of none."""
+    if component is None:
+        return []
+    return [step for part in component[steps] for step in _flat(part, steps)] if steps in component else [component]
+
+
+def _read_metaspace(content: Mapping[str, Any]) -> bool:
+    """Whether white space is collapsed, from the pre-tokenizer; it and the decoder must be Metaspace."""
+    *before, metaspace = _flat(content["pre_tokenizer"], "pretokenizers")
+    for step in (metaspace, content["decoder"]):
+        _expect(step["type"] == "Metaspace", f"Unigram: {step['type']} is not implemented, only Metaspace")
+        _expect(step.get("replacement", SPACE) == SPACE, f"Metaspace: the replacement must be {SPACE}")
+        scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
+        _expect(scheme == "always", f"Metaspace: prepend_scheme {scheme!r} is not implemented")
+    _expect(metaspace.get("split", True), "Metaspace: split=False is not implemented")
+    kinds = [step["type"] for step in before]
+    _expect(kinds in ([], ["WhitespaceSplit"]), f"Unigram: pre-tokenizer {' + '.join(kinds)} is not implemented")
+    return bool(kinds)

@@ -1,0 +1,108 @@
+"""T5's tokenizer: the ids, text and offsets of `tokenizers` and `transformers`, the likelihood of `sentencepiece`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm import tokenizer
+from minillm.tokenizer import UnigramTokenizer
+from minillm.tokenizer.normalize import Normalizer
+from tests.tokenizer_texts import ODD, agree, strings
+
+tokenizers = pytest.importorskip("tokenizers")
+spm = pytest.importorskip("sentencepiece")
+transformers = pytest.importorskip("transformers")
+from tokenizers import NormalizedString, PreTokenizedString, Regex, normalizers  # noqa: E402
+
+CORPUS = Path(np.__file__).parent.joinpath("linalg", "_linalg.py").read_text()
+LINES = [line for line in CORPUS.split("\n") if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    """A SentencePiece model trained here, and what transformers makes of it as T5's tokenizer."""
+    folder = tmp_path_factory.mktemp("t5")
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_prefix=str(folder / "spiece"), vocab_size=600,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    transformers.T5TokenizerFast.from_pretrained(str(folder)).save_pretrained(str(folder / "saved"))
+    return folder
+
+
+def test_transformers_file_gives_the_same_ids_text_and_offsets(t5):
+    ours = tokenizer.load(t5 / "saved")
+    theirs = tokenizers.Tokenizer.from_file(str(t5 / "saved" / "tokenizer.json"))
+    assert ours.special_tokens["<extra_id_0>"] == ours.vocab_size - 1 == 699
+    assert ours.encode("a")[-1] == ours.eos_id == 1
+    agree(ours, theirs, [*strings(5000, seed=8), *ODD])
+
+
+def test_sentencepiece_model_gives_the_same_ids(t5):
+    ours = tokenizer.load(t5 / "spiece.model")
+    theirs = spm.SentencePieceProcessor(model_file=str(t5 / "spiece.model"))
+    saved = tokenizer.load(t5 / "saved")
+    assert ours.vocab_size == 700
+    for line in LINES[:400]:
+        assert ours.encode(line) == saved.encode(line) == [*theirs.encode(line), 1]
+
+
+def test_our_file_opens_in_tokenizers_and_transformers(t5, tmp_path):
+    ours = UnigramTokenizer.train(LINES, 700, sentinels=5)
+    file = ours.save(tmp_path)
+    agree(ours, tokenizers.Tokenizer.from_file(str(file)), [*strings(1000, seed=9), *ODD])
+    agree(tokenizer.load(file), tokenizers.Tokenizer.from_file(str(file)), ODD)
+    auto = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    assert auto(LINES[0])["input_ids"] == ours.encode(LINES[0])
+    assert auto.eos_token == "</s>"
+
+
+def test_likelihood_per_piece_is_that_of_sentencepiece(t5):
+    theirs = tokenizer.load(t5 / "spiece.model")
+    ours = UnigramTokenizer.train(LINES, 600)
+
+    def per_piece(tok):
+        pieces = sum(len(tok.encode(line, add_special_tokens=False)) for line in LINES)
+        return sum(tok.log_likelihood(line) for line in LINES) / pieces
+
+    assert per_piece(ours) > 1.01 * per_piece(theirs)  # negative numbers: at most 1 % lower
+    assert sum(map(ours.log_likelihood, LINES)) > sum(map(theirs.log_likelihood, LINES))
+
+
+def test_n_best_equals_sentencepiece(t5):
+    ours = tokenizer.load(t5 / "spiece.model")
+    theirs = spm.SentencePieceProcessor(model_file=str(t5 / "spiece.model"))
+    for word in ("matrices", "decomposition", "the"):
+        expected = theirs.nbest_encode_as_ids(word, 5)
+        found = ours.encode_n_best(word, 5)
+        assert [ids for ids, _ in found] == expected
+        assert all(a[1] >= b[1] for a, b in zip(found, found[1:], strict=False))
+
+
+STEPS = {
+    "NFC": (normalizers.NFC(), {"type": "NFC"}),
+    "NFD": (normalizers.NFD(), {"type": "NFD"}),
+    "NFKC": (normalizers.NFKC(), {"type": "NFKC"}),
+    "NFKD": (normalizers.NFKD(), {"type": "NFKD"}),
+    "Nmt": (normalizers.Nmt(), {"type": "Nmt"}),
+    "Strip": (normalizers.Strip(), {"type": "Strip", "strip_left": True, "strip_right": True}),
+    "Replace": (
+        normalizers.Replace(Regex(" {2,}"), "▁"),
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_normalizers_give_the_same_text_and_origins(name):
+    theirs, description = STEPS[name]
+    ours = Normalizer([description])
+    for text in [*strings(600, seed=10), *ODD]:
+        expected = PreTokenizedString(text)
+        expected.normalize(theirs.normalize)
+        expected.split(lambda _, part: NormalizedString.split(part, Regex(r"[\s\S]"), "isolated"))
+        splits = expected.get_splits("original", "char")
+        new, origins = ours.aligned(text)
+        assert new == ours(text) == "".join(part for part, _, _ in splits)
+        assert [(origin, origin + 1) for origin in origins] == [offsets for _, offsets, _ in splits]
