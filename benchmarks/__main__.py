@@ -1,0 +1,58 @@
+"""``python -m benchmarks [SUBJECT ...]``: measure, and print a table for each subject."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+from . import report
+from .harness import QUICK, Effort, measure
+
+SUBJECTS = ("engine", "train", "kernels", "recurrent", "generate", "scaling", "start")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"{', '.join(SUBJECTS)}; default: all")
+    parser.add_argument("--list", action="store_true", help="say what there is, and measure nothing")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and cases: to see that all works")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="save every round")
+    parser.add_argument("--plot", metavar="FOLDER", type=Path, help="draw the curves of the subjects that have some")
+    parser.add_argument("--write-readme", action="store_true", help="replace the tables in benchmarks/README.md")
+    options = parser.parse_args(argv)
+    chosen = options.subjects or list(SUBJECTS)
+    if unknown := [name for name in chosen if name not in SUBJECTS]:
+        parser.error(f"unknown subject {unknown[0]!r}; there are {', '.join(SUBJECTS)}")
+    if options.write_readme and (options.quick or options.subjects):
+        parser.error("--write-readme wants all subjects, and not --quick")
+
+    modules = {name: importlib.import_module(f"{__package__}.{name}") for name in chosen}
+    if options.list:
+        for name, module in modules.items():
+            print(f"{name}: {module.TITLE}")
+            for case in module.cases(options.quick):
+                print(f"    {case.title}: {', '.join(contestant.name for contestant in case.contestants)}")
+        return
+
+    texts, results = [report.heading(options.quick)], []
+    print(texts[0], flush=True)
+    for name, module in modules.items():
+        outcomes = [measure(case, QUICK if options.quick else Effort()) for case in module.cases(options.quick)]
+        texts.append(report.table(name, module.TITLE, outcomes))
+        results.append(report.as_json(name, outcomes))
+        print(f"\n{texts[-1]}", flush=True)
+        if options.plot:
+            from .plot import draw
+
+            draw(name, outcomes, options.plot)
+    if options.json:
+        options.json.write_text(json.dumps({"heading": texts[0], "subjects": results}, indent=1))
+    if options.write_readme:
+        report.write_readme(Path(__file__).with_name("README.md"), "\n\n".join(texts))
+
+
+if __name__ == "__main__":
+    main()
