@@ -64,15 +64,18 @@ def test_gradients():
     def weights(gates):
         return [normal(gates * 3, n, seed=3) * 0.5 for n in (2, 3)] + [normal(gates * 3, seed=4)] * 2
 
+    def right(fn, *arrays):
+        return gradcheck(fn, [Tensor(a) for a in arrays])
+
     starts = np.array([0, 1])
-    assert gradcheck(lambda *a: F.rnn(*a, starts), [x, *weights(1), h0])
-    assert gradcheck(lambda *a: F.gru(*a, starts), [x, *weights(3), h0])
-    assert gradcheck(lambda *a: F.lstm(*a, starts)[0], [x, *weights(4), h0, c0])
-    assert gradcheck(lambda *a: F.lstm(*a, starts)[1], [x, *weights(4), h0, c0])  # the last memory alone
-    assert gradcheck(lambda x, w, u, h: F.gru(x, w, u, None, None, h), [x, *weights(3)[:2], h0])
+    assert right(lambda *a: F.rnn(*a, starts), x, *weights(1), h0)
+    assert right(lambda *a: F.gru(*a, starts), x, *weights(3), h0)
+    assert right(lambda *a: F.lstm(*a, starts)[0], x, *weights(4), h0, c0)
+    assert right(lambda *a: F.lstm(*a, starts)[1], x, *weights(4), h0, c0)  # the last memory alone
+    assert right(lambda x, w, u, h: F.gru(x, w, u, None, None, h), x, *weights(3)[:2], h0)
     query, keys, values, w = normal(2, 4, 3), normal(2, 6, 3, seed=5), normal(2, 6, 3, seed=6), normal(3, seed=7)
-    assert gradcheck(lambda q, k, v: F.past_attention(q, k, v, 3, starts=starts), [query, keys, values])
-    assert gradcheck(lambda q, k, v, w: F.past_attention(q, k, v, 3, w, starts), [query, keys, values, w])
+    assert right(lambda q, k, v: F.past_attention(q, k, v, 3, starts=starts), query, keys, values)
+    assert right(lambda q, k, v, w: F.past_attention(q, k, v, 3, w, starts), query, keys, values, w)
 
 
 def test_the_gradient_of_the_last_memory_is_not_kept_for_another_backward():

@@ -144,8 +144,8 @@ def past_attention(
 def _by_dot_products(query: Tensor, keys: Tensor, values: Tensor, window: int, starts: Starts) -> Tensor:
     B, S, C = keys.shape
     options: dict[str, Any] = {"causal": True, "window": window, "scale": 1 / math.sqrt(C), "starts": starts}
-    # (B, T, 1, C): one head
-    q, k, v = query.data[:, :, None], keys.data[:, :-1, None], values.data[:, :-1, None]
+    q, k, v = _alike(query, keys, values)
+    q, k, v = q[:, :, None], k[:, :-1, None], v[:, :-1, None]  # (B, T, 1, C): one head
     out, lse = kernels.attention_forward(q, k, v, **options)
 
     def backward(dout):
@@ -161,7 +161,8 @@ def _by_dot_products(query: Tensor, keys: Tensor, values: Tensor, window: int, s
 def _by_a_network(
     query: Tensor, keys: Tensor, values: Tensor, window: int, score_weight: Tensor, starts: Starts
 ) -> Tensor:
-    q, k, v, w = query.data, keys.data[:, :-1], values.data[:, :-1], score_weight.data
+    q, k, v, w = _alike(query, keys, values, score_weight)
+    k, v = k[:, :-1], v[:, :-1]
     out, p = kernels.additive_attention_forward(q, k, v, w, window, starts)
 
     def backward(dout):
@@ -188,7 +189,7 @@ def _without_none(gradients: tuple, bias_ih: Tensor | None, bias_hh: Tensor | No
 
 
 def _arrays(name: str, gates: int, x, weight_ih, weight_hh, bias_ih, bias_hh, *states) -> list[np.ndarray]:
-    """The arrays behind the arguments, zeros for absent biases, or a ValueError that says what does not fit."""
+    """The arrays behind the arguments, of one dtype, zeros for absent biases; a ValueError says what does not fit."""
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"{name}: x must be (B, T, C) with T >= 1; got {x.shape}")
     (B, _, C), H = x.shape, states[0].shape[-1]
@@ -203,6 +204,12 @@ def _arrays(name: str, gates: int, x, weight_ih, weight_hh, bias_ih, bias_hh, *s
     for argument, (tensor, shape) in expected.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name}: {argument} must be {shape} for x {x.shape} and H = {H}; got {tensor.shape}")
-    zeros = np.zeros(gates * H, x.dtype)
-    biases = [zeros if bias is None else bias.data for bias in (bias_ih, bias_hh)]
-    return [x.data, weight_ih.data, weight_hh.data, *biases, *(state.data for state in states)]
+    zeros = Tensor(np.zeros(gates * H, x.dtype))
+    biases = [zeros if bias is None else bias for bias in (bias_ih, bias_hh)]
+    return _alike(x, weight_ih, weight_hh, *biases, *states)
+
+
+def _alike(*tensors: Tensor) -> list[np.ndarray]:
+    """The arrays in one dtype, float64 if any is: kernels do not mix."""
+    dtype = np.result_type(*(t.dtype for t in tensors))
+    return [t.data.astype(dtype, copy=False) for t in tensors]

@@ -22,6 +22,7 @@ from .matmul import sum_rows
 
 Starts = np.ndarray | None
 QUERIES = 16  # of one task
+LITTLE = 1 << 15  # tanh: some 10 microseconds, about what waking a thread costs
 
 
 def _seen_numpy(t: int, T: int, S: int, window: int, starts: Starts, B: int) -> tuple[int, int, np.ndarray]:
@@ -109,25 +110,21 @@ def _softmax(x):
         x[j] /= total
 
 
-@jit(parallel=True)
-def _forward(q, k, v, w, starts, out, p):
-    B, T, _ = q.shape
-    S, window = k.shape[1], p.shape[2]
-    blocks = (T + QUERIES - 1) // QUERIES
-    for task in prange(B * blocks):
-        b, first = task // blocks, task % blocks * QUERIES
-        for t in range(first, min(first + QUERIES, T)):
-            oldest = S - T + t - window + 1  # the key of p[b, t, 0]
-            lo = min(max(oldest, starts[b], 0) - oldest, window)
-            weights = p[b, t]
-            weights[:lo] = 0
-            out[b, t] = 0
-            if lo < window:
-                for j in range(lo, window):
-                    weights[j] = _score(q[b, t], k[b, oldest + j], w)
-                _softmax(weights[lo:])
-                for j in range(lo, window):
-                    _add_scaled(weights[j], v[b, oldest + j], out[b, t])
+@jit
+def _forward_queries(b, first, last, q, k, v, w, starts, out, p):
+    T, S, window = q.shape[1], k.shape[1], p.shape[2]
+    for t in range(first, last):
+        oldest = S - T + t - window + 1  # the key of p[b, t, 0]
+        lo = min(max(oldest, starts[b], 0) - oldest, window)
+        weights = p[b, t]
+        weights[:lo] = 0
+        out[b, t] = 0
+        if lo < window:
+            for j in range(lo, window):
+                weights[j] = _score(q[b, t], k[b, oldest + j], w)
+            _softmax(weights[lo:])
+            for j in range(lo, window):
+                _add_scaled(weights[j], v[b, oldest + j], out[b, t])
 
 
 @jit
@@ -145,29 +142,47 @@ def _pair_backward(dx, q, k, w, a, dq, dk, dw):
         dk[j] += a[j]
 
 
+@jit
+def _backward_row(dout, q, k, v, w, p, dq, dk, dv, dw):
+    # q, dq: (T, C), k, dk: (S, C), v, dv: (S, E), p: (T, window)
+    (T, C), S, window = q.shape, k.shape[0], p.shape[1]
+    dx, a = np.empty(window, q.dtype), np.empty(C, q.dtype)
+    dq[:], dk[:], dv[:], dw[:] = 0, 0, 0, 0
+    for t in range(T):
+        oldest = S - T + t - window + 1
+        lo = max(0, -oldest)
+        mean = like(a, 0)
+        for j in range(lo, window):
+            dx[j] = _dot(v[oldest + j], dout[t])
+            mean += p[t, j] * dx[j]
+        for j in range(lo, window):
+            if p[t, j] != 0:
+                s = oldest + j
+                _add_scaled(p[t, j], dout[t], dv[s])
+                _pair_backward(p[t, j] * (dx[j] - mean), q[t], k[s], w, a, dq[t], dk[s], dw)
+
+
+@jit(parallel=True)
+def _forward(q, k, v, w, starts, out, p):
+    B, T, _ = q.shape
+    blocks = (T + QUERIES - 1) // QUERIES
+    if p.size * w.size < LITTLE:
+        for b in range(B):
+            _forward_queries(b, np.int64(0), T, q, k, v, w, starts, out, p)
+    else:
+        for task in prange(B * blocks):
+            b, first = np.int64(task) // blocks, np.int64(task) % blocks * QUERIES
+            _forward_queries(b, first, min(first + QUERIES, T), q, k, v, w, starts, out, p)
+
+
 @jit(parallel=True)
 def _backward(dout, q, k, v, w, p, dq, dk, dv, dw):
-    B, T, C = q.shape
-    S, window = k.shape[1], p.shape[2]
-    for b in prange(B):
-        dx, a = np.empty(window, q.dtype), np.empty(C, q.dtype)
-        dk[b] = 0
-        dv[b] = 0
-        dw[b] = 0
-        for t in range(T):
-            oldest = S - T + t - window + 1
-            weights = p[b, t]
-            dq[b, t] = 0
-            lo = max(0, -oldest)
-            mean = like(a, 0)
-            for j in range(lo, window):
-                dx[j] = _dot(v[b, oldest + j], dout[b, t])
-                mean += weights[j] * dx[j]
-            for j in range(lo, window):
-                if weights[j] != 0:
-                    s = oldest + j
-                    _add_scaled(weights[j], dout[b, t], dv[b, s])
-                    _pair_backward(weights[j] * (dx[j] - mean), q[b, t], k[b, s], w, a, dq[b, t], dk[b, s], dw[b])
+    if p.size * w.size < LITTLE:
+        for b in range(q.shape[0]):
+            _backward_row(dout[b], q[b], k[b], v[b], w, p[b], dq[b], dk[b], dv[b], dw[b])
+    else:
+        for b in prange(q.shape[0]):
+            _backward_row(dout[b], q[b], k[b], v[b], w, p[b], dq[b], dk[b], dv[b], dw[b])
 
 
 @kernel(twin=additive_attention_forward_numpy)

@@ -32,6 +32,7 @@ from .tile import ROWS, add_product, pack, width_of
 
 Starts = np.ndarray | None
 Arrays = tuple[np.ndarray, ...]
+LITTLE = 1 << 19  # multiplications: some 10 microseconds, about what waking a thread costs
 
 # ---- the text to read ------------------------------------------------------------------------------------------------
 
@@ -310,57 +311,48 @@ def _recurrent_part(h, t, lo, rows, first, panels, bias, p, width):
         add_product(h.reshape(-1), (lo * T + t - 1) * H, T * H, rows, H, panels, p, width)
 
 
-@jit(parallel=True)
-def _rnn_forward(h, first, panels, bias, starts, most):
-    B, T, H = h.shape
-    width = bias.size
-    for part in prange((B + most - 1) // most):
-        lo, rows = part * most, min(most, B - part * most)
-        p = np.empty(rows * width, h.dtype)
-        for t in range(T):
-            _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
-            for r in range(rows):
-                if t < starts[lo + r]:
-                    h[lo + r, t] = 0
-                else:
-                    _tanh_of_sum(h[lo + r, t], p[r * width : r * width + H], h[lo + r, t])
+@jit
+def _rnn_forward_rows(lo, rows, h, first, panels, bias, starts):
+    T, H, width = h.shape[1], h.shape[2], bias.size
+    p = np.empty(rows * width, h.dtype)
+    for t in range(T):
+        _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+        for r in range(rows):
+            if t < starts[lo + r]:
+                h[lo + r, t] = 0
+            else:
+                _tanh_of_sum(h[lo + r, t], p[r * width : r * width + H], h[lo + r, t])
 
 
-@jit(parallel=True)
-def _lstm_forward(gates, c0, first, panels, bias, starts, most, h, c):
-    B, T, H = h.shape
-    width = bias.size
-    for part in prange((B + most - 1) // most):
-        lo, rows = part * most, min(most, B - part * most)
-        p = np.empty(rows * width, h.dtype)
-        for t in range(T):
-            _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
-            for r in range(rows):
-                b = lo + r
-                if t < starts[b]:
-                    h[b, t] = 0
-                    c[b, t] = 0
-                else:
-                    before = c0[b] if t == 0 else c[b, t - 1]
-                    _lstm_cell(gates[b, t], p[r * width : r * width + 4 * H], before, c[b, t], h[b, t])
+@jit
+def _lstm_forward_rows(lo, rows, gates, c0, first, panels, bias, starts, h, c):
+    T, H, width = h.shape[1], h.shape[2], bias.size
+    p = np.empty(rows * width, h.dtype)
+    for t in range(T):
+        _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+        for r in range(rows):
+            b = lo + r
+            if t < starts[b]:
+                h[b, t] = 0
+                c[b, t] = 0
+            else:
+                before = c0[b] if t == 0 else c[b, t - 1]
+                _lstm_cell(gates[b, t], p[r * width : r * width + 4 * H], before, c[b, t], h[b, t])
 
 
-@jit(parallel=True)
-def _gru_forward(gates, h0, first, panels, bias, starts, most, h, u):
-    B, T, H = h.shape
-    width = bias.size
-    for part in prange((B + most - 1) // most):
-        lo, rows = part * most, min(most, B - part * most)
-        p = np.empty(rows * width, h.dtype)
-        for t in range(T):
-            _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
-            for r in range(rows):
-                b = lo + r
-                if t < starts[b]:
-                    h[b, t] = 0
-                else:
-                    before = h0[b] if t == 0 else h[b, t - 1]
-                    _gru_cell(gates[b, t], p[r * width : r * width + 3 * H], before, u[b, t], h[b, t])
+@jit
+def _gru_forward_rows(lo, rows, gates, h0, first, panels, bias, starts, h, u):
+    T, H, width = h.shape[1], h.shape[2], bias.size
+    p = np.empty(rows * width, h.dtype)
+    for t in range(T):
+        _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+        for r in range(rows):
+            b = lo + r
+            if t < starts[b]:
+                h[b, t] = 0
+            else:
+                before = h0[b] if t == 0 else h[b, t - 1]
+                _gru_cell(gates[b, t], p[r * width : r * width + 3 * H], before, u[b, t], h[b, t])
 
 
 # Backward: ``carried`` (B, width) holds the gradient of h_t that came back from step t + 1; the cell leaves there what
@@ -375,64 +367,131 @@ def _carry_back(dp, t, lo, rows, panels, carried):
     add_product(dp.reshape(-1), (lo * T + t) * GH, T * GH, rows, GH, panels, flat, width)
 
 
-@jit(parallel=True)
-def _rnn_backward(dh, h, panels, starts, most, carried, dz):
-    B, T, H = dh.shape
-    for part in prange((B + most - 1) // most):
-        lo, hi = part * most, min((part + 1) * most, B)
-        for t in range(T - 1, -1, -1):
-            for b in range(lo, hi):
-                if t < starts[b]:
-                    dz[b, t] = 0
-                    carried[b] = 0
-                else:
-                    _rnn_cell_backward(carried[b, :H], dh[b, t], h[b, t], dz[b, t])
-            if t > 0:
-                _carry_back(dz, t, lo, hi - lo, panels, carried)
+@jit
+def _rnn_backward_rows(lo, rows, dh, h, panels, starts, carried, dz):
+    T, H = dh.shape[1], dh.shape[2]
+    for t in range(T - 1, -1, -1):
+        for b in range(lo, lo + rows):
+            if t < starts[b]:
+                dz[b, t] = 0
+                carried[b] = 0
+            else:
+                _rnn_cell_backward(carried[b, :H], dh[b, t], h[b, t], dz[b, t])
+        if t > 0:
+            _carry_back(dz, t, lo, rows, panels, carried)
+
+
+@jit
+def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, panels, starts, carried, dz):
+    T, H = dh.shape[1], dh.shape[2]
+    for t in range(T - 1, -1, -1):
+        for b in range(lo, lo + rows):
+            if t < starts[b]:
+                dz[b, t] = 0
+                dc[b] = 0
+                carried[b] = 0
+            else:
+                before = c0[b] if t == 0 else c[b, t - 1]
+                _lstm_cell_backward(carried[b, :H], dh[b, t], dc[b], gates[b, t], before, c[b, t], dz[b, t])
+        if t > 0:
+            _carry_back(dz, t, lo, rows, panels, carried)
+
+
+@jit
+def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, panels, starts, carried, dz, dp):
+    T, H = dh.shape[1], dh.shape[2]
+    for t in range(T - 1, -1, -1):
+        for b in range(lo, lo + rows):
+            if t < starts[b]:
+                dz[b, t] = 0
+                dp[b, t] = 0
+                carried[b] = 0
+            else:
+                before = h0[b] if t == 0 else h[b, t - 1]
+                _gru_cell_backward(carried[b, :H], dh[b, t], gates[b, t], u[b, t], before, dz[b, t], dp[b, t])
+        if t > 0:
+            _carry_back(dp, t, lo, rows, panels, carried)
+
+
+# The tasks: at most ``most`` rows each. A single one runs without waking the other threads. (np.int64, because to
+# Numba a literal 0 and the unsigned counter of a prange are other types: two more compilations.)
 
 
 @jit(parallel=True)
-def _lstm_backward(dh, dc, gates, c, c0, panels, starts, most, carried, dz):
-    B, T, H = dh.shape
-    for part in prange((B + most - 1) // most):
-        lo, hi = part * most, min((part + 1) * most, B)
-        for t in range(T - 1, -1, -1):
-            for b in range(lo, hi):
-                if t < starts[b]:
-                    dz[b, t] = 0
-                    dc[b] = 0
-                    carried[b] = 0
-                else:
-                    before = c0[b] if t == 0 else c[b, t - 1]
-                    _lstm_cell_backward(carried[b, :H], dh[b, t], dc[b], gates[b, t], before, c[b, t], dz[b, t])
-            if t > 0:
-                _carry_back(dz, t, lo, hi - lo, panels, carried)
+def _rnn_forward(most, h, first, panels, bias, starts):
+    B = h.shape[0]
+    if B <= most:
+        _rnn_forward_rows(np.int64(0), B, h, first, panels, bias, starts)
+    else:
+        for part in prange((B + most - 1) // most):
+            lo = np.int64(part) * most
+            _rnn_forward_rows(lo, min(most, B - lo), h, first, panels, bias, starts)
 
 
 @jit(parallel=True)
-def _gru_backward(dh, gates, u, h, h0, panels, starts, most, carried, dz, dp):
-    B, T, H = dh.shape
-    for part in prange((B + most - 1) // most):
-        lo, hi = part * most, min((part + 1) * most, B)
-        for t in range(T - 1, -1, -1):
-            for b in range(lo, hi):
-                if t < starts[b]:
-                    dz[b, t] = 0
-                    dp[b, t] = 0
-                    carried[b] = 0
-                else:
-                    before = h0[b] if t == 0 else h[b, t - 1]
-                    _gru_cell_backward(carried[b, :H], dh[b, t], gates[b, t], u[b, t], before, dz[b, t], dp[b, t])
-            if t > 0:
-                _carry_back(dp, t, lo, hi - lo, panels, carried)
+def _lstm_forward(most, gates, c0, first, panels, bias, starts, h, c):
+    B = h.shape[0]
+    if B <= most:
+        _lstm_forward_rows(np.int64(0), B, gates, c0, first, panels, bias, starts, h, c)
+    else:
+        for part in prange((B + most - 1) // most):
+            lo = np.int64(part) * most
+            _lstm_forward_rows(lo, min(most, B - lo), gates, c0, first, panels, bias, starts, h, c)
+
+
+@jit(parallel=True)
+def _gru_forward(most, gates, h0, first, panels, bias, starts, h, u):
+    B = h.shape[0]
+    if B <= most:
+        _gru_forward_rows(np.int64(0), B, gates, h0, first, panels, bias, starts, h, u)
+    else:
+        for part in prange((B + most - 1) // most):
+            lo = np.int64(part) * most
+            _gru_forward_rows(lo, min(most, B - lo), gates, h0, first, panels, bias, starts, h, u)
+
+
+@jit(parallel=True)
+def _rnn_backward(most, dh, h, panels, starts, carried, dz):
+    B = dh.shape[0]
+    if B <= most:
+        _rnn_backward_rows(np.int64(0), B, dh, h, panels, starts, carried, dz)
+    else:
+        for part in prange((B + most - 1) // most):
+            lo = np.int64(part) * most
+            _rnn_backward_rows(lo, min(most, B - lo), dh, h, panels, starts, carried, dz)
+
+
+@jit(parallel=True)
+def _lstm_backward(most, dh, dc, gates, c, c0, panels, starts, carried, dz):
+    B = dh.shape[0]
+    if B <= most:
+        _lstm_backward_rows(np.int64(0), B, dh, dc, gates, c, c0, panels, starts, carried, dz)
+    else:
+        for part in prange((B + most - 1) // most):
+            lo = np.int64(part) * most
+            _lstm_backward_rows(lo, min(most, B - lo), dh, dc, gates, c, c0, panels, starts, carried, dz)
+
+
+@jit(parallel=True)
+def _gru_backward(most, dh, gates, u, h, h0, panels, starts, carried, dz, dp):
+    B = dh.shape[0]
+    if B <= most:
+        _gru_backward_rows(np.int64(0), B, dh, gates, u, h, h0, panels, starts, carried, dz, dp)
+    else:
+        for part in prange((B + most - 1) // most):
+            lo = np.int64(part) * most
+            _gru_backward_rows(lo, min(most, B - lo), dh, gates, u, h, h0, panels, starts, carried, dz, dp)
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------------
 
 
-def _rows_of_a_task(B: int) -> int:
-    """Two tiles of rows, fewer where a small batch would leave a thread idle: by the shape alone."""
-    return min(2 * ROWS, max(1, -(-B // 2)))
+def _rows_of_a_task(B: int, T: int, w_hh: np.ndarray) -> int:
+    """Two tiles of rows, fewer where a small batch would leave a thread idle, all where the work is little.
+
+    The shape alone decides, not the number of threads.
+    """
+    return B if B * T * w_hh.size < LITTLE else min(2 * ROWS, max(1, -(-B // 2)))
 
 
 def _prepared(h0: np.ndarray, w_hh: np.ndarray, b_hh: np.ndarray, B: int, T: int, starts: Starts) -> Arrays:
@@ -462,7 +521,7 @@ def rnn_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
     B, T, _ = x.shape
     h = linear_forward(x, w_ih, b_ih)  # (B, T, H), which the loop turns into the states
     first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
-    _rnn_forward(h, first, panels, bias, starts, _rows_of_a_task(B))
+    _rnn_forward(_rows_of_a_task(B, T, w_hh), h, first, panels, bias, starts)
     return h
 
 
@@ -474,7 +533,7 @@ def rnn_backward(dh, x, w_ih, w_hh, h0, h, starts=None):  # noqa: D103
     B, T, _ = h.shape
     panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
     dz = np.empty_like(h)
-    _rnn_backward(dh, h, panels, starts, _rows_of_a_task(B), carried, dz)
+    _rnn_backward(_rows_of_a_task(B, T, w_hh), dh, h, panels, starts, carried, dz)
     return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), product(dz[:, 0], w_hh)
 
 
@@ -487,7 +546,7 @@ def lstm_forward(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts=None):  # noqa: D103
     gates = linear_forward(x, w_ih, b_ih)  # (B, T, 4 H), finished in the loop
     first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
     h, c = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
-    _lstm_forward(gates, c0, first, panels, bias, starts, _rows_of_a_task(B), h, c)
+    _lstm_forward(_rows_of_a_task(B, T, w_hh), gates, c0, first, panels, bias, starts, h, c)
     return h, c, gates
 
 
@@ -499,7 +558,7 @@ def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None):
     B, T, _ = h.shape
     panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
     dc, dz = dc_last.astype(h.dtype), np.empty_like(gates)  # dc is turned from the last step's into the first's
-    _lstm_backward(dh, dc, gates, c, c0, panels, starts, _rows_of_a_task(B), carried, dz)
+    _lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, panels, starts, carried, dz)
     return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), product(dz[:, 0], w_hh), dc
 
 
@@ -512,7 +571,7 @@ def gru_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
     gates = linear_forward(x, w_ih, b_ih)  # (B, T, 3 H), finished in the loop
     first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
     h, u = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
-    _gru_forward(gates, h0, first, panels, bias, starts, _rows_of_a_task(B), h, u)
+    _gru_forward(_rows_of_a_task(B, T, w_hh), gates, h0, first, panels, bias, starts, h, u)
     return h, gates, u
 
 
@@ -524,6 +583,6 @@ def gru_backward(dh, x, w_ih, w_hh, h0, h, gates, u, starts=None):  # noqa: D103
     B, T, _ = h.shape
     panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
     dz, dp = np.empty_like(gates), np.empty_like(gates)
-    _gru_backward(dh, gates, u, h, h0, panels, starts, _rows_of_a_task(B), carried, dz, dp)
+    _gru_backward(_rows_of_a_task(B, T, w_hh), dh, gates, u, h, h0, panels, starts, carried, dz, dp)
     dh0 = carried[:, : h.shape[2]] + product(dp[:, 0], w_hh)
     return *_input_and_weight_gradients(dz, dp, x, w_ih, h, h0), dh0

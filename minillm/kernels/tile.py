@@ -53,13 +53,23 @@ def pack(w: np.ndarray, transposed: bool) -> np.ndarray:
 
 @jit(parallel=True)
 def _pack(w, transposed, k, n, panels):
-    for p in prange(panels.size // (k * COLS)):
-        panel, first, cols = panels[p * k * COLS : (p + 1) * k * COLS], p * COLS, min(COLS, n - p * COLS)
-        if cols < COLS:
-            panel[:] = 0
-        for i in range(k):
-            for j in range(cols):
-                panel[i * COLS + j] = w[first + j, i] if transposed else w[i, first + j]
+    count = panels.size // (k * COLS)
+    if panels.size < 1 << 15:
+        for p in range(count):
+            _pack_panel(w, transposed, p * COLS, min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS])
+    else:
+        for task in prange(count):
+            p = np.int64(task)  # Numba counts in unsigned integers here
+            _pack_panel(w, transposed, p * COLS, min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS])
+
+
+@jit
+def _pack_panel(w, transposed, first, cols, panel):
+    if cols < COLS:
+        panel[:] = 0
+    for i in range(panel.size // COLS):
+        for j in range(cols):
+            panel[i * COLS + j] = w[first + j, i] if transposed else w[i, first + j]
 
 
 @intrinsic
@@ -127,16 +137,15 @@ def tile(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c,
 
 
 @jit
-def multiply_add(a, a_at, a_row, a_step, rows, k, b, b_at, b_panel, b_row, c, c_at, c_row, width):
+def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
     """c += a @ b for a (rows, k) matrix ``a`` and a (k, width) matrix ``b``, whose panels lie ``b_panel`` apart."""
     for col in range(0, width, COLS):
         for row in range(0, rows, ROWS):
-            b_col = b_at + col // COLS * b_panel
-            tile(a, a_at + row * a_row, a_row, a_step, rows - row, b, b_col, b_row, k,
-                 c, c_at + row * c_row + col, c_row)  # type: ignore[call-arg]  # fmt: skip
+            tile(a, row * a_row, a_row, a_step, rows - row, b, col // COLS * b_panel, b_row, k,
+                 c, row * c_row + col, c_row)  # type: ignore[call-arg]  # fmt: skip
 
 
 @jit
 def add_product(a, a_at, lda, rows, k, panels, c, width):
     """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c: flat (rows, width)."""
-    multiply_add(a, a_at, lda, 1, rows, k, panels, 0, k * COLS, COLS, c, 0, width, width)
+    multiply_add(a[a_at:], lda, 1, rows, k, panels, k * COLS, COLS, c, width, width)

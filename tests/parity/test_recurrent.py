@@ -17,7 +17,7 @@ TOLERANCE = {np.float32: {"rtol": 1e-4, "atol": 1e-5}, np.float64: {"rtol": 1e-9
 def test_equal_to_torch(kind, layers, bias, dtype):
     rng = np.random.default_rng(0)
     ours = getattr(nn, kind)(5, 7, layers, bias, rng=1).astype(dtype)
-    theirs = getattr(torch.nn, kind)(5, 7, layers, bias, batch_first=True, dtype=torch.tensor(dtype(0)).dtype)
+    theirs = getattr(torch.nn, kind)(5, 7, layers, bias=bias, batch_first=True, dtype=torch.tensor(dtype(0)).dtype)
     theirs.load_state_dict({name: torch.tensor(array) for name, array in ours.state_dict().items()})
     shapes = [(3, 6, 5)] + [(layers, 3, 7)] * (2 if kind == "LSTM" else 1)
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
