@@ -35,7 +35,8 @@ def strings(n, seed=0):
 
 
 ODD = [
-    "", " ", "<extra_id_0> a <extra_id_1>b</s>", "  a   b ", "▁▁x▁y ▁", "ﬁ ｆｕｌｌ ½ ①", "\r\n x\ty", "ゔ e\u0301", "\u0344",
+    "", " ", "<extra_id_0> a <extra_id_1>b</s>", "  a   b ", "▁▁x▁y ▁", "ﬁ ｆｕｌｌ ½ ①", "\r\n x\ty", "ゔ e\u0301",
+    "\u0344",
 ]  # fmt: skip
 
 

@@ -1,4 +1,27 @@
-"""Tokenizers: text to ids and back."""
+r"""Tokenizers: from text to a list of small integers, and back.
+
+A model reads numbers. One number per word would leave no number for words that were never seen; one per byte would make
+every text long. *Byte-pair encoding* lies between: it begins with the 256 bytes, and gives frequent neighbours a number
+of their own, as often as the vocabulary allows. Ten lines show all of it:
+
+>>> text = " low" * 5 + " lower" * 2 + " newest" * 6 + " widest" * 3
+>>> tokenizer = BPETokenizer.train([text], vocab_size=256 + 4, special_tokens=())
+>>> [tokenizer.token_bytes(id) for id in range(256, 260)]   # the most frequent pair first: e + s, in 9 words
+[b'es', b'est', b'lo', b' lo']
+>>> tokenizer.encode(" lowest")                             # the same merges, in the same order
+[259, 86, 257]
+>>> [tokenizer.token_bytes(id) for id in [259, 86, 257]]
+[b' lo', b'w', b'est']
+>>> tokenizer.decode([259, 86, 257])
+' lowest'
+>>> tokenizer.encode("é"), tokenizer.decode([127, 102])     # never seen: its two bytes
+([127, 102], 'é')
+
+Read in this order: base.py (what all tokenizers share), byte_level.py, patterns.py (how text is cut into pieces),
+bpe.py (the tokenizer above; its loops are in ../kernels), char.py, lattice.py and unigram.py (the tokenizer of T5, where
+every piece has a probability), unigram_train.py, normalize.py, tokenizer_json.py and files.py (formats), stream.py
+(texts too large to hold), show.py (`minillm tokenize`).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +29,10 @@ from .base import StreamDecoder, Tokenizer
 from .bpe import BPETokenizer
 from .char import CharTokenizer
 from .files import load, load_gpt2, load_ranks, load_sentencepiece
+from .stream import read_parts
 from .unigram import UnigramTokenizer
 
 __all__ = [
     "BPETokenizer", "CharTokenizer", "StreamDecoder", "Tokenizer", "UnigramTokenizer",
-    "load", "load_gpt2", "load_ranks", "load_sentencepiece",
+    "load", "load_gpt2", "load_ranks", "load_sentencepiece", "read_parts",
 ]  # fmt: skip

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import regex
 
+from ..files import write_json
+
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -98,6 +100,11 @@ class Tokenizer(ABC):
     def special_tokens(self) -> dict[str, int]:
         """The control tokens and their ids."""
         return dict(self._specials.special)
+
+    @property
+    def cuts_at_spaces(self) -> bool:
+        """Whether a text gives the same ids in parts, cut before spaces that follow a visible character."""
+        return True
 
     @property
     def eos_id(self) -> int | None:
@@ -361,5 +368,5 @@ def _listed(names: Collection[str]) -> str:
 def _write(file: Path, content: dict[str, Any]) -> None:
     """Write beside the file and rename, so that a reader never sees half of it."""
     partial = file.with_name(f"{file.name}.tmp-{os.getpid()}")
-    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(partial, content)
     os.replace(partial, file)

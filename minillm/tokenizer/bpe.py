@@ -174,6 +174,11 @@ class BPETokenizer(Tokenizer):
 
     # ---- text -> ids ----
 
+    @property
+    def cuts_at_spaces(self) -> bool:
+        """Whether a text gives the same ids in parts, cut before spaces that follow a visible character."""
+        return self._splitter.cuts_at_spaces
+
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         texts = self._prefixed(texts)
         if sum(map(len, texts)) <= 2 * _SHARE:
@@ -244,6 +249,10 @@ class BPETokenizer(Tokenizer):
         from minillm.kernels.bpe import join_pairs
 
         return join_pairs([int(self._table.byte_ids[byte]) for byte in piece.encode("utf-8")], self._table)
+
+    def merge_rank(self, left: int, right: int) -> int:
+        """The rank of the merge that joins two tokens: the lower, the earlier it goes."""
+        return self._table.merges[left, right][0]
 
     def pieces(self, text: str) -> list[str]:
         """The pieces of a text, which no token crosses, as the `regex` module cuts them."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..files import read_json
 from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
 from .normalize import Normalizer
 from .tokenizer_json import read
 from .unigram import UnigramTokenizer
+
+_MOST_BYTES = 100_000_000  # of a vocabulary file
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -46,7 +48,7 @@ def load_gpt2(vocab_file: str | Path, merges_file: str | Path) -> BPETokenizer:
     A token that is neither a byte nor made by a merge, such as `<|endoftext|>`, is a special token.
     """
     try:
-        vocab = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
+        vocab = read_json(vocab_file, limit=_MOST_BYTES)
         lines = Path(merges_file).read_text(encoding="utf-8").split("\n")
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         merges = [(vocab[left], vocab[right]) for left, right in pairs]

@@ -34,12 +34,17 @@ class Splitter:
                 f"Splitter: pattern must be one of {names}, or a regular expression; got {pattern!r}: {error}"
             ) from None
 
+    @property
+    def cuts_at_spaces(self) -> bool:
+        """Whether a piece always ends before a space that follows a visible character, as in the known patterns."""
+        return self.pattern in self._kernel.PATTERNS
+
     def ends(self, text: str, stops: np.ndarray) -> np.ndarray:
         """Where the pieces of several texts end, in characters.
 
         text: the texts, one after the other, N characters; stops: (D,) int64, where each ends -> (P,) int64.
         """
-        if self.pattern in self._kernel.PATTERNS:
+        if self.cuts_at_spaces:
             points = np.frombuffer(text.encode(self._kernel.UTF32), np.uint32)
             return self._kernel.split(points, stops, self.pattern)
         starts = [0, *stops.tolist()]
@@ -49,11 +54,10 @@ class Splitter:
     def safe_parts(self, text: str, size: int) -> Iterator[str]:
         """The text in parts of at least `size` characters that split the same alone as together.
 
-        That is possible for the known patterns: all of them end a piece before a space that follows a visible
-        character, whatever stands around. With another expression the text stays whole.
+        With an expression of the user's own the text stays whole.
         """
         start = 0
-        while self.pattern in self._kernel.PATTERNS and len(text) - start > size:
+        while self.cuts_at_spaces and len(text) - start > size:
             space = _SAFE_CUT.search(text, start + size)
             if space is None:
                 break

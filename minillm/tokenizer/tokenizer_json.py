@@ -6,11 +6,11 @@ is strict: a component or setting that is not implemented here would change the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import read_json
 from .base import Specials, Template, Tokenizer
 from .byte_level import to_bytes, to_characters
 from .normalize import Normalizer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .unigram import UnigramTokenizer
 
 SPACE = "▁"
+_MOST_BYTES = 200_000_000  # of a file; a vocabulary of 256,000 tokens takes 30 MB
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -158,11 +159,8 @@ def read(file: Path) -> Tokenizer:
     Raises ValueError, naming the file and the component, when it is damaged or asks for what is not implemented.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"expected a JSON object; got {type(content).__name__}")
-        return from_json(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return from_json(read_json(file, _MOST_BYTES))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"load: {file} is not a tokenizer that minillm can read: {reason}") from error
 

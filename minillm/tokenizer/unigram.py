@@ -113,6 +113,11 @@ class UnigramTokenizer(Tokenizer):
 
     # ---- text -> ids ----
 
+    @property
+    def cuts_at_spaces(self) -> bool:
+        """Whether a text gives the same ids in parts, cut before spaces that follow a visible character."""
+        return self.collapse_spaces
+
     def lattice(self, word: str) -> Lattice:
         """The lattice of one word, marked with `▁`.
 
