@@ -295,7 +295,7 @@ def test_two_signatures_are_compiled_and_no_more():
             for keys in (k, wide[:, :600]):
                 out, lse = attention_forward(q, keys, v, causal=True, scale=1, starts=[0, 1])
                 attention_backward(dout, q, keys, v, out, lse, causal=T == 1, window=T, scale=np.float64(0.5))
-    for name in ("_forward", "_backward", "_decode", "_decode_one_thread", "_merge"):
+    for name in ("_forward", "_backward", "_decode", "_decode_alone", "_merge"):
         assert len(getattr(attention, name).signatures) <= 2, name
 
 

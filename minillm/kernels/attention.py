@@ -78,6 +78,7 @@ def attention_forward_numpy(
     up to its own position S - T + t; with ``window`` > 0 only the latest ``window`` of them; keys before ``starts[b]``
     are hidden. A query that sees nothing gives 0, and lse = -inf.
     """
+    _check("attention_forward", q, k, v, starts)
     (B, T, H, _), S = q.shape, k.shape[1]
     q = q.swapaxes(1, 2)  # (B, H, T, D)
     k, v = _by_head(k, H), _by_head(v, H)  # (B, H, S, D)
@@ -116,6 +117,7 @@ def attention_backward_numpy(
     p = softmax(x)     ->  dx = p * (dp - delta),  delta_t = sum_s p_ts dp_ts = dout_t . out_t
     x = scale * q k^T  ->  dq = scale * dx k,  dk = scale * dx^T q
     """
+    _check("attention_backward", q, k, v, starts)
     (B, T, H, D), (S, G) = q.shape, k.shape[1:3]
     q_, k_, v_ = q.swapaxes(1, 2), _by_head(k, H), _by_head(v, H)  # (B, H, T or S, D)
     dout_ = dout.swapaxes(1, 2)
@@ -139,6 +141,7 @@ def attention_backward_numpy(
 
 def _unpack(qkv: np.ndarray, H: int, G: int) -> Gradients:
     """(B, T, (H + 2 G) D) -> views q (B, T, H, D), k and v (B, T, G, D)."""
+    _check_packed(qkv, H, G)
     B, T, width = qkv.shape
     qkv = qkv.reshape(B, T, H + 2 * G, width // (H + 2 * G))
     return qkv[:, :, :H], qkv[:, :, H : H + G], qkv[:, :, H + G :]
@@ -303,7 +306,7 @@ def _forward_block(query, k, v, out, out_row, lse, d, wide, shift, lo, hi, ahead
         n = min(width, hi - key)
         cols = (n + COLS - 1) // COLS * COLS
         _fill(tile[: m * cols], 0.0)
-        multiply_add(query, 0, d, 1, m, d, k, key * d, COLS * d, COLS, tile, 0, cols, cols)
+        multiply_add(query, d, 1, m, d, k[key * d :], COLS * d, COLS, tile, cols, cols)
         _hide(tile, m, n, cols, shift - key, ahead, behind, -np.inf)
         for i in range(m):
             x = tile[i * cols : (i + 1) * cols]
@@ -319,7 +322,7 @@ def _forward_block(query, k, v, out, out_row, lse, d, wide, shift, lo, hi, ahead
         _exponentials(tile[: m * cols])
         for i in range(m):
             total[i] += _sum(tile[i * cols : (i + 1) * cols])
-        multiply_add(tile, 0, cols, 1, m, n, v, key * wide, COLS, wide, acc, 0, wide, wide)
+        multiply_add(tile, cols, 1, m, n, v[key * wide :], COLS, wide, acc, wide, wide)
     for i in range(m):
         weight = 1 / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
         _scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
@@ -413,7 +416,8 @@ def _merge(outs, lses, out, lse):
 
 
 @jit
-def _decode_one_thread(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+def _decode_alone(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale):
+    # a few keys are read before a second thread is awake
     for task in range(tasks):
         _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
 
@@ -437,15 +441,15 @@ def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, d
         for i in range(m):
             _fill(p[i * cols : (i + 1) * cols], -lse[row + i])
             _fill(dx[i * cols : (i + 1) * cols], -delta[row + i])
-        at, columns = row * wide, key * d
-        multiply_add(query, at, wide, 1, m, d, k_columns, columns, COLS * d, COLS, p, 0, cols, cols)  # scores - lse
-        multiply_add(dvalue, at, wide, 1, m, d, v_columns, columns, COLS * d, COLS, dx, 0, cols, cols)  # dp - delta
+        q_i, do_i, dq_i = query[row * wide :], dvalue[row * wide :], dquery[row * wide :]
+        multiply_add(q_i, wide, 1, m, d, k_columns[key * d :], COLS * d, COLS, p, cols, cols)  # scores - lse
+        multiply_add(do_i, wide, 1, m, d, v_columns[key * d :], COLS * d, COLS, dx, cols, cols)  # dp - delta
         _exponentials_and_slopes(p[: m * cols], dx[: m * cols])
         _hide(p, m, n, cols, shift + row, ahead, behind, 0.0)
         _hide(dx, m, n, cols, shift + row, ahead, behind, 0.0)
-        multiply_add(p, 0, 1, cols, n, m, dvalue, at, COLS, wide, dv, 0, wide, wide)
-        multiply_add(dx, 0, 1, cols, n, m, query, at, COLS, wide, dk, 0, wide, wide)
-        multiply_add(dx, 0, cols, 1, m, n, k, key * wide, COLS, wide, dquery, at, wide, wide)
+        multiply_add(p, 1, cols, n, m, do_i, COLS, wide, dv, wide, wide)  # p^T dout
+        multiply_add(dx, 1, cols, n, m, q_i, COLS, wide, dk, wide, wide)  # dx^T q
+        multiply_add(dx, cols, 1, m, n, k[key * wide :], COLS, wide, dq_i, wide, wide)  # dx k
 
 
 @jit
@@ -514,11 +518,14 @@ def _backward(chunks, dout, q, k, v, out, lse, dq, dq_parts, dk, dv, starts, siz
 
 def _in_place(x: np.ndarray, dtype: np.dtype) -> bool:
     """Whether the kernels can use the memory of ``x`` (B, T, H, D): each token's (H, D) block must be contiguous."""
-    if x.dtype != dtype or not x.flags.writeable or not x.flags.aligned:
+    flags = x.flags
+    if x.dtype != dtype or not flags.writeable or not flags.aligned:
         return False
+    if flags.c_contiguous:
+        return True
     size, (_, _, H, D), (batch, row, head, last) = x.itemsize, x.shape, x.strides
     block = (last == size or D == 1) and (head == size * D or H == 1)
-    return x.flags.c_contiguous or block and batch >= 0 and row >= 0 and not (batch % size or row % size)
+    return block and batch >= 0 and row >= 0 and not (batch % size or row % size)
 
 
 def _memory(x: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, int, int]:
@@ -566,6 +573,11 @@ def _check(name: str, q: np.ndarray, k: np.ndarray, v: np.ndarray, starts: Start
     return q.dtype if q.dtype.char in "fd" else np.dtype(np.float32), starts
 
 
+def _check_packed(qkv: np.ndarray, H: int, G: int) -> None:
+    if qkv.ndim != 3 or G < 1 or H % G or qkv.shape[2] % (H + 2 * G):
+        raise ValueError(f"attention_packed: expected (B, T, (H + 2 G) D) with H = {H}, G = {G}; got {qkv.shape}")
+
+
 # ---- the kernels -----------------------------------------------------------------------------------------------------
 
 
@@ -585,7 +597,7 @@ def attention_forward(  # noqa: D103
     dtype, starts = _check("attention_forward", q, k, v, starts)
     (B, T, H, D), (S, G) = q.shape, k.shape[1:3]
     out = np.empty(q.shape, dtype)
-    (q, *q_steps), (k, *k_steps), (v, *v_steps) = (_memory(x, dtype) for x in (q, k, v))
+    (q, *q_steps), (k, *k_steps), (v, *v_steps) = _memory(q, dtype), _memory(k, dtype), _memory(v, dtype)
     lse = _run_forward((q, k, v, out.reshape(-1)), (B, T, S, H, G, D),
                        (*q_steps, *k_steps, *v_steps, T * H * D, H * D), causal, window, scale, starts)  # fmt: skip
     return out, lse
@@ -610,14 +622,14 @@ def _run_decode(q, k, v, out, lse, starts, sizes, steps, behind, scale):
     B, _, S, H, G, D = sizes
     seen = min(S, behind + 1)
     parts = 1 + max(0, seen - 1) // 512
-    tasks = B * G * parts
-    run = _decode_one_thread if B * H * seen * D < 1 << 16 else _decode
+    run = _decode_alone if B * H * seen * D < 1 << 16 else _decode
     if parts == 1:
-        run(tasks, q, k, v, out.reshape(1, -1), lse.reshape(1, B, H), starts, sizes, steps, behind, scale)
-        return
-    outs, lses = np.empty((parts, B * H * D), out.dtype), np.empty((parts, B, H), out.dtype)
-    run(tasks, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
-    _merge(outs, lses, out, lse)
+        outs, lses = out.reshape(1, -1), lse.reshape(1, B, H)
+    else:
+        outs, lses = np.empty((parts, B * H * D), out.dtype), np.empty((parts, B, H), out.dtype)
+    run(B * G * parts, q, k, v, outs, lses, starts, sizes, steps, behind, scale)
+    if parts > 1:
+        _merge(outs, lses, out, lse)
 
 
 @kernel(twin=attention_backward_numpy)
@@ -643,7 +655,7 @@ def attention_backward(  # noqa: D103
     (B, T, H, D), (S, G) = q.shape, k.shape[1:3]
     grads = into or (np.empty(q.shape, dtype), np.empty(k.shape, dtype), np.empty(v.shape, dtype))
     inside = [x if _in_place(x, dtype) else np.empty(x.shape, dtype) for x in grads]
-    (q, *q_steps), (k, *k_steps), (v, *v_steps) = (_memory(x, dtype) for x in (q, k, v))
+    (q, *q_steps), (k, *k_steps), (v, *v_steps) = _memory(q, dtype), _memory(k, dtype), _memory(v, dtype)
     (dq, *dq_steps), (dk, *dk_steps), (dv, *dv_steps) = (_memory(x, dtype) for x in inside)
     dout, out, lse = contiguous(dout, dtype).reshape(-1), contiguous(out, dtype).reshape(-1), contiguous(lse, dtype)
     steps, grad_steps = (*q_steps, *k_steps, *v_steps, T * H * D, H * D), (*dq_steps, *dk_steps, *dv_steps)
@@ -672,8 +684,7 @@ def _run_backward(arrays, grads, sizes, steps, grad_steps, causal, window, scale
 
 def _packed_layout(qkv: np.ndarray, H: int, G: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int, int]]:
     """Sizes, the steps of q, k and v, and where each begins in the memory of ``qkv``."""
-    if qkv.ndim != 3 or qkv.shape[2] % (H + 2 * G) or H % G:
-        raise ValueError(f"attention_packed: expected (B, T, (H + 2 G) D) with H = {H}, G = {G}; got {qkv.shape}")
+    _check_packed(qkv, H, G)
     B, T, width = qkv.shape
     D = width // (H + 2 * G)
     return (B, T, T, H, G, D), (T * width, width) * 3, (0, H * D, (H + G) * D)
