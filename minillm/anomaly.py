@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from . import tensor
-from .tensor import Tensor, name_of
+from . import autograd
+from .autograd import name_of
+from .tensor import Tensor
 
 HOME = str(Path(__file__).parent)
 
@@ -38,11 +39,11 @@ def detect_anomaly() -> Iterator[None]:
     it. An array that was written into between forward and backward (``x.data[0] = 5``) is noticed too: RuntimeError.
     Costs time, about twice that of training; use it to find a mistake, then take it away.
     """
-    before, tensor.observer = tensor.observer, _Detective()
+    before, autograd.observer = autograd.observer, _Detective()
     try:
         yield
     finally:
-        tensor.observer = before
+        autograd.observer = before
 
 
 class _Detective:

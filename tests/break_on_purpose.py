@@ -173,6 +173,8 @@ def rows_for(where: Any, name: str) -> list[Op]:
         "_extremum": {"Tensor.max", "Tensor.min"},
         "_choose": {"maximum", "minimum"},
         "_windows": {"max_pool2d", "avg_pool2d"},
+        "_by_dot_products": {"past_attention"},
+        "_by_a_network": {"past_attention"},
     }
     own |= shared.get(name, set())
     return [op for op in OPS if op.name in own]

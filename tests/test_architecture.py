@@ -14,6 +14,8 @@ HOME = Path(minillm.__file__).parent
 FLOORS = [  # from the ground up; rooms in one set may know each other
     {"files"},
     {"kernels"},
+    {"autograd"},
+    {"shapes"},
     {"tensor"},
     {"functional", "anomaly"},
     {"nn"},

@@ -1,0 +1,58 @@
+"""Shapes that do not match: what NumPy stretches forward must be summed back in the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import kernels
+from .autograd import Node
+
+
+def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Undo broadcasting: (what NumPy stretched) is summed back to ``shape``.
+
+    An entry that was copied along an axis reaches the loss on as many ways as it has copies, and gradients add.
+
+    >>> unbroadcast(np.ones((2, 3)), (3,))
+    array([2., 2., 2.])
+    """
+    if dy.shape == shape:
+        return dy
+    extra = dy.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and dy.shape[i + extra] != 1)
+    return dy.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``function(a, b)``, with a sentence instead of NumPy's message when the shapes do not fit."""
+    try:
+        return function(a, b)
+    except ValueError:
+        inner = 2 if function is kernels.product else 0  # the axes that a matrix product has for itself
+        for axis in range(1 + inner, min(a.ndim, b.ndim) + 1):
+            m, n = a.shape[-axis], b.shape[-axis]
+            if m != n and 1 not in (m, n):
+                raise ValueError(
+                    f"{'matmul' if inner else function.__name__}: shapes {a.shape} and {b.shape} do not fit: "
+                    f"axis -{axis} has {m} and {n} (equal lengths, or one of them 1, would)"
+                ) from None
+        raise
+
+
+def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool) -> np.ndarray:
+    """Give a reduced array its reduced axes back, with length 1."""
+    return y if keepdims or axis is None else np.expand_dims(y, axis)
+
+
+def array_index(index: Any) -> Any:
+    """An index in which Tensors have become arrays; floats are refused."""
+    if isinstance(index, tuple):
+        return tuple(array_index(i) for i in index)
+    if isinstance(index, Node):
+        index = index.data
+    if isinstance(index, float) or (isinstance(index, np.ndarray) and index.dtype.kind == "f"):
+        raise IndexError(f"an index must be made of integers, booleans or slices; got {index!r}")
+    return index
