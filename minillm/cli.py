@@ -164,8 +164,8 @@ def _add_eval(commands: Any) -> None:
     p = commands.add_parser(
         "eval",
         help="measure a model on a text",
-        description="Print loss, perplexity, bits per byte and tokens per second; for a run on made-up stories, without "
-        "--data, on its validation stories, against their exact floor.",
+        description="Print loss, perplexity, bits per byte and tokens per second; without --data for a run on made-up "
+        "stories, on its validation stories, against their exact floor.",
     )
     p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
     p.add_argument("--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files")
@@ -350,11 +350,11 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _tokenize(options: argparse.Namespace) -> int:
-    from . import tokenizer
-    from .tokenizer import show
+    from .tokenizer import load
+    from .tokenizer.show import render
 
-    loaded = tokenizer.load(options.tokenizer)
-    print(show.render(loaded, options.text, merges=options.merges, color=sys.stdout.isatty()))
+    loaded = load(options.tokenizer)
+    print(render(loaded, options.text, merges=options.merges, color=sys.stdout.isatty()))
     return 0
 
 

@@ -1,7 +1,7 @@
 """Learning a byte-pair vocabulary: counting the distinct pieces of a text, then joining their most frequent pairs.
 
-The text itself is looked at once. What follows works on the distinct pieces, which are far fewer, and each merge touches
-only the places where its pair stands.
+The text itself is looked at once. What follows works on the distinct pieces, which are far fewer, and each merge
+touches only the places where its pair stands.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def _pack(w, transposed, k, n, panels):
             _pack_panel(w, transposed, p * COLS, min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS])
     else:
         for task in prange(count):
-            p = np.int64(task)  # Numba counts in unsigned integers here
-            _pack_panel(w, transposed, p * COLS, min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS])
+            q = np.int64(task)  # Numba counts in unsigned integers here
+            _pack_panel(w, transposed, q * COLS, min(COLS, n - q * COLS), panels[q * k * COLS : (q + 1) * k * COLS])
 
 
 @jit
