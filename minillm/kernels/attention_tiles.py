@@ -1,0 +1,370 @@
+"""The loops of attention: tiles of scores that stay in the cache, their products in registers.
+
+A tile holds the scores of some queries (its rows) with some keys (its columns), without gaps, the columns filled up to
+whole panels of ``tile.COLS``. What made them fast, in the order it was found, for 8 heads of 64 and 4,096 tokens on two
+cores with AVX-512 (torch: 1):
+
+    1.1   tiles at all: products by BLAS, keys that nobody sees skipped, a softmax of each row
+    1.3   the exponentials of a whole tile in one loop: loops over rows of 32 or 64 numbers are all beginning and end;
+          backward starts its tiles at -lse and -delta, so that the products end at x - lse and dp - delta
+    1.4   the rows of a head packed once: in a joint projection they lie kilobytes apart, which the cache takes badly
+    2.7   the products of ``tile.py`` instead of BLAS
+
+For those the second operand must lie in panels. Keys and values are packed as the columns of a transposed matrix for
+the products that sum over D, and as rows of ``wide`` numbers, D filled up to whole panels, for those that sum over keys
+or queries. What fills up is never read back: it may hold anything.
+
+Arguments that the loops share. sizes: B, T, S, H, G, D. steps: for q, k, v, out (and dout) three numbers each, the
+steps in memory from batch row to batch row, from token to token and from head to head; the last axis is contiguous.
+sight: how many keys (ahead, behind) of its own position a query sees. block: ``wide``, then the rows (queries) and
+columns (keys) of a tile.
+
+Tasks write to different memory and are cut by the shapes alone: the result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import exp, jit, like, prange, row_max
+from .tile import COLS, multiply_add
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _fill(x, value):
+    for i in range(x.size):
+        x[i] = value
+
+
+@jit
+def _scale(x, factor):
+    for i in range(x.size):
+        x[i] *= factor
+
+
+@jit
+def _scaled(x, factor, y):
+    for i in range(x.size):
+        y[i] = x[i] * factor
+
+
+@jit
+def _subtract(x, value):
+    for i in range(x.size):
+        x[i] -= value
+
+
+@jit
+def _sum(x):
+    total = like(x, 0)
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+@jit
+def _dot(x, y):
+    total = like(x, 0)
+    for i in range(x.size):
+        total += x[i] * y[i]
+    return total
+
+
+@jit
+def _exponentials(x):
+    for i in range(x.size):
+        x[i] = exp(x[i])
+
+
+@jit
+def _exponentials_and_slopes(x, dp):
+    # x -> p, dp - delta -> dx
+    for i in range(x.size):
+        p = exp(x[i])
+        x[i] = p
+        dp[i] *= p
+
+
+@jit
+def _fill_rows(x, x_row, rows, d, value):
+    for i in range(rows):
+        _fill(x[i * x_row : i * x_row + d], value)
+
+
+@jit
+def _copy_rows(x, x_row, y, y_row, rows, d, factor):
+    # y = factor * x for rows of d numbers that lie x_row and y_row apart
+    for i in range(rows):
+        _scaled(x[i * x_row : i * x_row + d], factor, y[i * y_row : i * y_row + d])
+
+
+@jit
+def _transposed(x, x_row, rows, d, y):
+    # rows of d numbers -> panels of COLS columns, a row of x being a column
+    for i in range(rows):
+        x_i, panel = x[i * x_row : i * x_row + d], y[i // COLS * COLS * d + i % COLS :]
+        for j in range(d):
+            panel[j * COLS] = x_i[j]
+
+
+@jit
+def _add_rows(weights, x, x_row, y):
+    # y += sum_j weights_j x_j
+    for j in range(weights.size):
+        x_j, weight = x[j * x_row : j * x_row + y.size], weights[j]
+        for i in range(y.size):
+            y[i] += x_j[i] * weight
+
+
+@jit
+def _room(n, x):
+    # n numbers of the dtype of x, the first at the begin of a cache line
+    room = np.empty(n + 64 // x.itemsize, x.dtype)
+    return room[np.int64(-room.ctypes.data % 64) // x.itemsize :]
+
+
+@jit
+def _hide(tile, m, n, cols, shift, ahead, behind, value):
+    # put value where a query does not see a key; query i stands at column shift + i of n
+    if n == cols and shift + ahead >= n - 1 and shift + m - 1 <= behind:
+        return  # the first query sees the last key, and the last query the first
+    for i in range(m):
+        a = min(max(shift + i - behind, 0), n)
+        b = max(min(shift + i + ahead + 1, n), a)
+        _fill(tile[i * cols : i * cols + a], value)
+        _fill(tile[i * cols + b : (i + 1) * cols], value)
+
+
+@jit
+def _begin(array, steps, b, t, h):
+    # the memory from token t of head h on
+    return array[b * steps[0] + t * steps[1] + h * steps[2] :]
+
+
+@jit
+def _dealt(turn, chunk, chunks):
+    # Blocks are dealt to the chunks of a head back and forth, 0 1 2 2 1 0 0 1 2 ..: in causal attention the later
+    # queries see more keys, and the earlier keys are seen by more queries.
+    return turn * chunks + (chunk if turn % 2 == 0 else chunks - 1 - chunk)
+
+
+# ---- forward ---------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, hi, sight, width, tile, acc):
+    # the online softmax of some queries, the first of which stands at key shift, over the keys [lo, hi)
+    m, (ahead, behind) = lse.size, sight
+    peak, total = np.empty(m, query.dtype), np.zeros(m, query.dtype)
+    _fill(peak, -np.inf)
+    _fill(acc[: m * wide], 0.0)
+    for key in range(lo // COLS * COLS, hi, width):
+        n = min(width, hi - key)
+        cols = (n + COLS - 1) // COLS * COLS
+        _fill(tile[: m * cols], 0.0)
+        multiply_add(query, d, 1, m, d, k_columns[key * d :], COLS * d, COLS, tile, cols, cols)
+        _hide(tile, m, n, cols, shift - key, ahead, behind, -np.inf)
+        for i in range(m):
+            x = tile[i * cols : (i + 1) * cols]
+            top = max(peak[i], row_max(x))
+            if top > peak[i]:
+                if total[i] > 0:  # what was summed under the old peak counts less under the new one
+                    fade = exp(peak[i] - top)
+                    total[i] *= fade
+                    _scale(acc[i * wide : (i + 1) * wide], fade)
+                peak[i] = top
+            if top > -np.inf:
+                _subtract(x, top)
+        _exponentials(tile[: m * cols])
+        for i in range(m):
+            total[i] += _sum(tile[i * cols : (i + 1) * cols])
+        multiply_add(tile, cols, 1, m, n, v[key * wide :], COLS, wide, acc, wide, wide)
+    for i in range(m):
+        weight = 1 / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
+        _scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
+        lse[i] = peak[i] + np.log(total[i])
+
+
+@jit
+def _forward_task(task, chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block):
+    # a task: one of the chunks of the queries whose heads read the same keys
+    (_, T, S, H, G, D), (wide, height, width) = sizes, block
+    q_steps, k_steps, v_steps, out_steps = steps[:3], steps[3:6], steps[6:9], steps[9:]
+    b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
+    begin = min(S, max(0, starts[b], S - T - sight[1]))  # nobody sees the keys before
+    keys = S - begin
+    k_columns, values = _room((keys + COLS) * D, q), _room(keys * wide, q)
+    _transposed(_begin(k, k_steps, b, begin, g), k_steps[1], keys, D, k_columns)
+    _copy_rows(_begin(v, v_steps, b, begin, g), v_steps[1], values, wide, keys, D, like(q, 1))
+    query, tile, acc = _room(height * D, q), _room(height * width, q), _room(height * wide, q)
+    for h in range(g * (H // G), (g + 1) * (H // G)):
+        for turn in range(-(-T // (height * chunks))):
+            row = _dealt(turn, chunk, chunks) * height
+            m, shift = min(height, T - row), S - T + row - begin
+            if m > 0:
+                lo, hi = max(0, shift - sight[1]), min(keys, shift + m + sight[0])
+                _copy_rows(_begin(q, q_steps, b, row, h), q_steps[1], query, D, m, D, scale)
+                _forward_block(query, k_columns, values, _begin(out, out_steps, b, row, h), out_steps[1],
+                               lse[b, h, row : row + m], D, wide, shift, lo, hi, sight, width, tile, acc)  # fmt: skip
+
+
+@jit(parallel=True)
+def forward(chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block):
+    """out and lse of attention; q, k, v, out: flat memory, lse: (B, H, T)."""
+    for task in prange(sizes[0] * sizes[4] * chunks):
+        _forward_task(np.int64(task), chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block)
+
+
+# ---- a single query --------------------------------------------------------------------------------------------------
+
+
+@jit
+def _decode_head(q, k, k_row, v, v_row, out, scale, x):
+    # one query and a few keys, each read once: loops that keep pace with the memory; returns the log-sum-exp
+    _fill(out, 0.0)
+    if x.size == 0:
+        return like(x, -np.inf)
+    for j in range(x.size):
+        x[j] = _dot(q, k[j * k_row : j * k_row + q.size]) * scale
+    top = row_max(x)
+    _subtract(x, top)
+    _exponentials(x)
+    total = _sum(x)
+    _add_rows(x, v, v_row, out)
+    _scale(out, 1 / total)
+    return top + np.log(total)
+
+
+@jit
+def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, sight, scale):
+    # a task: one part of the keys of a head; the query heads that read it take turns while it is in the cache
+    _, _, S, H, G, D = sizes
+    q_steps, k_steps, v_steps, out_steps = steps[:3], steps[3:6], steps[6:9], steps[9:]
+    parts, first = outs.shape[0], max(0, S - 1 - sight[1])
+    b, g, part = task // (G * parts), task // parts % G, task % parts
+    hi = first + (part + 1) * (S - first) // parts
+    lo = min(hi, max(starts[b], first + part * (S - first) // parts))
+    x = np.empty(hi - lo, q.dtype)
+    for h in range(g * (H // G), (g + 1) * (H // G)):
+        lses[part, b, h] = _decode_head(
+            _begin(q, q_steps, b, 0, h)[:D], _begin(k, k_steps, b, lo, g), k_steps[1], _begin(v, v_steps, b, lo, g),
+            v_steps[1], _begin(outs[part], out_steps, b, 0, h)[:D], scale, x,
+        )  # fmt: skip
+
+
+@jit
+def decode_alone(tasks, q, k, v, outs, lses, starts, sizes, steps, sight, scale):
+    """``decode`` in this thread: a few keys are read before a second one is awake."""
+    for task in range(tasks):
+        _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, sight, scale)
+
+
+@jit(parallel=True)
+def decode(tasks, q, k, v, outs, lses, starts, sizes, steps, sight, scale):
+    """Attention of one query per row to each part of the keys; outs: (parts, B H D), lses: (parts, B, H)."""
+    for task in prange(tasks):
+        _decode_task(np.int64(task), q, k, v, outs, lses, starts, sizes, steps, sight, scale)
+
+
+@jit
+def merge(outs, lses, out, lse):
+    """The softmax over all keys from that over each part, which weighs e^lse, the sum of its exponentials."""
+    D = out.size // lse.size
+    for row in range(lse.size):
+        b, h, to = row // lse.shape[1], row % lse.shape[1], out[row * D : (row + 1) * D]
+        weights = lses[:, b, h].copy()
+        top = row_max(weights)
+        if top > -np.inf:
+            _subtract(weights, top)
+        _exponentials(weights)
+        total = _sum(weights)
+        _fill(to, 0.0)
+        _add_rows(weights, outs.reshape(-1)[row * D :], out.size, to)
+        _scale(to, 1 / total if total != 0 else like(out, 0))
+        lse[b, h, 0] = top + np.log(total)
+
+
+# ---- backward --------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, dk, dv, n, d, shift, lo, hi, sight,
+                   p, dx, block):  # fmt: skip
+    # n keys with the queries [lo, hi) of a head; query t stands at key shift + t of these n
+    (ahead, behind), (wide, height, _) = sight, block
+    cols = (n + COLS - 1) // COLS * COLS
+    for row in range(lo, hi, height):
+        m = min(height, hi - row)
+        for i in range(m):
+            _fill(p[i * cols : (i + 1) * cols], -lse[row + i])
+            _fill(dx[i * cols : (i + 1) * cols], -delta[row + i])
+        q_i, do_i, dq_i = query[row * wide :], dvalue[row * wide :], dquery[row * wide :]
+        multiply_add(q_i, wide, 1, m, d, k_columns, COLS * d, COLS, p, cols, cols)  # scores - lse
+        multiply_add(do_i, wide, 1, m, d, v_columns, COLS * d, COLS, dx, cols, cols)  # dp - delta
+        _exponentials_and_slopes(p[: m * cols], dx[: m * cols])
+        _hide(p, m, n, cols, shift + row, ahead, behind, 0.0)
+        _hide(dx, m, n, cols, shift + row, ahead, behind, 0.0)
+        multiply_add(p, 1, cols, n, m, do_i, COLS, wide, dv, wide, wide)  # out = p v  ->  dv = p^T dout
+        multiply_add(dx, 1, cols, n, m, q_i, COLS, wide, dk, wide, wide)  # x = q k^T  ->  dk = dx^T q
+        multiply_add(dx, cols, 1, m, n, k, COLS, wide, dq_i, wide, wide)  #                dq = dx k
+
+
+@jit
+def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps, sight, scale,
+                   block):  # fmt: skip
+    # A task: one of the chunks of the keys of a head, whose gradients it owns. To a query's gradient every key adds,
+    # and so each chunk has a dq of its own.
+    (_, T, S, H, G, D), (wide, height, width), one = sizes, block, like(q, 1)
+    q_steps, k_steps, v_steps, out_steps, dout_steps = steps[:3], steps[3:6], steps[6:9], steps[9:12], steps[12:]
+    dq_steps, dk_steps, dv_steps = grad_steps[:3], grad_steps[3:6], grad_steps[6:]
+    b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
+    begin = min(S, max(0, starts[b], S - T - sight[1]))  # nobody sees the keys before
+    keys = S - begin
+    k_g, v_g = _begin(k, k_steps, b, begin, g), _begin(v, v_steps, b, begin, g)
+    k_rows, k_columns, v_columns = _room(keys * wide, q), _room((keys + COLS) * D, q), _room((keys + COLS) * D, q)
+    _copy_rows(k_g, k_steps[1], k_rows, wide, keys, D, one)
+    _transposed(k_g, k_steps[1], keys, D, k_columns)
+    _transposed(v_g, v_steps[1], keys, D, v_columns)
+    query, dvalue, dquery, delta = _room(T * wide, q), _room(T * wide, q), _room(T * wide, q), np.empty(T, q.dtype)
+    p, dx = _room(height * width, q), _room(height * width, q)
+    dk_j, dv_j = _room(width * wide, q), _room(width * wide, q)
+    if chunk == 0:
+        _fill_rows(_begin(dk, dk_steps, b, 0, g), dk_steps[1], begin, D, 0.0)
+        _fill_rows(_begin(dv, dv_steps, b, 0, g), dv_steps[1], begin, D, 0.0)
+    for h in range(g * (H // G), (g + 1) * (H // G)):
+        out_h = _begin(out, out_steps, b, 0, h)
+        _copy_rows(_begin(q, q_steps, b, 0, h), q_steps[1], query, wide, T, D, scale)
+        _copy_rows(_begin(dout, dout_steps, b, 0, h), dout_steps[1], dvalue, wide, T, D, one)
+        for t in range(T):
+            delta[t] = _dot(dvalue[t * wide : t * wide + D], out_h[t * out_steps[1] : t * out_steps[1] + D])
+        _fill(dquery, 0.0)
+        for turn in range(-(-keys // (width * chunks))):
+            key = _dealt(turn, chunk, chunks) * width
+            n, shift = min(width, keys - key), S - T - begin - key
+            if n <= 0:
+                continue
+            dk_to, dv_to = _begin(dk, dk_steps, b, begin + key, g), _begin(dv, dv_steps, b, begin + key, g)
+            if h == g * (H // G):
+                _fill(dk_j, 0.0)
+                _fill(dv_j, 0.0)
+            else:  # add to what the heads before have sent
+                _copy_rows(dk_to, dk_steps[1], dk_j, wide, n, D, one)
+                _copy_rows(dv_to, dv_steps[1], dv_j, wide, n, D, one)
+            _backward_keys(
+                query, dvalue, dquery, lse[b, h], delta, k_rows[key * wide :], k_columns[key * D :],
+                v_columns[key * D :], dk_j, dv_j, n, D, shift, max(0, -sight[0] - shift), min(T, n + sight[1] - shift),
+                sight, p, dx, block,
+            )  # fmt: skip
+            _copy_rows(dk_j, wide, dk_to, dk_steps[1], n, D, one)
+            _copy_rows(dv_j, wide, dv_to, dv_steps[1], n, D, one)
+        _copy_rows(dquery, wide, _begin(dq[chunk], dq_steps, b, 0, h), dq_steps[1], T, D, scale)
+
+
+@jit(parallel=True)
+def backward(chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps, sight, scale, block):
+    """Gradients of attention; dq: (chunks, ...), of which the sum over the chunks is the gradient of q."""
+    for task in prange(sizes[0] * sizes[4] * chunks):
+        _backward_task(np.int64(task), chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps,
+                       sight, scale, block)  # fmt: skip
