@@ -18,8 +18,8 @@ of their own, as often as the vocabulary allows. Ten lines show all of it:
 ([127, 102], 'é')
 
 Read in this order: base.py (what all tokenizers share), byte_level.py, patterns.py (how text is cut into pieces),
-bpe.py (the tokenizer above; its loops are in ../kernels), char.py, lattice.py and unigram.py (the tokenizer of T5, where
-every piece has a probability), unigram_train.py, normalize.py, tokenizer_json.py and files.py (formats), stream.py
+bpe.py (the tokenizer above; its loops are in ../kernels), char.py, lattice.py and unigram.py (T5: every piece has a
+probability), unigram_train.py, normalize.py, tokenizer_json.py and files.py (formats), stream.py
 (texts too large to hold), show.py (`minillm tokenize`).
 """
 
