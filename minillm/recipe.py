@@ -134,7 +134,7 @@ def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, da
     """Made-up stories, no story twice, and the exact entropy of those kept for validation."""
     assert recipe.steps and recipe.batch_size and recipe.context
     # a story is about 118 tokens long, and the ends of rows stay empty: a little more than the steps will read
-    count = max(500, recipe.steps * recipe.batch_size * recipe.context // 115)
+    count = max(500, int(1.1 * recipe.steps * recipe.batch_size * recipe.context / 100))
     train, validation = data.train_and_validation(count, VALIDATION_STORIES, recipe.seed)
     tokenizer = tokenizer or _train_tokenizer(recipe, [document.text for document in train[:5000]])
     train_ids = tokenizer.encode_batch([document.text for document in train])
