@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import sys
 from pathlib import Path
 
 from . import report
@@ -40,7 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     texts, results = [report.heading(options.quick)], []
     print(texts[0], flush=True)
     for name, module in modules.items():
-        outcomes = [measure(case, QUICK if options.quick else Effort()) for case in module.cases(options.quick)]
+        outcomes = []
+        for case in module.cases(options.quick):
+            print(f"{name}: {case.title} ...", file=sys.stderr, flush=True)
+            outcomes.append(measure(case, QUICK if options.quick else Effort()))
         texts.append(report.table(name, module.TITLE, outcomes))
         results.append(report.as_json(name, outcomes))
         print(f"\n{texts[-1]}", flush=True)
