@@ -1,7 +1,5 @@
 """The tokenizers: round trips, special tokens, streaming, files, errors."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,19 +153,3 @@ def test_errors_say_what_is_wrong(bpe, tmp_path):
 
 def test_decode_takes_arrays(bpe):
     assert bpe.decode(np.array(bpe.encode("the cat"))) == "the cat"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"normalizer": {"type": "Lowercase"}}, "normalizer"),
-        ({"pre_tokenizer": {"type": "Metaspace"}}, "Metaspace"),
-        ({"post_processor": {"type": "RobertaProcessing"}}, "RobertaProcessing"),
-        ({"truncation": {"max_length": 3}}, "truncation"),
-    ],
-)
-def test_components_that_are_not_implemented_are_refused_by_name(bpe, tmp_path, change, message):
-    file = bpe.save(tmp_path / "tokenizer.json")
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    with pytest.raises(ValueError, match=message):
-        tokenizer.load(file)

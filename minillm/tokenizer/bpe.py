@@ -30,7 +30,8 @@ class BPETokenizer(Tokenizer):
     of the merges, where several share one. whole_first: a piece that is a token is taken whole, whatever the merges.
     trim_offsets: `encode_with_offsets` leaves out the spaces around a token.
 
-    Raises ValueError when a merge makes a token that is not in the vocabulary.
+    Raises ValueError when a merge makes a token that is not in the vocabulary, or for a prefix space with another
+    pattern than "gpt2".
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class BPETokenizer(Tokenizer):
     ) -> None:
         from minillm.kernels.bpe import MergeTable
 
+        if prefix_space and pattern != "gpt2":
+            raise ValueError(f'BPETokenizer: prefix_space goes with the pattern "gpt2" only; got {pattern!r}')
         super().__init__(tokens, specials or Specials(), template)
         self.merges = [(int(left), int(right)) for left, right in merges]
         self.pattern = pattern

@@ -10,7 +10,7 @@ import regex
 
 SECONDS = 5.0  # a pattern may take this long on one text ...
 SECONDS_PER_CHARACTER = 1e-5  # ... and this much more for each character: twenty times what a sane one needs
-_SAFE_CUT = regex.compile(r"(?<=\S) ")
+_SAFE_CUT = regex.compile(r"\S ")  # before the space
 
 
 class Splitter:
@@ -61,8 +61,8 @@ class Splitter:
             space = _SAFE_CUT.search(text, start + size)
             if space is None:
                 break
-            yield text[start : space.start()]
-            start = space.start()
+            yield text[start : space.end() - 1]
+            start = space.end() - 1
         yield text[start:]
 
     def pieces(self, text: str) -> Iterator[str]:

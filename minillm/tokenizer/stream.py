@@ -9,7 +9,7 @@ from pathlib import Path
 import regex
 
 PART = 1 << 20  # bytes read at a time
-_LAST_SAFE_CUT = regex.compile(r"(?r)(?<=\S) ")  # searched from the end
+_LAST_SAFE_CUT = regex.compile(r"(?r)\S ")  # before the space; searched from the end
 
 
 def read_parts(path: str | Path, size: int = PART) -> Iterator[str]:
@@ -38,8 +38,8 @@ def read_parts(path: str | Path, size: int = PART) -> Iterator[str]:
             if not data:
                 break
             cut = _LAST_SAFE_CUT.search(held)
-            if cut is not None and cut.start() > 0:
-                yield held[: cut.start()].replace("\r\n", "\n")
-                held = held[cut.start() :]
+            if cut is not None:
+                yield held[: cut.end() - 1].replace("\r\n", "\n")
+                held = held[cut.end() - 1 :]
     if held:
         yield held.replace("\r\n", "\n")

@@ -118,17 +118,21 @@ def bpe_to_json(tokenizer: BPETokenizer) -> dict[str, Any]:
     )
 
 
+_CHARACTERS = {
+    "normalizer": None,
+    "pre_tokenizer": {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False},
+    "decoder": {"type": "Fuse"},
+}
+
+
 def char_to_json(tokenizer: CharTokenizer) -> dict[str, Any]:
     """The file of a `CharTokenizer`: the words of its word-level model are single characters."""
     vocab = {token.decode("utf-8"): id for id, token in tokenizer._bytes.items()}
     return _frame(
         tokenizer,
-        pre_tokenizer={
-            "type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False
-        },
-        decoder={"type": "Fuse"},
+        **_CHARACTERS,
         model={"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
-    )  # fmt: skip
+    )
 
 
 def unigram_to_json(tokenizer: UnigramTokenizer) -> dict[str, Any]:
@@ -166,9 +170,12 @@ def read(file: Path) -> Tokenizer:
 
 
 def from_json(content: Mapping[str, Any]) -> Tokenizer:
-    """Build the tokenizer that the content of a `tokenizer.json` describes."""
-    for name in ("truncation", "padding"):
-        _expect(content.get(name) is None, f"{name} is not implemented")
+    """Build the tokenizer that the content of a `tokenizer.json` describes.
+
+    Raises ValueError, KeyError, TypeError, AttributeError or IndexError when it does not describe one.
+    """
+    _only(content, "tokenizer.json", "version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+          "decoder", "model", unset=("truncation", "padding"))  # fmt: skip
     model = content["model"]
     kind = model.get("type") or ("BPE" if "merges" in model else None)
     readers: dict[Any, Callable[[Mapping[str, Any]], Tokenizer]] = {
@@ -183,26 +190,46 @@ def _expect(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _read_specials(content: Mapping[str, Any]) -> Specials:
+def _only(component: Mapping[str, Any], name: str, *known: str, unset: tuple[str, ...] = ()) -> None:
+    """Refuse a component with keys that are not known, or with a value for those that must stay unset."""
+    for key, value in component.items():
+        _expect(key in known or key in unset, f"{name}: {key!r} is not implemented")
+        _expect(key in known or not value, f"{name}: {key}={value!r} is not implemented")
+
+
+def _flat(component: Mapping[str, Any] | None, steps: str) -> list[Any]:
+    """The steps of a component that may be a sequence, or of none."""
+    if component is None:
+        return []
+    if component["type"] != "Sequence":
+        return [component]
+    return [step for part in component[steps] for step in _flat(part, steps)]
+
+
+def _read_specials(content: Mapping[str, Any], normalized: bool = False) -> Specials:
+    """The added tokens. normalized: whether there is a normalizer that tokens could have to pass."""
     special: dict[str, int] = {}
     plain: dict[str, int] = {}
     for token in content.get("added_tokens") or []:
         name = token["content"]
-        for flag in ("single_word", "lstrip", "rstrip"):
-            _expect(not token.get(flag), f"added token {name!r}: {flag} is not implemented")
+        _expect(isinstance(name, str) and name != "", f"added token {name!r} must be a text")
+        _only(token, f"added token {name!r}", "id", "content", "special", "normalized",
+              unset=("single_word", "lstrip", "rstrip"))  # fmt: skip
+        _expect(not (normalized and token.get("normalized")), f"added token {name!r}: normalized is not implemented")
         (special if token.get("special") else plain)[name] = _as_id(token["id"])
     return Specials(special, plain)
 
 
 def _as_id(value: Any) -> int:
-    _expect(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 24,
-            f"ids must be integers in [0, 2^24); got {value!r}")  # fmt: skip
+    _expect(isinstance(value, int) and not isinstance(value, bool) and value >= 0, f"{value!r} is no id")
     return value
 
 
 def _tokens_by_id(vocab: Mapping[bytes, int], specials: Specials) -> list[bytes | None]:
     names = {name.encode("utf-8"): id for name, id in {**specials.special, **specials.plain}.items()}
-    tokens: list[bytes | None] = [None] * (max([*vocab.values(), *names.values()], default=-1) + 1)
+    size = max([*vocab.values(), *names.values()], default=-1) + 1
+    _expect(size <= 2 * (len(vocab) + len(names)) + 1024, f"the highest of {len(vocab)} ids is {size - 1}")
+    tokens: list[bytes | None] = [None] * size
     for token, id in [*vocab.items(), *names.items()]:
         _expect(tokens[id] in (None, token), f"id {id} belongs to two tokens, {tokens[id]!r} and {token!r}")
         tokens[id] = token
@@ -211,11 +238,8 @@ def _tokens_by_id(vocab: Mapping[bytes, int], specials: Specials) -> list[bytes 
 
 def _read_processors(content: Mapping[str, Any]) -> tuple[Template, bool]:
     """What the post-processors do: the template they fill in, and whether they trim spaces off the offsets."""
-    processor = content.get("post_processor")
     template, trim_offsets = Template(), False
-    for step in processor["processors"] if processor and processor["type"] == "Sequence" else [processor]:
-        if step is None:
-            continue
+    for step in _flat(content.get("post_processor"), "processors"):
         if step["type"] == "ByteLevel":
             trim_offsets = bool(step.get("trim_offsets", True))
         elif step["type"] == "TemplateProcessing":
@@ -242,20 +266,22 @@ def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
     from .bpe import BPETokenizer
 
     model = content["model"]
-    for name in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        _expect(not model.get(name), f"BPE: {name}={model.get(name)!r} is not implemented")
-    _expect(not content.get("normalizer"), "normalizer is not implemented")
+    _only(model, "BPE", "type", "vocab", "merges", "ignore_merges", "fuse_unk", "unk_token",
+          unset=("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"))  # fmt: skip
+    _expect(not content.get("normalizer"), "BPE with a normalizer is not implemented")
     _expect((content.get("decoder") or {}).get("type") == "ByteLevel", "BPE: the decoder must be ByteLevel")
     specials = _read_specials(content)
     names = {**specials.special, **specials.plain}
     vocab = {text: _as_id(id) for text, id in model["vocab"].items()}
-    tokens = _tokens_by_id({to_bytes(text): id for text, id in vocab.items() if text not in names}, specials)
+    words = {to_bytes(text): id for text, id in vocab.items() if text not in names}
+    bytes_known = sum(len(word) == 1 for word in words)
+    _expect(not model.get("unk_token") or bytes_known == 256, "BPE: unk_token is not implemented")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     merges = [(vocab[left], vocab[right]) for left, right in pairs]
     pattern, prefix_space = _read_byte_level(content["pre_tokenizer"])
     template, trim_offsets = _read_processors(content)
     return BPETokenizer(
-        tokens, merges, specials, pattern, prefix_space, template,
+        _tokens_by_id(words, specials), merges, specials, pattern, prefix_space, template,
         whole_first=bool(model.get("ignore_merges")), trim_offsets=trim_offsets,
     )  # fmt: skip
 
@@ -264,26 +290,31 @@ def _read_byte_level(component: Mapping[str, Any]) -> tuple[str, bool]:
     """The pattern and the prefix space of a byte-level pre-tokenizer."""
     from minillm.kernels.split import PATTERNS
 
-    steps = component["pretokenizers"] if component["type"] == "Sequence" else [component]
+    steps = _flat(component, "pretokenizers")
     kinds = [step["type"] for step in steps]
-    prefix_space = bool(steps[-1].get("add_prefix_space", True))
-    use_regex = steps[-1].get("use_regex", True)
+    _expect(kinds[-1] == "ByteLevel" and len(kinds) <= 2, f"pre-tokenizer {' + '.join(kinds)} is not implemented")
+    _only(steps[-1], "ByteLevel", "type", "add_prefix_space", "use_regex", "trim_offsets")
+    prefix_space, use_regex = bool(steps[-1].get("add_prefix_space", True)), steps[-1].get("use_regex", True)
     if kinds == ["ByteLevel"] and use_regex:
         return "gpt2", prefix_space
-    if kinds == ["Digits", "ByteLevel"] and use_regex and steps[0].get("individual_digits"):
+    if kinds == ["Digits", "ByteLevel"] and use_regex:
+        _expect(bool(steps[0].get("individual_digits")), "Digits: only individual_digits=True is implemented")
         return "smollm2", prefix_space
     if kinds == ["Split", "ByteLevel"] and not use_regex:
-        isolated = steps[0]["behavior"] == "Isolated" and not steps[0].get("invert")
-        _expect(isolated, "Split: only the behavior Isolated is implemented")
+        _only(steps[0], "Split", "type", "pattern", "behavior", unset=("invert",))
+        _expect(steps[0]["behavior"] == "Isolated", f"Split: behavior {steps[0]['behavior']!r} is not implemented")
         expression = steps[0]["pattern"]["Regex"]
         return next((name for name, known in PATTERNS.items() if known == expression), expression), prefix_space
-    raise ValueError(f"pre-tokenizer {' + '.join(kinds)} is not implemented")
+    raise ValueError(f"pre-tokenizer {' + '.join(kinds)} with use_regex={use_regex} is not implemented")
 
 
 def _read_char(content: Mapping[str, Any]) -> CharTokenizer:
     from .char import CharTokenizer
 
     specials = _read_specials(content)
+    for part, expected in _CHARACTERS.items():
+        _expect(content.get(part) == expected, f"WordLevel: only single characters are implemented, not this {part}")
+    _only(content["model"], "WordLevel", "type", "vocab", "unk_token")
     vocab = {text.encode("utf-8"): _as_id(id) for text, id in content["model"]["vocab"].items()}
     tokens = _tokens_by_id(vocab, specials)
     template, _ = _read_processors(content)
@@ -294,14 +325,14 @@ def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
     from .unigram import UnigramTokenizer
 
     model = content["model"]
-    _expect(not model.get("byte_fallback"), "Unigram: byte_fallback is not implemented")
+    _only(model, "Unigram", "type", "vocab", "unk_id", unset=("byte_fallback",))
     pieces = []
     for text, score in model["vocab"]:
         number = isinstance(score, (int, float)) and score <= 0
         message = f"Unigram: expected a piece and its log-probability; got {text!r}, {score!r}"
         _expect(isinstance(text, str) and number, message)
         pieces.append((text, float(score)))
-    specials = _read_specials(content)
+    specials = _read_specials(content, normalized=content.get("normalizer") is not None)
     for name, id in sorted({**specials.special, **specials.plain}.items(), key=lambda item: item[1]):
         if id == len(pieces):
             pieces.append((name, 0.0))
@@ -311,13 +342,6 @@ def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
     return UnigramTokenizer(
         pieces, model.get("unk_id"), specials, Normalizer(steps), _read_metaspace(content), template
     )
-
-
-def _flat(component: Mapping[str, Any] | None, steps: str) -> list[Any]:
-    """The steps of a component that may be a sequence, or of none."""
-    if component is None:
-        return []
-    return [step for part in component[steps] for step in _flat(part, steps)] if steps in component else [component]
 
 
 def _read_metaspace(content: Mapping[str, Any]) -> bool:

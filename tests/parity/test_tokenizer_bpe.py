@@ -55,11 +55,10 @@ def test_training_gives_the_same_vocabulary_and_merges(pattern):
     assert [tuple(pair) for pair in json.loads(ours)["merges"]] == [tuple(pair) for pair in theirs["merges"]]
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("prefix_space", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "prefix_space"), [("gpt2", False), ("gpt2", True), ("smollm2", False), ("gpt4", False)]
+)
 def test_their_file_gives_the_same_ids_text_and_offsets(pattern, prefix_space, tmp_path):
-    if prefix_space and pattern != "gpt2":
-        pytest.skip("tokenizers would put the space before every part of its first step")
     theirs = train_theirs(pattern, 900, prefix_space)
     theirs.save(str(tmp_path / "tokenizer.json"))
     agree(tokenizer.load(tmp_path), theirs, strings(1000 if pattern == "gpt4" or prefix_space else 5000))
