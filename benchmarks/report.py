@@ -100,7 +100,12 @@ def _time(run: Run) -> str:
         return run.problem.split(" (")[0]
     unit, scale = next((u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("us", 1e6)) if median(run) * s >= 1 or u == "us")
     middle, low, high = (v * scale for v in (median(run), percentile(run.seconds, 0.1), percentile(run.seconds, 0.9)))
-    return f"{middle:.3g} {unit} ({low:.3g}-{high:.3g})"
+    return f"{_digits(middle)} {unit} ({_digits(low)}-{_digits(high)})"
+
+
+def _digits(value: float) -> str:
+    """Three of them, and never an exponent."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _memory(case: Case, runs: list[Run]) -> str:
