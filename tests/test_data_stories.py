@@ -175,3 +175,38 @@ def test_who_has_it_now_cannot_be_guessed_from_names_alone(documents):
     spread = -sum(count / n * math.log(count / n) for count in answers.values())
     assert spread > math.log(len(NAMES)) - 0.15, "without looking back, every name is as likely as the others"
     assert all(0.25 < count / n < 0.75 for count in guesses.values()), guesses
+
+
+MOVES = re.compile(
+    r" gave the \w+ \w+ to (?P<given>\w+)"
+    r"|, and (?P<picked>\w+) picked it up"
+    r"|(?P<asker>\w+) asked: \"[^\"]+\" \"(?:Yes, take it|Of course|You can keep it),"
+    r"|(?P<looked>\w+) looked \w+ the \w+ and found it"
+    r"|(?P<saw>\w+) saw it \w+ the "
+    r"|(?P<seeker>\w+) (?:looked|searched) \w+ the \w+(?:, then| and saw nothing)"
+    r"|(?:Now )?(?P<a>\w+) (?:had|took) the (?P<x>\w+ \w+), and (?P<b>\w+) (?:had|took) the (?P<y>\w+ \w+)"
+)
+
+
+def test_who_has_it_now_agrees_with_a_reader_who_follows_the_story(documents):
+    """The reader knows the meaning of the sentences, and nothing of the grammar."""
+    asked = traded = 0
+    for document in documents:
+        found = re.search(r" Who had the (\w+ \w+) now\? (\w+) had it\.", document.text)
+        if not found:
+            continue
+        hero = re.search(r"(?:named|called) (\w+)", document.text)[1]
+        story = document.text[: found.start()]
+        first = re.search(rf" a ((?:{'|'.join(stories.COLORS)}) (?:{'|'.join(stories.THINGS)}))", story)[1]
+        holders = {first: hero}
+        for finder, second in re.findall(r"(\w+) (?:found|bought) a (\w+ \w+)", story[story.index(first) :]):
+            holders[second] = finder
+        for move in MOVES.finditer(story):
+            if move["a"]:
+                traded += 1
+                holders |= {move["x"]: move["a"], move["y"]: move["b"]}
+            else:
+                holders[first] = next(name for name in move.groups() if name)
+        asked += 1
+        assert holders[found[1]] == found[2], document.text
+    assert asked > 300 and traded > 10
