@@ -11,7 +11,7 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,9 +57,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see: {self.prog} --help)")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, _not_one_of(action.choices, value))
+
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
+    if not arguments:
+        parser.parse_args(["--help"])
     options, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         known = [name for action in _actions_of(parser, options.command) for name in action.option_strings]
@@ -81,12 +87,15 @@ def _choice(*names: str) -> Any:
 
     def read(text: str) -> str:
         if text not in names:
-            near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}; got {text!r}{hint}")
+            raise argparse.ArgumentTypeError(_not_one_of(names, text))
         return text
 
     return read
+
+
+def _not_one_of(names: Iterable[str], text: str) -> str:
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+    return f"expected one of {', '.join(names)}; got {text!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _parser() -> argparse.ArgumentParser:
