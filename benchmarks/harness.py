@@ -53,6 +53,7 @@ class Case:
     tiny: tuple[Any, ...] | None = None  # arguments of a small version that loads all code before memory is measured
     flops: float = 0.0  # floating-point operations of a step
     tokens: int = 0  # of a step
+    bytes: int = 0  # of text that a step works through
     memory: Literal["", "step", "all"] = ""  # the peak: of a step beyond its inputs, or with parameters and inputs
     axis: tuple[str, float] | None = None  # its place in a plot, such as ("parameters", 0.8e6)
     slow: bool = False  # seconds or minutes a step: no warm-up, few rounds

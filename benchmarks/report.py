@@ -72,6 +72,8 @@ def table(name: str, title: str, outcomes: list[Outcome]) -> str:
     head = ["work", *names, "ratio"]
     if any(case.tokens for case in cases):
         head.append("tokens/s")
+    if any(case.bytes for case in cases):
+        head.append("MB/s")
     if any(case.flops for case in cases):
         head += ["GFLOP/s", "of sgemm"]
     if any(case.memory for case in cases):
@@ -88,6 +90,7 @@ def _row(outcome: Outcome, head: list[str], names: list[str]) -> list[str]:
     flops = case.flops / median(ours) if known else 0.0
     more = {
         "tokens/s": f"{case.tokens / median(ours):,.0f}" if known and case.tokens else "",
+        "MB/s": f"{case.bytes / median(ours) / 1e6:.3g}" if known and case.bytes else "",
         "GFLOP/s": f"{flops / 1e9:.1f}" if flops else "",
         "of sgemm": f"{flops / rate:.0%}" if flops and rate else "",
         "memory, MB": _memory(case, outcome.runs),
