@@ -34,7 +34,8 @@ def _cases_of(name: str) -> list[Case]:
     return [
         Case(
             f"train on {name}, {_size(name) / 1e6:.1f} MB",
-            contestants(build_train, "minillm", "tokenizers", threads=None), (name,), (None,), memory="step", slow=True, bytes=_size(name),
+            contestants(build_train, "minillm", "tokenizers", threads=None),
+            (name,), (None,), memory="step", slow=True, bytes=_size(name),
         ),
         Case(f"encode {name}, one thread", contestants(build_encode, "minillm", "tiktoken", "tokenizers"), (name,),
              bytes=size),
