@@ -132,16 +132,18 @@ class Node:
             dy = pending.pop(id(node), None)
             if dy is None:  # every operation that uses it said that it has no gradient
                 continue
-            for hook in node._hooks or ():
-                instead = hook(dy)
-                dy = dy if instead is None else np.asarray(instead, dtype=dy.dtype)
-            if node._backward is None or node._keeps_grad:
+            inputs, rule = node._inputs, node._backward
+            if node._hooks:
+                for hook in node._hooks:
+                    instead = hook(dy)
+                    dy = dy if instead is None else np.asarray(instead, dtype=dy.dtype)
+            if rule is None or node._keeps_grad:
                 node._accumulate(dy, own=id(node) in summed and not node._hooks)  # a hook may have kept the array
-            if node._backward is None:
-                continue
-            for t in changed:
-                node._check_unchanged(t)
-            inputs, gradients = node._inputs, node._backward(dy)
+                if rule is None:
+                    continue
+            if changed:
+                node._check_unchanged(changed)
+            gradients = rule(dy)
             if observer is not None:
                 observer.on_backward(node, dy, gradients)
             for i, (t, g) in enumerate(zip(inputs, gradients, strict=True)):
@@ -161,7 +163,7 @@ class Node:
                     pending[key] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(key)
             if not retain_graph:
-                node._backward, node._inputs = _dropped(name_of(node._backward)), ()
+                node._backward, node._inputs = _dropped(rule.__qualname__), ()
 
     def _first_gradient(self, grad: Any) -> np.ndarray:
         if grad is None:
@@ -186,7 +188,7 @@ class Node:
         while stack:  # a loop, not recursion: graphs are deeper than Python's stack
             node = stack.pop()
             for t in node._inputs:
-                if t._changed > (t._born or node._born):
+                if t._changed and t._changed > (t._born or node._born):
                     changed[id(t)] = t
                 if t.requires_grad and id(t) not in seen:
                     seen.add(id(t))
@@ -195,16 +197,17 @@ class Node:
         found.sort(key=_birth)
         return found, list(changed.values())
 
-    def _check_unchanged(self, t: Node) -> None:
-        """Raise if t's array, or a view of it, is needed here as it was before it was changed in place."""
-        if t._changed > self._born and _keeps(self._backward, t._data):
-            inputs = [id(source) for source in self._inputs]
-            what = "the result" if t is self else "an input" if id(t) in inputs else "what is seen through an input"
-            raise RuntimeError(
-                f"backward: the array of {what} of '{self.op}', shape {t.shape}, was changed in place after "
-                f"'{self.op}' had used it, and its old values are needed for the gradient. "
-                "Change parameters after backward(), or compute a new tensor instead"
-            )
+    def _check_unchanged(self, changed: Sequence[Node]) -> None:
+        """Raise if an array, or a view of it, is needed here as it was before it was changed in place."""
+        for t in changed:
+            if t._changed > self._born and _keeps(self._backward, t._data):
+                inputs = [id(source) for source in self._inputs]
+                what = "the result" if t is self else "an input" if id(t) in inputs else "what is seen through an input"
+                raise RuntimeError(
+                    f"backward: the array of {what} of '{self.op}', shape {t.shape}, was changed in place after "
+                    f"'{self.op}' had used it, and its old values are needed for the gradient. "
+                    "Change parameters after backward(), or compute a new tensor instead"
+                )
 
     def _accumulate(self, g: np.ndarray, own: bool) -> None:
         if self._data.dtype.kind != "f":
@@ -255,6 +258,44 @@ class Node:
         return self._data.shape
 
     @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64; integers or booleans for tensors without gradients."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self._data.size
+
+    def item(self) -> float | int | bool:
+        """The one number in it, as Python's."""
+        if self._data.size != 1:
+            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
+        return self._data.item()
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor with no axes")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self._data.item())
+
+    @property
     def op(self) -> str | None:
         """The name of the operation that made this tensor; None for one that was given."""
         return None if self._backward is None else name_of(self._backward)
@@ -266,7 +307,7 @@ def name_of(backward: Backward) -> str:
 
 
 @functools.cache
-def _dropped(op: str) -> Backward:
+def _dropped(qualname: str) -> Backward:
     """What stands in the place of a backward function that was used: it keeps the operation's name alone."""
 
     def backward(dy: np.ndarray) -> Gradients:
@@ -275,7 +316,7 @@ def _dropped(op: str) -> Backward:
             "Compute the loss anew, or call backward(retain_graph=True) the first time"
         )
 
-    backward.__qualname__ = f"{op}.<locals>.backward"
+    backward.__qualname__ = qualname
     return backward
 
 
@@ -288,7 +329,7 @@ def _checked(g: np.ndarray, t: Node, node: Node, i: int) -> np.ndarray:
         raise RuntimeError(
             f"backward of '{node.op}' gave a gradient of shape {g.shape} for input {i}, whose shape is {data.shape}"
         )
-    return g if g.dtype == data.dtype else g.astype(data.dtype)
+    return g if g.dtype is data.dtype else g.astype(data.dtype, copy=False)
 
 
 def _keeps(backward: Backward | None, array: np.ndarray) -> bool:

@@ -15,7 +15,6 @@ Size letters, here and in every file: B batch, T time, C channels, H heads, D he
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +25,13 @@ from .autograd import Node, no_grad
 from .shapes import array_index, broadcasting, unbroadcast, with_axes
 
 __all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "unbroadcast", "with_axes"]
+
+
+def _without_gradient(function: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
+    def compare(self: Tensor, other: Any) -> Tensor:
+        return Tensor(broadcasting(function, self._data, operand(other, self)._data))
+
+    return compare
 
 
 class Tensor(Node):
@@ -61,30 +67,9 @@ class Tensor(Node):
 
     # ---- the array ---------------------------------------------------------------------------------------------------
 
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64; integers or booleans for tensors without gradients."""
-        return self._data.dtype
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return self._data.size
-
     def numpy(self) -> np.ndarray:
         """The array, of a tensor outside the graph (else ``t.detach().numpy()``, or ``t.data``)."""
         return self.__array__()
-
-    def item(self) -> float | int | bool:
-        """The one number in it, as Python's."""
-        if self._data.size != 1:
-            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
-        return self._data.item()
 
     def astype(self, dtype: Any) -> Tensor:
         """The values as another dtype; the gradient comes back as this one."""
@@ -119,25 +104,8 @@ class Tensor(Node):
         twin.grad = None if self.grad is None else self.grad.copy()
         return twin
 
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len() of a tensor with no axes")
-        return self.shape[0]
-
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        return operator.index(self._data.item())
 
     def __format__(self, spec: str) -> str:
         return format(self.item() if spec else repr(self), spec)
@@ -254,41 +222,18 @@ class Tensor(Node):
     def __rmatmul__(self, other: Any) -> Tensor:
         return operand(other, self) @ self
 
-    # Comparisons give boolean tensors; a step function has no gradient worth following.
+    # Comparisons give boolean tensors, which & | ~ combine; a step function has no gradient worth following.
 
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return Tensor(broadcasting(np.equal, self._data, operand(other, self)._data))
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return Tensor(broadcasting(np.not_equal, self._data, operand(other, self)._data))
-
-    def __lt__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.less, self._data, operand(other, self)._data))
-
-    def __le__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.less_equal, self._data, operand(other, self)._data))
-
-    def __gt__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.greater, self._data, operand(other, self)._data))
-
-    def __ge__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.greater_equal, self._data, operand(other, self)._data))
-
+    __eq__ = _without_gradient(np.equal)  # type: ignore[assignment]
+    __ne__ = _without_gradient(np.not_equal)  # type: ignore[assignment]
+    __lt__, __le__ = _without_gradient(np.less), _without_gradient(np.less_equal)
+    __gt__, __ge__ = _without_gradient(np.greater), _without_gradient(np.greater_equal)
+    __and__ = __rand__ = _without_gradient(np.bitwise_and)
+    __or__ = __ror__ = _without_gradient(np.bitwise_or)
     __hash__ = object.__hash__
-
-    # Masks are combined with & | ~.
-
-    def __and__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.bitwise_and, self._data, operand(other, self)._data))
-
-    def __or__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.bitwise_or, self._data, operand(other, self)._data))
 
     def __invert__(self) -> Tensor:
         return Tensor(~self._data)
-
-    __rand__ = __and__
-    __ror__ = __or__
 
     # ---- choosing, reducing, reshaping -------------------------------------------------------------------------------
 

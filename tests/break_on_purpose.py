@@ -4,7 +4,7 @@
 
 For each function ``backward`` in tensor.py and functional/, and for each of its returned gradients:
 
-* *sign*: the gradient is negated;
+* *sign*: all gradients are negated, then each by itself where they are spelled out;
 * *term*: one operand of one ``+``, ``-`` or ``*`` in the rule is dropped;
 * *broadcast*: a call of ``unbroadcast`` (or a sum over the broadcast axes) is left out.
 
@@ -59,7 +59,7 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
     original = ast.parse(source)
     count = len(list(ast.walk(backward_of(original))))
     for i in range(count):
-        for kind in ("sign", "left", "right", "broadcast"):
+        for kind in ("sign", "one sign", "left", "right", "broadcast"):
             tree = copy.deepcopy(original)
             rule = backward_of(tree)
             node = list(ast.walk(rule))[i]
@@ -73,6 +73,12 @@ def change(rule: ast.FunctionDef, node: ast.AST, kind: str) -> str | None:
         before = ast.unparse(node.value)
         node.value = ast.parse(f"_negated({before})", mode="eval").body
         return f"sign: return {before}"
+    if kind == "one sign":
+        returned = [n.value for n in ast.walk(rule) if isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple)]
+        if any(node in value.elts and len(value.elts) > 1 for value in returned) and not isinstance(node, ast.Starred):
+            before = ast.unparse(node)
+            replace(rule, node, ast.parse(f"_negated(({before},))[0]", mode="eval").body)
+            return f"sign: of {before} alone"
     if kind in ("left", "right") and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
         if any(node in ast.walk(sub) for sub in ast.walk(rule) if isinstance(sub, ast.Subscript)):
             return None  # arithmetic on indices breaks loudly
