@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import linecache
+import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from . import autograd
 from .autograd import name_of
 from .tensor import Tensor
 
-HOME = str(Path(__file__).parent)
+HOME = str(Path(__file__).parent) + os.sep
 
 
 @contextlib.contextmanager
@@ -95,7 +96,8 @@ def _causes(out: Tensor, at: tuple[int, ...], inputs: Sequence[Tensor]) -> str:
         try:
             told.append(f"input {i} = {np.broadcast_to(t.data, out.shape)[at]} there")
         except ValueError:
-            told.append(f"input {i} of shape {t.shape}, from {t.data.min():.4g} to {t.data.max():.4g}")
+            values = f", from {float(t.data.min()):.4g} to {float(t.data.max()):.4g}" if t.size else ", which is empty"
+            told.append(f"input {i} of shape {t.shape}{values}")
     return ", ".join(told)
 
 

@@ -8,6 +8,7 @@ is the chain rule, and all there is to backpropagation. `Tensor` in tensor.py is
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -33,19 +34,26 @@ class no_grad(contextlib.ContextDecorator):
     False
     """
 
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # a list: a decorated function may call itself
+
     def __enter__(self) -> None:
         global _grad_enabled
-        self._before, _grad_enabled = _grad_enabled, False
+        self._before.append(_grad_enabled)
+        _grad_enabled = False
 
     def __exit__(self, *exc: object) -> None:
         global _grad_enabled
-        _grad_enabled = self._before
+        _grad_enabled = self._before.pop()
 
 
 class Node:
     """An array in the graph: its gradient, and the operation that made it."""
 
-    __slots__ = ("_data", "grad", "requires_grad", "_inputs", "_backward", "_born", "_changed", "_hooks", "__weakref__")
+    __slots__ = (
+        *("_data", "grad", "requires_grad", "_inputs", "_backward"),
+        *("_born", "_changed", "_hooks", "_keeps_grad", "__weakref__"),
+    )
 
     def __init__(self, data: np.ndarray, requires_grad: bool) -> None:
         self._data = data
@@ -56,6 +64,7 @@ class Node:
         self._born = 0  # the clock when an operation made it; 0 for what was given
         self._changed = 0  # the clock when its array was last changed in place
         self._hooks: list[Callable[[np.ndarray], np.ndarray | None]] | None = None
+        self._keeps_grad = False  # whether retain_grad() was called
 
     @classmethod
     def from_op(cls, data: np.ndarray, inputs: tuple[Node, ...], backward: Backward) -> Self:
@@ -70,6 +79,7 @@ class Node:
         out._data = data if type(data) is np.ndarray else np.asarray(data)
         out.grad = None
         out._hooks = None
+        out._keeps_grad = False
         out._changed = 0
         if _grad_enabled:
             for t in inputs:
@@ -83,10 +93,12 @@ class Node:
                 out.requires_grad = False
                 out._inputs = ()
                 out._backward = None
+                out._born = 0
         else:
             out.requires_grad = False
             out._inputs = ()
             out._backward = None
+            out._born = 0
         if observer is not None:
             observer.on_forward(out, inputs, backward)
         return out
@@ -114,19 +126,26 @@ class Node:
             raise RuntimeError("backward: this tensor was not computed from any tensor with requires_grad=True")
         pending = {id(self): self._first_gradient(grad)}  # gradients on their way, by the tensor they belong to
         summed: set[int] = set()  # those that are our own sums, to which more may be added in place
-        nodes = self._reachable()
+        nodes, changed = self._reachable()
         while nodes:
             node = nodes.pop()
             dy = pending.pop(id(node), None)
             if dy is None:  # every operation that uses it said that it has no gradient
                 continue
-            for hook in node._hooks or ():
-                changed = hook(dy)
-                dy = dy if changed is None else np.asarray(changed, dtype=dy.dtype)
-            if node._backward is None:
-                node._accumulate(dy, own=id(node) in summed)
-                continue
-            inputs, gradients = node._inputs, node._apply_backward(dy)
+            inputs, rule = node._inputs, node._backward
+            if node._hooks:
+                for hook in node._hooks:
+                    instead = hook(dy)
+                    dy = dy if instead is None else np.asarray(instead, dtype=dy.dtype)
+            if rule is None or node._keeps_grad:
+                node._accumulate(dy, own=id(node) in summed and not node._hooks)  # a hook may have kept the array
+                if rule is None:
+                    continue
+            if changed:
+                node._check_unchanged(changed)
+            gradients = rule(dy)
+            if observer is not None:
+                observer.on_backward(node, dy, gradients)
             for i, (t, g) in enumerate(zip(inputs, gradients, strict=True)):
                 if g is None or not t.requires_grad:
                     continue
@@ -144,7 +163,7 @@ class Node:
                     pending[key] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(key)
             if not retain_graph:
-                node._backward, node._inputs = _dropped, ()
+                node._backward, node._inputs = _dropped(rule.__qualname__), ()
 
     def _first_gradient(self, grad: Any) -> np.ndarray:
         if grad is None:
@@ -159,33 +178,40 @@ class Node:
             raise ValueError(f"backward: grad must have the tensor's shape {self.shape}; got {grad.shape}")
         return grad
 
-    def _reachable(self) -> list[Node]:
-        """The tensors that this one was computed from and that need gradients, oldest first (leaves before all)."""
+    def _reachable(self) -> tuple[list[Node], list[Node]]:
+        """The tensors that this one was computed from and that need gradients, oldest first (leaves before all).
+
+        Beside them those, of all inputs, whose arrays were changed in place since they were made (a parameter: used).
+        """
         seen, found, stack = {id(self)}, [self], [self]
+        changed: dict[int, Node] = {id(self): self} if self._changed > self._born else {}
         while stack:  # a loop, not recursion: graphs are deeper than Python's stack
-            for t in stack.pop()._inputs:
+            node = stack.pop()
+            for t in node._inputs:
+                if t._changed and t._changed > (t._born or node._born):
+                    changed[id(t)] = t
                 if t.requires_grad and id(t) not in seen:
                     seen.add(id(t))
                     found.append(t)
                     stack.append(t)
         found.sort(key=_birth)
-        return found
+        return found, list(changed.values())
 
-    def _apply_backward(self, dy: np.ndarray) -> Gradients:
-        for t in self._inputs:
+    def _check_unchanged(self, changed: Sequence[Node]) -> None:
+        """Raise if an array, or a view of it, is needed here as it was before it was changed in place."""
+        for t in changed:
             if t._changed > self._born and _keeps(self._backward, t._data):
+                inputs = [id(source) for source in self._inputs]
+                what = "the result" if t is self else "an input" if id(t) in inputs else "what is seen through an input"
                 raise RuntimeError(
-                    f"backward: the array of an input of '{self.op}', shape {t.shape}, was changed in place after "
+                    f"backward: the array of {what} of '{self.op}', shape {t.shape}, was changed in place after "
                     f"'{self.op}' had used it, and its old values are needed for the gradient. "
                     "Change parameters after backward(), or compute a new tensor instead"
                 )
-        assert self._backward is not None
-        gradients = self._backward(dy)
-        if observer is not None:
-            observer.on_backward(self, dy, gradients)
-        return gradients
 
     def _accumulate(self, g: np.ndarray, own: bool) -> None:
+        if self._data.dtype.kind != "f":
+            raise TypeError(f"backward: only floats can have gradients; requires_grad was set on {self._data.dtype}")
         if self.grad is None:
             self.grad = g if own else g.copy()
         else:
@@ -199,12 +225,13 @@ class Node:
             raise RuntimeError("register_hook: this tensor has no gradient (requires_grad is False)")
         hooks = self._hooks = self._hooks or []
         hooks.append(hook)
-        return lambda: hooks.remove(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
 
     def retain_grad(self) -> None:
         """Keep ``.grad`` of a tensor in the middle of the graph too (else only parameters keep theirs)."""
-        if self._backward is not None:
-            self.register_hook(lambda g: self._accumulate(g, own=False))
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad: this tensor has no gradient (requires_grad is False)")
+        self._keeps_grad = True
 
     # ---- the array ---------------------------------------------------------------------------------------------------
 
@@ -217,9 +244,9 @@ class Node:
     def data(self, array: np.ndarray) -> None:
         if array is self._data:  # the end of an augmented assignment, t.data += ...
             self._changed = _clock()
-        elif not isinstance(array, np.ndarray):
+        elif not isinstance(array, (np.ndarray, np.generic)):
             raise TypeError(f"Tensor.data must be a NumPy array; got {type(array).__name__}")
-        self._data = array
+        self._data = np.asarray(array)  # of 0-d arrays NumPy makes scalars
 
     def mark_changed(self) -> None:
         """Say that the array was written into (an optimiser's step): older graphs can no longer use it."""
@@ -231,6 +258,44 @@ class Node:
         return self._data.shape
 
     @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64; integers or booleans for tensors without gradients."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self._data.size
+
+    def item(self) -> float | int | bool:
+        """The one number in it, as Python's."""
+        if self._data.size != 1:
+            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
+        return self._data.item()
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor with no axes")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self._data.item())
+
+    @property
     def op(self) -> str | None:
         """The name of the operation that made this tensor; None for one that was given."""
         return None if self._backward is None else name_of(self._backward)
@@ -238,14 +303,21 @@ class Node:
 
 def name_of(backward: Backward) -> str:
     """The name of the operation that a backward function was written in: ``softmax.<locals>.backward`` -> softmax."""
-    return backward.__qualname__.removesuffix(".<locals>.backward").split(".")[-1].strip("_")
+    return backward.__qualname__.rsplit(".<locals>.", 1)[0].split(".")[-1].strip("_")
 
 
-def _dropped(dy: np.ndarray) -> Gradients:
-    raise RuntimeError(
-        "backward: this graph was used before, and its arrays were dropped then. "
-        "Compute the loss anew, or call backward(retain_graph=True) the first time"
-    )
+@functools.cache
+def _dropped(qualname: str) -> Backward:
+    """What stands in the place of a backward function that was used: it keeps the operation's name alone."""
+
+    def backward(dy: np.ndarray) -> Gradients:
+        raise RuntimeError(
+            "backward: this graph was used before, and its arrays were dropped then. "
+            "Compute the loss anew, or call backward(retain_graph=True) the first time"
+        )
+
+    backward.__qualname__ = qualname
+    return backward
 
 
 def _checked(g: np.ndarray, t: Node, node: Node, i: int) -> np.ndarray:
@@ -257,7 +329,7 @@ def _checked(g: np.ndarray, t: Node, node: Node, i: int) -> np.ndarray:
         raise RuntimeError(
             f"backward of '{node.op}' gave a gradient of shape {g.shape} for input {i}, whose shape is {data.shape}"
         )
-    return g if g.dtype == data.dtype else g.astype(data.dtype)
+    return g if g.dtype is data.dtype else g.astype(data.dtype, copy=False)
 
 
 def _keeps(backward: Backward | None, array: np.ndarray) -> bool:

@@ -74,6 +74,13 @@ def _check(
     if not checked:
         raise ValueError("gradcheck: expected at least one Tensor of floats among the inputs; got none")
     y = fn(*arguments)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"gradcheck: expected a function that returns one Tensor; got {type(y).__name__}")
+    if y.dtype != np.float64:
+        raise ValueError(f"gradcheck: the result is {y.dtype}, in which small changes drown; keep the inputs' float64")
+    with no_grad():
+        if not np.array_equal(fn(*arguments).data, y.data, equal_nan=True):
+            raise ValueError("gradcheck: two calls gave two results; a random function must make its generator itself")
     weights = np.random.default_rng(0).uniform(0.5, 1.5, y.shape)  # fixed: the same check twice gives the same answer
     y.backward(weights)
 

@@ -27,7 +27,15 @@ def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``function(a, b)``, with a sentence instead of NumPy's message when the shapes do not fit."""
+    """``function(a, b)``, with a sentence instead of NumPy's message when the shapes do not fit.
+
+    Integers and booleans beside floats become floats of that width; NumPy would widen int64 and float32 to float64.
+    """
+    if a.dtype is not b.dtype:
+        if b.dtype.kind == "f" and a.dtype.kind != "f":
+            a = a.astype(b.dtype)
+        elif a.dtype.kind == "f" and b.dtype.kind != "f":
+            b = b.astype(a.dtype)
     try:
         return function(a, b)
     except ValueError:
@@ -42,9 +50,9 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
         raise
 
 
-def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool) -> np.ndarray:
-    """Give a reduced array its reduced axes back, with length 1."""
-    return y if keepdims or axis is None else np.expand_dims(y, axis)
+def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool, ndim: int) -> np.ndarray:
+    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1 (a 0-d array had none to lose)."""
+    return y if keepdims or axis is None or ndim == 0 else np.expand_dims(y, axis)
 
 
 def array_index(index: Any) -> Any:

@@ -14,6 +14,7 @@ Size letters, here and in every file: B batch, T time, C channels, H heads, D he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,14 @@ from . import kernels
 from .autograd import Node, no_grad
 from .shapes import array_index, broadcasting, unbroadcast, with_axes
 
-__all__ = ["Tensor", "array_index", "broadcasting", "no_grad", "operand", "unbroadcast", "with_axes"]
+__all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "unbroadcast", "with_axes"]
+
+
+def _without_gradient(function: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
+    def compare(self: Tensor, other: Any) -> Tensor:
+        return Tensor(broadcasting(function, self._data, operand(other, self)._data))
+
+    return compare
 
 
 class Tensor(Node):
@@ -40,12 +48,15 @@ class Tensor(Node):
     def __init__(self, array: Any, requires_grad: bool = False) -> None:
         if isinstance(array, Tensor):
             array = array.data
+        if isinstance(array, (list, tuple)) and any(isinstance(t, Tensor) and t.requires_grad for t in array):
+            raise TypeError("Tensor: a list of tensors would lose their gradients; F.stack joins them and keeps those")
         is_float64 = isinstance(array, np.ndarray) and array.dtype == np.float64
         data = np.asarray(array)
         if data.dtype.kind == "f" and data.dtype != np.float32 and not is_float64:
             data = data.astype(np.float32)
         elif data.dtype.kind not in "fiub":
-            raise TypeError(f"Tensor: expected numbers or booleans; got an array of {data.dtype}")
+            what = f"an array of {data.dtype}" if data.ndim else type(array).__name__
+            raise TypeError(f"Tensor: expected numbers or booleans; got {what}")
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Tensor: only floats can have gradients; got {data.dtype}. Convert it to float32 first")
         super().__init__(data, requires_grad)
@@ -56,35 +67,16 @@ class Tensor(Node):
 
     # ---- the array ---------------------------------------------------------------------------------------------------
 
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64; integers or booleans for tensors without gradients."""
-        return self._data.dtype
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return self._data.size
-
     def numpy(self) -> np.ndarray:
         """The array, of a tensor outside the graph (else ``t.detach().numpy()``, or ``t.data``)."""
         return self.__array__()
-
-    def item(self) -> float | int | bool:
-        """The one number in it, as Python's."""
-        if self._data.size != 1:
-            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
-        return self._data.item()
 
     def astype(self, dtype: Any) -> Tensor:
         """The values as another dtype; the gradient comes back as this one."""
         if np.dtype(dtype).kind != "f":
             return Tensor(self._data.astype(dtype))
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"astype: floats are float32 or float64 here; got {np.dtype(dtype)}")
 
         def backward(dy):
             return (dy,)
@@ -112,22 +104,15 @@ class Tensor(Node):
         twin.grad = None if self.grad is None else self.grad.copy()
         return twin
 
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len() of a tensor with no axes")
-        return self.shape[0]
-
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    def __bool__(self) -> bool:
-        return bool(self.item())
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec else repr(self), spec)
 
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
+    def __getattr__(self, name: str) -> Any:
+        message = f"Tensor has no {name!r}: operations with a name are functions, F.relu(x), not x.relu()"
+        raise AttributeError(message, name=name, obj=self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -167,7 +152,7 @@ class Tensor(Node):
 
     def __truediv__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a, b = self._data, other._data
+        a, b = self._data if other._data.dtype.kind == "f" else floats(self), other._data
         b_needs = other.requires_grad
 
         def backward(dy):  # y = a / b  ->  dy/db = -a / b^2
@@ -185,7 +170,7 @@ class Tensor(Node):
         def backward(dy):  # y = a^b  ->  dy/da = b a^(b - 1),   dy/db = y log a
             with np.errstate(divide="ignore", invalid="ignore"):
                 da = dy * np.where(b == 0, 0, b * np.power(a, b - 1))  # a^0 is 1, even at a = 0
-                db = dy * np.where(a == 0, np.where(b < 0, np.nan, 0), y * np.log(a)) if b_needs else None
+                db = dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)) if b_needs else None
             return unbroadcast(da, a.shape), None if db is None else unbroadcast(db, b.shape)
 
         return Tensor.from_op(y, (self, other), backward)
@@ -208,7 +193,8 @@ class Tensor(Node):
             da = unbroadcast(kernels.product(dy, cols.swapaxes(-1, -2)), rows.shape) if a_needs else None
             db = None
             if b_needs and cols.ndim == 2:  # one matrix for the whole batch: sum over the batch in the product
-                db = kernels.product(rows.reshape(-1, rows.shape[-1]).T, dy.reshape(-1, dy.shape[-1]))
+                n = math.prod(rows.shape[:-1])
+                db = kernels.product(rows.reshape(n, -1).T, dy.reshape(n, -1)) if rows.size else np.zeros(cols.shape)
             elif b_needs:
                 db = unbroadcast(kernels.product(rows.swapaxes(-1, -2), dy), cols.shape)
             return None if da is None else da.reshape(a.shape), None if db is None else db.reshape(b.shape)
@@ -236,27 +222,18 @@ class Tensor(Node):
     def __rmatmul__(self, other: Any) -> Tensor:
         return operand(other, self) @ self
 
-    # Comparisons give boolean tensors; a step function has no gradient worth following.
+    # Comparisons give boolean tensors, which & | ~ combine; a step function has no gradient worth following.
 
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return Tensor(broadcasting(np.equal, self._data, operand(other, self)._data))
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return Tensor(broadcasting(np.not_equal, self._data, operand(other, self)._data))
-
-    def __lt__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.less, self._data, operand(other, self)._data))
-
-    def __le__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.less_equal, self._data, operand(other, self)._data))
-
-    def __gt__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.greater, self._data, operand(other, self)._data))
-
-    def __ge__(self, other: Any) -> Tensor:
-        return Tensor(broadcasting(np.greater_equal, self._data, operand(other, self)._data))
-
+    __eq__ = _without_gradient(np.equal)  # type: ignore[assignment]
+    __ne__ = _without_gradient(np.not_equal)  # type: ignore[assignment]
+    __lt__, __le__ = _without_gradient(np.less), _without_gradient(np.less_equal)
+    __gt__, __ge__ = _without_gradient(np.greater), _without_gradient(np.greater_equal)
+    __and__ = __rand__ = _without_gradient(np.bitwise_and)
+    __or__ = __ror__ = _without_gradient(np.bitwise_or)
     __hash__ = object.__hash__
+
+    def __invert__(self) -> Tensor:
+        return Tensor(~self._data)
 
     # ---- choosing, reducing, reshaping -------------------------------------------------------------------------------
 
@@ -282,30 +259,30 @@ class Tensor(Node):
         shape = self.shape
 
         def backward(dy):
-            return (np.broadcast_to(with_axes(dy, axis, keepdims), shape),)
+            return (np.broadcast_to(with_axes(dy, axis, keepdims, len(shape)), shape),)
 
         return Tensor.from_op(self._data.sum(axis=axis, keepdims=keepdims), (self,), backward)
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = (1 / n) sum of x over ``axis``; every summand gets dy / n."""
         shape = self.shape
-        y = self._data.mean(axis=axis, keepdims=keepdims)
+        y = floats(self).mean(axis=axis, keepdims=keepdims)
         n = self._data.size / max(1, np.size(y))
 
         def backward(dy):
-            return (np.broadcast_to(with_axes(dy / n, axis, keepdims), shape),)
+            return (np.broadcast_to(with_axes(dy / n, axis, keepdims, len(shape)), shape),)
 
         return Tensor.from_op(y, (self,), backward)
 
     def var(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """y = sum of (x - mean)^2 / (n - ddof) over ``axis``; ddof 0 as in NumPy (torch's default is 1)."""
-        x = self._data
+        x = floats(self)
         centred = x - x.mean(axis=axis, keepdims=True)
         y = x.var(axis=axis, keepdims=keepdims, ddof=ddof)
         n = x.size / max(1, np.size(y)) - ddof
 
         def backward(dy):  # the mean's own share is zero: sum (x - mean) = 0
-            return (with_axes(dy, axis, keepdims) * centred * (2 / n),)
+            return (with_axes(dy, axis, keepdims, x.ndim) * centred * (2 / n if n > 0 else np.nan),)
 
         return Tensor.from_op(y, (self,), backward)
 
@@ -341,6 +318,11 @@ class Tensor(Node):
         """The axes in another order, as NumPy's: reversed by default, else ``x.transpose(0, 2, 1)``."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes or range(self.ndim)[::-1]
         inverse = np.argsort([axis % max(1, self.ndim) for axis in order])
+        if inverse.size != self.ndim:
+            raise ValueError(
+                f"transpose: expected the {self.ndim} axes of shape {self.shape} in a new order; got {tuple(order)}. "
+                "x.swapaxes(i, j) exchanges two"
+            )
 
         def backward(dy):
             return (dy.transpose(inverse),)
@@ -370,19 +352,30 @@ def operand(x: Any, like: Tensor) -> Tensor:
         return x
     if isinstance(x, (bool, int, float)):  # np.float64 is a float too, and must not make float32 wider
         keep = like.dtype if like.dtype.kind == "f" else None
-        return Tensor(np.asarray(x, dtype=keep))
+        return Tensor(x if keep is None else np.asarray(x, dtype=keep))
     return Tensor(x)
 
 
+def floats(x: Tensor) -> np.ndarray:
+    """The array behind ``x``, for operations on real numbers: integers and booleans become float32."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected a Tensor; got {type(x).__name__}. Tensor(x) makes one")
+    return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
+
+
 def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, keepdims: bool) -> Tensor:
-    if x.size == 0:
-        raise ValueError(f"{choose.__name__}: an empty tensor has none; got shape {x.shape}")
     data = x.data
-    y = choose(data, axis=axis, keepdims=True)
+    try:
+        y = choose(data, axis=axis, keepdims=True)
+    except ValueError:
+        if data.size:
+            raise
+        raise ValueError(f"{choose.__name__}: an empty tensor has none; got shape {x.shape}, axis {axis}") from None
 
     def backward(dy):
         chosen = data == y
-        return (chosen * (with_axes(dy, axis, keepdims) / chosen.sum(axis=axis, keepdims=True)).astype(dy.dtype),)
+        share = with_axes(dy, axis, keepdims, data.ndim) / chosen.sum(axis=axis, keepdims=True)
+        return (chosen * share.astype(dy.dtype),)
 
     backward.__qualname__ = choose.__name__
     return Tensor.from_op(y if keepdims else y.squeeze(axis), (x,), backward)

@@ -4,8 +4,8 @@
 
 For each function ``backward`` in tensor.py and functional/, and for each of its returned gradients:
 
-* *sign*: the gradient is negated;
-* *term*: one operand of one ``+``, ``-`` or ``*`` in the rule is dropped;
+* *sign*: all gradients are negated, then each by itself where they are spelled out;
+* *term*: one operand of one ``+``, ``-`` or ``*`` in the rule is dropped, or a call that adds something in;
 * *broadcast*: a call of ``unbroadcast`` (or a sum over the broadcast axes) is left out.
 
 The rule is changed in memory, compiled, put in the place of the right one, and the rows of the table of operations that
@@ -50,18 +50,20 @@ def owners() -> Iterator[tuple[Any, str, FunctionType]]:
                     yield room, name, function
 
 
-def backward_of(tree: ast.AST) -> ast.FunctionDef:
-    return next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "backward")
+def rules_of(tree: ast.AST) -> list[ast.FunctionDef]:
+    """``backward``, and the other rule of an operation with two results."""
+    inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)][1:]
+    return [n for n in inside if n.name.endswith("backward")]
 
 
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
     """(what was done, the changed tree) for each single change of the rule."""
     original = ast.parse(source)
-    count = len(list(ast.walk(backward_of(original))))
-    for i in range(count):
-        for kind in ("sign", "left", "right", "broadcast"):
+    places = [(r, i) for r, rule in enumerate(rules_of(original)) for i in range(len(list(ast.walk(rule))))]
+    for r, i in places:
+        for kind in ("sign", "one sign", "left", "right", "broadcast"):
             tree = copy.deepcopy(original)
-            rule = backward_of(tree)
+            rule = rules_of(tree)[r]
             node = list(ast.walk(rule))[i]
             told = change(rule, node, kind)
             if told:
@@ -71,8 +73,19 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
 def change(rule: ast.FunctionDef, node: ast.AST, kind: str) -> str | None:
     if kind == "sign" and isinstance(node, ast.Return) and node.value is not None:
         before = ast.unparse(node.value)
+        if before.startswith("(np.zeros_like("):
+            return None  # minus zero is zero
         node.value = ast.parse(f"_negated({before})", mode="eval").body
         return f"sign: return {before}"
+    if kind == "one sign":
+        returned = [n.value for n in ast.walk(rule) if isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple)]
+        if any(node in value.elts and len(value.elts) > 1 for value in returned) and not isinstance(node, ast.Starred):
+            before = ast.unparse(node)
+            replace(rule, node, ast.parse(f"_negated(({before},))[0]", mode="eval").body)
+            return f"sign: of {before} alone"
+    if kind == "left" and isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        replace(rule, node, ast.Pass())
+        return f"term: {ast.unparse(node)} left out"
     if kind in ("left", "right") and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
         if any(node in ast.walk(sub) for sub in ast.walk(rule) if isinstance(sub, ast.Subscript)):
             return None  # arithmetic on indices breaks loudly

@@ -55,6 +55,21 @@ def test_nothing_to_check():
         gradcheck(lambda ids: F.one_hot(ids, 3), Tensor([1, 2]))
 
 
+def test_what_cannot_be_checked_gets_a_sentence():
+    x = Tensor(np.ones(64))  # two random masks of 64 entries are not the same
+    for kind, words, fn in (
+        (TypeError, "returns one Tensor; got tuple", lambda a: (a, a)),
+        (TypeError, "returns one Tensor; got float", lambda a: a.sum().item()),
+        (ValueError, "two calls gave two results", lambda a: F.dropout(a, 0.5)),
+        (ValueError, "the result is float32", lambda a: a.astype(np.float32) * 3),
+    ):
+        with pytest.raises(kind, match=words):
+            gradcheck(fn, x)
+    with pytest.raises(ValueError, match="two calls gave two results"):
+        gradcheck(nn.Sequential(nn.Linear(64, 64, rng=0), nn.Dropout(0.5)), x)
+    assert gradcheck(nn.Sequential(nn.Linear(64, 2, rng=0), nn.Dropout(0.5)).eval(), x)
+
+
 # ---- the NaN detective -----------------------------------------------------------------------------------------------
 
 
@@ -75,6 +90,38 @@ def test_backward_anomaly_names_operation_value_and_line():
     message = str(caught.value)
     assert "backward of 'sqrt' gave a gradient of inf at (0,) for input 0 = 0.0 there" in message
     assert "fine forward, infinite slope at 0" in message
+
+
+def test_the_line_is_right_inside_functions_comprehensions_and_long_expressions():
+    def inner(t):
+        return F.log(t)  # inside a function
+
+    x, layer = Tensor([0.0], requires_grad=True), nn.Linear(1, 1, rng=0)
+    layer.weight.data[:] = 9.0
+    for words, call in (
+        ("# inside a function", lambda: inner(x)),
+        ("# inside a comprehension", lambda: [
+            F.log(t)  # inside a comprehension
+            for t in [x]
+        ]),
+        ("# the third line of one expression", lambda: (
+            x * 2
+            + F.log(x)  # the third line of one expression
+            - x
+        )),
+        ("# below a layer", lambda: nn.Sequential(layer)(Tensor([3e38]))),  # below a layer
+    ):  # fmt: skip
+        with pytest.raises(FloatingPointError) as caught, detect_anomaly():
+            call()
+        assert words in str(caught.value)
+
+
+def test_causes_of_empty_and_boolean_inputs_can_be_told():
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning), detect_anomaly():
+        with pytest.raises(FloatingPointError, match="input 0 of shape .0,., which is empty"):
+            Tensor(np.ones(0)).mean()
+        with pytest.raises(FloatingPointError, match="from 1 to 1"):
+            Tensor.from_op(np.array(np.nan), (Tensor([True, True]),), lambda dy: (dy,))
 
 
 def test_infinities_that_were_given_are_no_anomaly():
@@ -123,3 +170,21 @@ def test_hooks_can_replace():
     layer = nn.Linear(2, 2, rng=0)
     layer.register_forward_hook(lambda m, inputs, y: y * 0)
     assert layer(Tensor(np.ones((1, 2)))).data.tolist() == [[0.0, 0.0]]
+
+
+def test_parameters_in_lists_and_dictionaries_are_found():
+    class Parts(nn.Module):
+        def __init__(self):
+            self.weights = [Tensor([1.0], requires_grad=True), Tensor([2.0], requires_grad=True)]
+            self.by_name = {"a": nn.Linear(1, 1, rng=0), "scale": Tensor([3.0], requires_grad=True)}
+
+    names = [name for name, _ in Parts().named_parameters()]
+    assert sorted(names) == ["by_name.a.bias", "by_name.a.weight", "by_name.scale", "weights.0", "weights.1"]
+
+
+def test_backward_hooks_of_layers_that_return_several_tensors():
+    layer = nn.LSTM(2, 3, rng=0)
+    seen = []
+    layer.register_backward_hook(lambda module, dy: seen.append(dy.shape))
+    layer(Tensor(np.ones((1, 4, 2), np.float32)))[0].sum().backward()
+    assert seen == [(1, 4, 3)]

@@ -164,6 +164,116 @@ def test_single_numbers_and_empty_arrays(name, shape):
     assert x.grad.shape == shape
 
 
+REDUCTIONS = [Tensor.sum, Tensor.max, Tensor.min, F.norm, F.logsumexp]
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_an_axis_of_a_single_number(reduce):
+    """As in torch, axis -1 of a 0-d tensor is no mistake where NumPy takes it."""
+    x = Tensor(0.7, requires_grad=True)
+    y = reduce(x, axis=-1)
+    y.backward()
+    assert y.shape == () and x.grad.shape == () and x.grad == 1.0
+
+
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax, F.cumsum, lambda x: F.cross_entropy(x, 0)])
+def test_a_single_number_has_no_row(function):
+    with pytest.raises(ValueError, match="at least one axis"):
+        function(Tensor(1.0))
+
+
+def test_empty_axes():
+    assert Tensor(np.ones((0, 2))).max(axis=1).shape == (0,)  # the greatest of each of no rows
+    x = Tensor(np.ones((2, 0, 3)), requires_grad=True)
+    for y in (x.var(axis=-1), F.std(x, axis=-1), F.logsumexp(x), F.softmax(x), F.prod(x, axis=-1), x.max(axis=-1)):
+        x.grad = None
+        y.backward(np.ones(y.shape))
+        assert x.grad.shape == (2, 0, 3)
+    a, b = (Tensor(np.ones(shape), requires_grad=True) for shape in ((2, 0), (0, 3)))
+    (a @ b).sum().backward()
+    assert (a @ b).data.tolist() == [[0.0] * 3] * 2 and a.grad.shape == (2, 0) and b.grad.shape == (0, 3)
+    assert [t.shape for t in F.split(Tensor(np.ones(0)), 2)] == [(0,)]
+
+
+def test_one_number_has_no_spread():
+    x = Tensor([[3.0]], requires_grad=True)
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning):
+        y = x.var(axis=-1, ddof=1)
+        y.sum().backward()
+    assert np.isnan(y.item()) and np.isnan(x.grad).all()
+    z = Tensor(np.ones((2, 3)), requires_grad=True)
+    F.std(z, axis=-1).sum().backward()
+    assert z.grad.tolist() == [[0.0] * 3] * 2  # as torch's: a corner, where 0 is as good as any
+
+
+def test_where_nothing_passes_an_infinite_gradient_is_stopped():
+    """sqrt has slope inf at 0; 0 times inf is NaN, so the gradient is chosen, not multiplied."""
+    for bend in (lambda x: F.clip(x, 0.0), lambda x: F.maximum(x, 0.0)):
+        x = Tensor([-1.0, 4.0], requires_grad=True)
+        F.sqrt(bend(x)).sum().backward()
+        assert x.grad.tolist() == [0.0, 0.25]
+
+
+def test_infinities_outside_are_left_out():
+    full = Tensor(np.full((2, 2), -np.inf, np.float32))
+    assert F.triu(full, 1).data.tolist() == [[0.0, -np.inf], [0.0, 0.0]]  # the additive mask of causal attention
+    assert F.tril(full, diagonal=-1).data.tolist() == [[0.0, 0.0], [-np.inf, 0.0]]
+    assert F.nll_loss(Tensor([[-np.inf, 0.0], [-1.0, -2.0]]), [-100, 1]).item() == 2.0
+    with pytest.raises(ValueError, match="tril: expected at least two axes"):
+        F.tril(Tensor([1.0]))
+
+
+def test_dtype_of_masks_and_angles_does_not_spread():
+    q = Tensor(np.ones((1, 2, 3, 4), np.float32))
+    assert F.scaled_dot_product_attention(q, q, q, mask=np.zeros((3, 3))).dtype == np.float32
+    assert F.rotary_embedding(q, np.ones((3, 2)), np.zeros((3, 2))).dtype == np.float32
+    with pytest.raises(ValueError, match=r"mask must be booleans .* got int64 of shape \(3, 3\)"):
+        F.scaled_dot_product_attention(q, q, q, mask=np.tril(np.ones((3, 3), int)))
+    for shape in ((5, 3, 3), (2, 1, 3, 3), (1, 1, 1, 3, 3)):
+        with pytest.raises(ValueError, match="mask must be"):
+            F.scaled_dot_product_attention(q, q, q, mask=np.zeros(shape))
+
+
+def test_arguments_that_a_kernel_would_not_survive():
+    x, w = Tensor(np.ones((2, 3), np.float32)), Tensor(np.ones((4, 3), np.float32))
+    two, picture = Tensor(np.ones(2, np.float32)), Tensor(np.ones((1, 1, 4, 4), np.float32))
+    for words, call in (
+        ("linear: bias must be", lambda: F.linear(x, w, two)),
+        ("joint_linear: biases must be", lambda: F.joint_linear(x, [w, w], [Tensor(np.ones(4)), two])),
+        ("joint_linear: biases must be", lambda: F.joint_linear(x, [w, w], [Tensor(np.ones(4))])),
+        ("conv2d: bias must be", lambda: F.conv2d(picture, Tensor(np.ones((3, 1, 2, 2), np.float32)), two)),
+        ("embedding: weight must be a Tensor", lambda: F.embedding([0, 1], w)),
+        ("embedding: weight must be a Tensor", lambda: F.embedding(two, [0])),
+        ("prod: axis must be one axis", lambda: F.prod(x, (0, 1))),
+        ("split: axis must be one of", lambda: F.split(x, 1, 5)),
+        ("split: sizes must add up", lambda: F.split(x, [4, -1], 1)),
+        ("gather: axis must be one of", lambda: F.gather(x, [[0], [1]], 7)),
+        ("concatenate: axis must be one of", lambda: F.concatenate([x, x], axis=None)),
+        ("pad: widths must be", lambda: F.pad(x, (0, 1, 1, 2))),
+        ("broadcast_to: shape", lambda: F.broadcast_to(x, (2, 4))),
+        ("targets must have the shape", lambda: F.binary_cross_entropy_with_logits(x, two)),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_losses_of_two_shapes_warn():
+    """(N, 1) beside (N,) makes (N, N) differences: the learner's bug that trains, but not towards the target."""
+    for loss in (F.mse_loss, F.l1_loss, F.huber_loss):
+        with pytest.warns(UserWarning, match=r"prediction \(4, 1\) and target \(4,\) are broadcast"):
+            loss(Tensor(np.ones((4, 1))), np.ones(4))
+        assert loss(Tensor(np.ones((4, 1))), 1.0).item() == 0.0
+
+
+def test_torchs_names_of_arguments():
+    x, picture = Tensor([[-1.0, 2.0]]), Tensor(np.ones((1, 1, 4, 4)))
+    assert F.leaky_relu(x, negative_slope=0.5).data.tolist() == [[-0.5, 2.0]]
+    assert F.clip(x, min=0, max=1).data.tolist() == [[0.0, 1.0]]
+    assert F.huber_loss(x, 0.0, reduction="sum", delta=1.0).item() == 2.0
+    assert F.max_pool2d(picture, kernel_size=2, stride=2).shape == F.avg_pool2d(picture, kernel_size=2).shape
+    assert F.one_hot([1], num_classes=3).shape == (1, 3) and len(F.chunk(x, chunks=2)) == 2
+
+
 def test_a_row_of_minus_infinity():
     x = Tensor(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]), requires_grad=True)
     with np.errstate(invalid="ignore"):

@@ -138,6 +138,15 @@ def test_no_grad_ends_with_an_exception():
     assert (parameter(1.0) * 2).requires_grad
 
 
+def test_no_grad_around_a_function_that_calls_itself():
+    @no_grad()
+    def down(n):
+        return down(n - 1) if n else None
+
+    down(2)
+    assert (parameter(1.0) * 2).requires_grad
+
+
 def test_detach_stops_the_gradient():
     a = parameter(3.0)
     (a * a.detach()).sum().backward()
@@ -173,6 +182,45 @@ def test_retain_grad_and_hooks():
         Tensor([1.0]).register_hook(print)
 
 
+def test_retain_grad_adds_once_and_makes_no_circle():
+    a = parameter(2.0)
+    b = a * 3
+    b.retain_grad()
+    b.retain_grad()
+    (b * b).sum().backward()
+    assert b.grad.tolist() == [12.0]
+    gc.collect()
+    gc.disable()
+    try:
+        c = a * 3
+        c.retain_grad()
+        gone = weakref.ref(c)
+        del c
+        assert gone() is None
+    finally:
+        gc.enable()
+    with pytest.raises(RuntimeError, match="retain_grad: this tensor has no gradient"):
+        Tensor([1.0]).retain_grad()
+
+
+def test_what_a_hook_has_kept_stays_what_it_was():
+    a = parameter(2.0)
+    seen = []
+    remove = a.register_hook(seen.append)
+    for _ in range(2):
+        (a * 3).sum().backward()
+    a.grad += 100
+    assert [g.tolist() for g in seen] == [[3.0], [3.0]]
+    remove()
+    remove()  # a second time does nothing
+    given = np.array([7.0])
+    a.register_hook(lambda g: given)
+    a.grad = None
+    (a * 3).sum().backward()
+    a.grad += 1
+    assert given.tolist() == [7.0]
+
+
 def test_backward_from_a_parameter_itself():
     a = parameter(2.0)
     a.backward()
@@ -202,6 +250,24 @@ def test_change_in_place_of_what_is_not_needed_is_allowed():
     a.data -= 1.0
     y.sum().backward()
     assert a.grad.tolist() == [1.0]
+
+
+def test_change_in_place_through_a_view_or_of_a_result_is_noticed():
+    a = parameter(1.0, 2.0)
+    through = a.reshape(2, 1)
+    y = (through * through).sum()
+    a.data -= 1.0
+    with pytest.raises(RuntimeError, match="what is seen through an input of 'mul', shape .2,., was changed in place"):
+        y.backward()
+    b = parameter(1.0)
+    z = F.exp(b)  # its derivative is its result
+    z.data *= 2
+    with pytest.raises(RuntimeError, match="the result of 'exp', shape .1,., was changed in place"):
+        z.sum().backward()
+    c = parameter(1.0)
+    c.data *= 2  # before anything used it
+    (c * c).sum().backward()
+    assert c.grad.tolist() == [4.0]
 
 
 def test_an_optimisers_announcement_counts_as_a_change():
@@ -248,6 +314,39 @@ def test_dtypes():
         Tensor(["a"])
 
 
+def test_integers_beside_floats_keep_float32():
+    x, three = Tensor([1.0, 2.0]), Tensor([3, 4])
+    for y in (x * three, three * x, x - np.array([1, 2]), np.int64(2) * x, x**three, x + np.array(1), x * (x > 1)):
+        assert y.dtype == np.float32
+    assert (three / 2).dtype == (three / three).dtype == (three + 0.5).dtype == np.float32
+    assert (three + three).dtype == np.int64 and (Tensor(np.ones(2)) * three).dtype == np.float64
+    for function in (F.exp, F.sqrt, F.tanh, F.sigmoid, F.gelu, F.softmax, F.logsumexp, F.std, F.norm, Tensor.mean):
+        assert function(three).dtype == np.float32
+        assert function(Tensor([True, False])).dtype == np.float32
+    assert F.concatenate([x, three]).dtype == F.stack([x, three]).dtype == F.arange(0, 1, 0.5).dtype == np.float32
+    assert F.cross_entropy(Tensor([[1, 2]]), [1]).item() == pytest.approx(np.log(1 + np.exp(-1)))
+    with pytest.raises(TypeError, match="float32 or float64 here; got float16"):
+        x.astype(np.float16)
+
+
+def test_a_single_number_can_be_trained_formatted_and_used_as_an_index():
+    w = Tensor(3.0, requires_grad=True)
+    (w * w).backward()
+    w.data = w.data - 0.5 * w.grad  # of 0-d arrays NumPy makes a scalar
+    assert w.data.shape == () and w.item() == 0.0
+    assert f"{w:.2f} {w}" == "0.00 Tensor(0., shape=(), float32, requires_grad=True)"
+    assert "abc"[Tensor([1.0, 9.0]).argmax()] == "b"
+    with pytest.raises(TypeError):
+        "abc"[w]
+
+
+def test_masks_combine():
+    x = Tensor([1.0, 2.0, 3.0])
+    assert x[(x > 1) & (x < 3)].data.tolist() == [2.0]
+    assert x[~(x > 1) | np.array([False, False, True])].data.tolist() == [1.0, 3.0]
+    assert x[np.array([True, False, False]) | (x > 2)].data.tolist() == [1.0, 3.0]
+
+
 def test_arrays_on_both_sides():
     x = Tensor(np.eye(2), requires_grad=True)
     a = np.arange(4.0).reshape(2, 2)
@@ -276,6 +375,16 @@ def test_repr_shows_values_shape_dtype_and_origin():
     assert repr(F.softmax(a)).endswith("shape=(1, 2), float32, op=softmax)")
     assert "op=mul" in repr(a * 2)
     assert "op=max" in repr(a.max())
+
+
+def test_the_operations_name_stays_after_backward():
+    a = parameter(1.0)
+    loss = (a * 2).sum()
+    loss.backward()
+    assert loss.op == "sum"
+    q = Tensor(np.ones((1, 3, 2)), requires_grad=True)
+    assert F.past_attention(q, q, q, 2).op == "past_attention"
+    assert F.maximum(a, 0.0).op == "maximum"
 
 
 def test_copies():
@@ -321,10 +430,24 @@ def test_sentences():
         (ValueError, "got shapes (2, 3) and (2, 3)", lambda: a @ a),
         (IndexError, "got 0.5", lambda: a[0.5]),
         (TypeError, "Tensor.data must be a NumPy array; got list", lambda: setattr(a, "data", [1.0])),
+        (TypeError, "F.stack joins them", lambda: Tensor([a[0, 0], a[0, 1]])),
+        (TypeError, "expected numbers or booleans; got NoneType", lambda: a + None),
+        (ValueError, "x.swapaxes(i, j) exchanges two", lambda: Tensor(np.ones((2, 3, 4))).transpose(1, 2)),
+        (AttributeError, "Tensor has no 'relu': operations with a name are functions", lambda: a.relu()),
+        (AttributeError, "minillm.functional has no 'max'; x.max(...) does this", lambda: F.max(a)),
+        (AttributeError, "has no 'cat'; concatenate(...) does this", lambda: F.cat([a, a])),
+        (TypeError, "expected a Tensor; got ndarray. Tensor(x) makes one", lambda: F.exp(np.ones(2))),
     ):
         with pytest.raises(kind) as caught:
             call()
         assert words in str(caught.value)
+
+
+def test_integers_that_were_told_to_want_gradients():
+    ids = Tensor([1, 2])
+    ids.requires_grad = True
+    with pytest.raises(TypeError, match="only floats can have gradients; requires_grad was set on int64"):
+        (ids * 2.5).sum().backward()
 
 
 def test_a_wrong_backward_is_named():

@@ -3,6 +3,7 @@
 Each function shows the forward computation, then ``backward``: the chain rule of that one operation.
 """
 
+from ..tensor import Tensor as _Tensor
 from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
 from .conv import avg_pool2d, conv1d, conv2d, max_pool2d
 from .elementwise import abs, clip, cos, exp, log, log1p, maximum, minimum, rsqrt, sin, sqrt, where
@@ -47,3 +48,10 @@ from .shaping import (
     triu,
     unsqueeze,
 )
+
+
+def __getattr__(name: str) -> None:
+    """A sentence for who looks here for a method, or for torch's name of a function."""
+    torchs = {"cat": "concatenate", "clamp": "clip", "permute": "x.transpose", "view": "x.reshape"}
+    here = torchs.get(name, f"x.{name}" if hasattr(_Tensor, name) else None)
+    raise AttributeError(f"minillm.functional has no {name!r}" + (f"; {here}(...) does this" if here else ""))

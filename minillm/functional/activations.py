@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .. import kernels
-from ..tensor import Tensor
+from ..tensor import Tensor, floats
+from .checks import last_axis
 
 
 def tanh(x: Tensor) -> Tensor:
     """y = (e^x - e^-x) / (e^x + e^-x), between -1 and 1;   dx = dy (1 - y^2)."""
-    y = np.tanh(x.data)
+    y = np.tanh(floats(x))
 
     def backward(dy):
         return (dy * (1 - y * y),)
@@ -20,7 +21,7 @@ def tanh(x: Tensor) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + e^-x), between 0 and 1;   dx = dy y (1 - y)."""
-    y = kernels.sigmoid_forward(x.data)
+    y = kernels.sigmoid_forward(floats(x))
 
     def backward(dy):
         return (kernels.sigmoid_backward(dy, y),)
@@ -30,7 +31,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """y = max(x, 0);   dx = dy where x > 0, else 0."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (dy * (a > 0),)
@@ -46,7 +47,7 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
     """
     if approximate not in ("tanh", "none"):
         raise ValueError(f"gelu: approximate must be 'tanh' or 'none'; got {approximate!r}")
-    a, exact = x.data, approximate == "none"
+    a, exact = floats(x), approximate == "none"
 
     def backward(dy):
         return (kernels.gelu_backward(dy, a, exact),)
@@ -56,7 +57,7 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """y = x s(x), s the sigmoid;   dx = dy s (1 + x (1 - s))."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (kernels.silu_backward(dy, a),)
@@ -70,9 +71,10 @@ def swiglu(gate_up: Tensor) -> Tensor:
     gate_up: (..., 2 I), gate in the first half, up in the second -> h: (..., I).
     dgate = dh up s (1 + gate (1 - s)),  dup = dh silu(gate).
     """
-    if gate_up.shape[-1] % 2:
-        raise ValueError(f"swiglu: the last axis holds two halves, gate and up; got the odd length {gate_up.shape[-1]}")
-    a = gate_up.data
+    width = last_axis("swiglu", gate_up)
+    if width % 2:
+        raise ValueError(f"swiglu: the last axis holds two halves, gate and up; got the odd length {width}")
+    a = floats(gate_up)
 
     def backward(dh):
         return (kernels.swiglu_backward(dh, a),)
@@ -89,9 +91,10 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     Why subtract the max? exp(100) is beyond float32. A constant added to all scores cancels in the quotient, so the
     greatest may as well be 0, and nothing overflows.
     """
+    last_axis("softmax", x)
     if axis not in (-1, x.ndim - 1):
         return softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
-    y = kernels.softmax_forward(x.data)
+    y = kernels.softmax_forward(floats(x))
 
     def backward(dy):
         return (kernels.softmax_backward(dy, y),)
@@ -104,9 +107,10 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
     y_i = x_i - max x - log sum_j exp(x_j - max x);   dx = dy - softmax(x) sum_j dy_j
     """
+    last_axis("log_softmax", x)
     if axis not in (-1, x.ndim - 1):
         return log_softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
-    y = kernels.log_softmax_forward(x.data)
+    y = kernels.log_softmax_forward(floats(x))
 
     def backward(dy):
         return (kernels.log_softmax_backward(dy, y),)
@@ -114,10 +118,13 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return Tensor.from_op(y, (x,), backward)
 
 
-def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
-    """y = x where x > 0, else slope x: a neuron that is off still hears which way to go;   dx = dy or slope dy."""
-    a = x.data
-    factor = np.where(a > 0, a.dtype.type(1), a.dtype.type(slope))
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """y = x where x > 0, else s x, s the negative_slope;   dx = dy or s dy.
+
+    A neuron that is off still hears which way to go (Maas et al. 2013).
+    """
+    a = floats(x)
+    factor = np.where(a > 0, a.dtype.type(1), a.dtype.type(negative_slope))
 
     def backward(dy):
         return (dy * factor,)
@@ -127,7 +134,7 @@ def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x (Clevert et al. 2015)."""
-    a = x.data
+    a = floats(x)
     below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
 
     def backward(dy):
@@ -138,7 +145,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
 
 def softplus(x: Tensor) -> Tensor:
     """y = ln(1 + e^x), a relu without the corner;   dx = dy sigmoid(x)."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (dy * kernels.sigmoid_forward(a),)

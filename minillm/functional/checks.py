@@ -23,6 +23,13 @@ def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: i
     return ids.astype(np.int64, copy=False)
 
 
+def last_axis(name: str, x: Tensor) -> int:
+    """The length of the last axis, or a ValueError for a single number, which has none."""
+    if not isinstance(x, Tensor) or x.ndim == 0:
+        raise ValueError(f"{name}: expected a Tensor with at least one axis; got {x!r}")
+    return x.shape[-1]
+
+
 def check_reduction(name: str, reduction: str) -> None:
     """Refuse what is not "mean", "sum" or "none"."""
     if reduction not in ("mean", "sum", "none"):

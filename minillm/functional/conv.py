@@ -27,6 +27,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair =
     py, px = _pair("conv2d: padding", padding, 0)
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"conv2d: expected x (B, C, Y, X) and weight (N, C, KY, KX); got {x.shape} and {weight.shape}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"conv2d: bias must be (N,) = {weight.shape[:1]}; got {bias.shape}")
     if py or px:
         x = pad_with(x, ((0, 0), (0, 0), (py, py), (px, px)))
     N, C, ky, kx = weight.shape
@@ -59,21 +61,21 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     return y.reshape(B, N, y.shape[-1])
 
 
-def max_pool2d(x: Tensor, size: Pair, stride: Pair | None = None) -> Tensor:
+def max_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None) -> Tensor:
     """The greatest entry of each window; ties share the gradient. x: (B, C, Y, X), stride: the window's size."""
-    windows = _windows("max_pool2d", x, size, stride)
+    windows = _windows("max_pool2d", x, kernel_size, stride)
     return windows.max(axis=(-2, -1))
 
 
-def avg_pool2d(x: Tensor, size: Pair, stride: Pair | None = None) -> Tensor:
+def avg_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None) -> Tensor:
     """The mean of each window. x: (B, C, Y, X), stride: the window's size unless given."""
-    windows = _windows("avg_pool2d", x, size, stride)
+    windows = _windows("avg_pool2d", x, kernel_size, stride)
     return windows.mean(axis=(-2, -1))
 
 
-def _windows(name: str, x: Tensor, size: Pair, stride: Pair | None) -> Tensor:
+def _windows(name: str, x: Tensor, kernel_size: Pair, stride: Pair | None) -> Tensor:
     """(B, C, Y, X) -> (B, C, OY, OX, KY, KX); where windows overlap, the gradients add."""
-    ky, kx = _pair(f"{name}: size", size, 1)
+    ky, kx = _pair(f"{name}: kernel_size", kernel_size, 1)
     sy, sx = (ky, kx) if stride is None else _pair(f"{name}: stride", stride, 1)
     if x.ndim != 4:
         raise ValueError(f"{name}: expected x (B, C, Y, X); got shape {x.shape}")
@@ -99,7 +101,7 @@ def _patches(name: str, a: np.ndarray, ky: int, kx: int, sy: int, sx: int) -> np
 
 
 def _pair(what: str, value: Pair, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(not isinstance(n, int) or n < least for n in pair):
+    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(pair) != 2 or any(not isinstance(n, (int, np.integer)) or n < least for n in pair):
         raise ValueError(f"{what} must be an integer of at least {least}, or two of them; got {value!r}")
     return pair

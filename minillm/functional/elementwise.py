@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor, broadcasting, operand, unbroadcast
+from ..tensor import Tensor, broadcasting, floats, operand, unbroadcast
 
 
 def exp(x: Tensor) -> Tensor:
     """y = e^x;   dx = dy y."""
-    y = np.exp(x.data)
+    y = np.exp(floats(x))
 
     def backward(dy):
         return (dy * y,)
@@ -21,7 +21,7 @@ def exp(x: Tensor) -> Tensor:
 
 def log(x: Tensor) -> Tensor:
     """y = ln x;   dx = dy / x. Zero gives -inf, negative entries NaN, as NumPy."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (dy / a,)
@@ -33,7 +33,7 @@ def log(x: Tensor) -> Tensor:
 def sqrt(x: Tensor) -> Tensor:
     """y = x^(1/2);   dx = dy / (2 y)."""
     with np.errstate(invalid="ignore"):
-        y = np.sqrt(x.data)
+        y = np.sqrt(floats(x))
 
     def backward(dy):
         with np.errstate(divide="ignore"):
@@ -64,7 +64,7 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 
 def log1p(x: Tensor) -> Tensor:
     """y = ln(1 + x), exact for tiny x, where 1 + x would round the digits away;   dx = dy / (1 + x)."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (dy / (1 + a),)
@@ -76,7 +76,7 @@ def log1p(x: Tensor) -> Tensor:
 def rsqrt(x: Tensor) -> Tensor:
     """y = x^(-1/2);   dx = -dy y^3 / 2."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = 1 / np.sqrt(x.data)
+        y = 1 / np.sqrt(floats(x))
 
     def backward(dy):
         return (dy * (-0.5 * y**3),)
@@ -96,7 +96,7 @@ def abs(x: Tensor) -> Tensor:  # noqa: A001 - the field's word
 
 def sin(x: Tensor) -> Tensor:
     """y = sin x;   dx = dy cos x."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (dy * np.cos(a),)
@@ -106,7 +106,7 @@ def sin(x: Tensor) -> Tensor:
 
 def cos(x: Tensor) -> Tensor:
     """y = cos x;   dx = -dy sin x."""
-    a = x.data
+    a = floats(x)
 
     def backward(dy):
         return (-dy * np.sin(a),)
@@ -114,21 +114,21 @@ def cos(x: Tensor) -> Tensor:
     return Tensor.from_op(np.cos(a), (x,), backward)
 
 
-def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """y = x, but at least ``low`` and at most ``high``; no gradient where x lies outside."""
-    if low is None and high is None:
-        raise ValueError("clip: expected low, high or both; got neither")
+def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:  # noqa: A002 - torch's words
+    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside."""
+    if min is None and max is None:
+        raise ValueError("clip: expected min, max or both; got neither")
     a = x.data
     inside = np.ones(a.shape, bool)
-    if low is not None:
-        inside &= a >= low
-    if high is not None:
-        inside &= a <= high
+    if min is not None:
+        inside &= a >= min
+    if max is not None:
+        inside &= a <= max
 
     def backward(dy):
-        return (dy * inside,)
+        return (np.where(inside, dy, dy.dtype.type(0)),)
 
-    return Tensor.from_op(np.clip(a, low, high), (x,), backward)
+    return Tensor.from_op(np.clip(a, min, max), (x,), backward)
 
 
 def maximum(x: Any, y: Any) -> Tensor:
@@ -148,8 +148,9 @@ def _choose(function: Any, x: Any, y: Any) -> Tensor:
     z = broadcasting(function, a, b)
 
     def backward(dz):
-        share = np.where(a == b, dz.dtype.type(0.5), (a == z).astype(dz.dtype))  # of a; the rest is b's
-        return unbroadcast(dz * share, a.shape), unbroadcast(dz * (1 - share), b.shape)
+        share, nothing = np.where(a == b, dz / 2, dz), dz.dtype.type(0)
+        da, db = np.where(a == z, share, nothing), np.where(b == z, share, nothing)
+        return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
     backward.__qualname__ = function.__name__
     return Tensor.from_op(z, (x, y), backward)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import kernels
-from ..tensor import Tensor, operand
+from ..tensor import Tensor, floats, operand
 from .activations import softmax
 from .checks import check_ids
 from .elementwise import where
@@ -30,7 +30,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"linear: weight must be (C_out, C_in) with C_in = {x.shape[-1] if x.ndim else '?'}, the width of x; "
             f"got weight {weight.shape} for x {x.shape}"
         )
-    a, w = x.data, weight.data
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias must be (C_out,) = {weight.shape[:1]}; got {bias.shape}")
+    a, w = floats(x), weight.data
     y = kernels.linear_forward(a, w, None if bias is None else bias.data)  # (..., C_out)
     x_needs, w_needs = x.requires_grad, weight.requires_grad
 
@@ -55,6 +57,8 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
     for w in ws:
         if w.ndim != 2 or w.shape[1] != a.shape[-1]:
             raise ValueError(f"joint_linear: every weight must be (N, {a.shape[-1]}) for x {a.shape}; got {w.shape}")
+    if biases is not None and [b.shape for b in biases] != [w.shape[:1] for w in ws]:
+        raise ValueError(f"joint_linear: biases must be {[w.shape[:1] for w in ws]}; got {[b.shape for b in biases]}")
     y = kernels.joint_linear_forward(a, ws, None if biases is None else [b.data for b in biases])
     x_needs = x.requires_grad
 
@@ -116,6 +120,8 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     weight: (V, C), ids: (...) integers -> (..., C). An id that occurs twice gets the sum of both gradients.
     Raises ValueError for ids that are not integers in [0, V).
     """
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise ValueError(f"embedding: weight must be a Tensor (V, C), and stand before the ids; got {weight!r}")
     ids = check_ids("embedding", ids, len(weight))
     vocabulary = len(weight)
 
@@ -135,13 +141,14 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, trainin
         raise ValueError(f"dropout: p must be in [0, 1); got {p}")
     if not training or p == 0:
         return x
+    a = floats(x)
     draw = np.random.default_rng(rng).random(x.shape, dtype=np.float32)
-    keep = (draw >= p).astype(x.dtype) * x.dtype.type(1 / (1 - p))
+    keep = (draw >= p).astype(a.dtype) * a.dtype.type(1 / (1 - p))
 
     def backward(dy):
         return (dy * keep,)
 
-    return Tensor.from_op(x.data * keep, (x,), backward)
+    return Tensor.from_op(a * keep, (x,), backward)
 
 
 def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
@@ -152,7 +159,8 @@ def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
     alone: attention sees distances. The gradient is turned back by the same angle.
     """
     half = x.shape[-1] // 2
-    if x.shape[-1] % 2 or cos.shape[-1] != half or cos.shape != sin.shape or cos.shape[-2] != x.shape[-2]:
+    cos, sin = (np.asarray(table, dtype=x.dtype) for table in (cos, sin))
+    if x.shape[-1] % 2 or cos.shape[-2:] != (x.shape[-2], half) or cos.shape != sin.shape:
         raise ValueError(
             f"rotary_embedding: cos and sin must be (T, D / 2) = {(x.shape[-2], half)} for x {x.shape} (D even); "
             f"got {cos.shape} and {sin.shape}"
@@ -219,9 +227,15 @@ def _masked_attention(q, k, v, causal, window, mask, scale):
     grouped = q.reshape(B, G, H // G * T, D)  # the heads that share a key head stand below one another
     scores = (grouped @ k.swapaxes(-1, -2)).reshape(B, H, T, S) * scale  # (B, H, T, S)
     mask = operand(mask, scores)
+    fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], scores.shape[::-1], strict=False))
+    if mask.dtype.kind not in "bf" or not fits:
+        raise ValueError(
+            "scaled_dot_product_attention: mask must be booleans (True lets through) or floats (added to the scores) "
+            f"that broadcast to (B, H, T, S) = {scores.shape}; got {mask.dtype} of shape {mask.shape}"
+        )
     if mask.dtype == bool:
         mask = Tensor(np.where(mask.data, scores.dtype.type(0), scores.dtype.type(-np.inf)))
-    scores = scores + mask
+    scores = scores + (mask if mask.dtype == scores.dtype else mask.astype(scores.dtype))
     if causal:
         t, s = np.arange(S - T, S)[:, None], np.arange(S)
         seen = (s <= t) & (s > t - (window or S))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import numpy as np
 
 from .. import kernels
-from ..tensor import Tensor, operand
+from ..tensor import Tensor, floats, operand
 from .activations import softplus
-from .checks import check_ids, check_reduction
+from .checks import check_ids, check_reduction, last_axis
 from .elementwise import abs, log, where
 from .shaping import gather
 
@@ -31,7 +33,7 @@ def cross_entropy(
     target's goes up by 1. With label_smoothing e the target keeps 1 - e, and e is spread evenly over all V.
     Raises ValueError for targets out of range, of the wrong shape, or when none counts.
     """
-    V = logits.shape[-1]
+    V = last_axis("cross_entropy", logits)
     targets = check_ids("cross_entropy", targets, V, "targets", ignore_index)
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
@@ -41,7 +43,7 @@ def cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1); got {label_smoothing}")
     check_reduction("cross_entropy", reduction)
-    z, t = logits.data.reshape(-1, V), targets.reshape(-1)
+    z, t = floats(logits).reshape(targets.size, V), targets.reshape(-1)
     losses, lse = kernels.cross_entropy_forward(z, t, ignore_index, label_smoothing)  # (N,), (N,)
     count = int((t != ignore_index).sum())
     if reduction == "mean" and count == 0:
@@ -67,10 +69,22 @@ def reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
 
+def _difference(name: str, prediction: Tensor, target: Any) -> Tensor:
+    """prediction - target, with a warning when they only fit by broadcasting: (N, 1) and (N,) make (N, N) losses."""
+    target = operand(target, prediction)
+    if target.ndim and target.shape != prediction.shape:
+        warnings.warn(
+            f"{name}: prediction {prediction.shape} and target {target.shape} are broadcast to one shape; "
+            "reshape one of them if that is not meant",
+            stacklevel=3,
+        )
+    return prediction - target
+
+
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """l = (prediction - target)^2, entry by entry, then its mean (or sum, or none)."""
     check_reduction("mse_loss", reduction)
-    difference = prediction - operand(target, prediction)
+    difference = _difference("mse_loss", prediction, target)
     return reduced(difference * difference, reduction)
 
 
@@ -80,7 +94,7 @@ def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE
     log_probabilities: (..., V), targets: (...) -> one number, or (...) for reduction "none".
     """
     check_reduction("nll_loss", reduction)
-    V = log_probabilities.shape[-1]
+    V = last_axis("nll_loss", log_probabilities)
     t = check_ids("nll_loss", targets, V, "targets", ignore_index)
     if t.shape != log_probabilities.shape[:-1]:
         raise ValueError(f"nll_loss: targets must have the shape {log_probabilities.shape[:-1]}; got {t.shape}")
@@ -88,22 +102,22 @@ def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE
     if reduction == "mean" and not counted.any():
         raise ValueError(f"nll_loss: every target is ignore_index ({ignore_index}); the mean of none is undefined")
     chosen = gather(log_probabilities, np.where(counted, t, 0)[..., None])
-    losses = -chosen.reshape(t.shape) * counted.astype(log_probabilities.dtype)
+    losses = where(counted, -chosen.reshape(t.shape), 0.0)
     return losses.sum() / float(counted.sum()) if reduction == "mean" else reduced(losses, reduction)
 
 
 def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """l = |prediction - target|, entry by entry, then its mean (or sum, or none)."""
     check_reduction("l1_loss", reduction)
-    return reduced(abs(prediction - operand(target, prediction)), reduction)
+    return reduced(abs(_difference("l1_loss", prediction, target)), reduction)
 
 
-def huber_loss(prediction: Tensor, target: Any, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder (Huber 1964)."""
     check_reduction("huber_loss", reduction)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive; got {delta}")
-    d = prediction - operand(target, prediction)
+    d = _difference("huber_loss", prediction, target)
     distance = abs(d)
     return reduced(where(distance.data <= delta, d * d * 0.5, (distance - delta / 2) * delta), reduction)
 
@@ -112,8 +126,10 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: st
     """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z: stable for any z."""
     check_reduction("binary_cross_entropy_with_logits", reduction)
     t = operand(targets, logits)
-    if t.dtype.kind != "f":
-        t = Tensor(t.data.astype(logits.dtype))
+    if t.ndim and t.shape != logits.shape:
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: targets must have the shape of logits, {logits.shape}; got {t.shape}"
+        )
     return reduced(softplus(logits) - logits * t, reduction)
 
 
@@ -123,8 +139,9 @@ def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
     log_q, p: (..., V). reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
     """
     check_reduction("kl_div", reduction)
+    last_axis("kl_div", log_q)
     p = operand(p, log_q)
     entropy = where(p.data > 0, p * log(where(p.data > 0, p, 1.0)), 0.0)
     losses = entropy - p * log_q
-    rows = max(1, log_q.size // log_q.shape[-1])
+    rows = math.prod(log_q.shape[:-1])
     return losses.sum() / rows if reduction == "mean" else reduced(losses, reduction)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -24,35 +26,52 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 def einsum(subscripts: str, *tensors: Any) -> Tensor:
     """Products and sums by letters: ``einsum("bij,bjk->bik", a, b)`` is a batch of matrix products.
 
-    Each letter is an axis; letters that are missing on the right are summed over. The gradient of one factor is an
-    einsum of dy with the other factors, with the letters of that factor on the right.
-    Raises ValueError for a letter twice in one term, or "..." (write the axes out).
+    Each letter is an axis; letters that are missing on the right are summed over. Without an arrow the right side has
+    the letters that occur once, in the alphabet's order. A letter twice in one term takes the diagonal; "..." stands
+    for axes that are not spelled out, and broadcast.
+    The gradient of one factor is an einsum of dy with the other factors, with the letters of that factor on the right.
+    Raises ValueError for terms that do not fit the tensors.
     """
-    parts = [t if isinstance(t, Tensor) else Tensor(t) for t in tensors]
-    left, arrow, right = subscripts.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if not arrow:  # NumPy's rule: the letters that occur once, in the alphabet's order
-        right = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
-    if "..." in subscripts or any(len(set(term)) != len(term) for term in terms):
-        raise ValueError(f"einsum: expected each letter at most once in a term, and no '...'; got {subscripts!r}")
-    if len(terms) != len(parts):
-        raise ValueError(f"einsum: {subscripts!r} has {len(terms)} terms; got {len(parts)} tensors")
-    for term, t in zip(terms, parts, strict=True):
-        if len(term) != t.ndim:
-            raise ValueError(f"einsum: the term {term!r} has {len(term)} axes; got a tensor of shape {t.shape}")
-    arrays = [t.data for t in parts]
+    parts = tuple(t if isinstance(t, Tensor) else Tensor(t) for t in tensors)
+    shapes = [t.shape for t in parts]
+    spelled, right = _spelled_out(subscripts, shapes)
+    terms = ["".join(dict.fromkeys(term)) for term in spelled]  # each letter once
+    arrays = [np.einsum(f"{s}->{term}", t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]  # views
 
     def backward(dy):
         gradients = []
         for i, (term, a) in enumerate(zip(terms, arrays, strict=True)):
             others = [(terms[j], arrays[j]) for j in range(len(terms)) if j != i]
-            known = "".join(letter for letter in term if letter in right or any(letter in name for name, _ in others))
-            rule = ",".join([right, *(name for name, _ in others)]) + "->" + known
+            elsewhere = right + "".join(name for name, _ in others)
+            known = [letter for letter, n in zip(term, a.shape, strict=True) if letter in elsewhere and n != 1]
+            rule = ",".join([right, *(name for name, _ in others)]) + "->" + "".join(known)
             g = np.einsum(rule, dy, *(other for _, other in others), optimize=len(others) > 1)
-            # a letter that only this term has was summed over: every entry along it gets the same gradient
-            spread = g.reshape([n if letter in known else 1 for letter, n in zip(term, a.shape, strict=True)])
-            gradients.append(np.broadcast_to(spread, a.shape))
+            # along a letter that only this term has, all entries get the same; one of length 1 was stretched, its sum
+            spread = np.expand_dims(g, tuple(k for k, letter in enumerate(term) if letter not in known))
+            dx = np.zeros(shapes[i], dy.dtype)
+            np.einsum(f"{spelled[i]}->{term}", dx)[...] = spread  # a view too: the diagonal, if a letter is there twice
+            gradients.append(dx)
         return gradients
 
-    y = np.einsum(f"{left}->{right}", *arrays, optimize=len(arrays) > 2)
-    return Tensor.from_op(np.asarray(y), tuple(parts), backward)
+    y = np.einsum(",".join(terms) + "->" + right, *arrays, optimize=len(arrays) > 2)
+    return Tensor.from_op(np.array(y), parts, backward)
+
+
+def _spelled_out(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:
+    """The terms on the left and the right side, with letters instead of "..." and of what was left unsaid."""
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(shapes):
+        raise ValueError(f"einsum: {subscripts!r} has {len(terms)} terms; got {len(shapes)} tensors")
+    unused = [letter for letter in ascii_letters if letter not in subscripts]
+    most, spelled = "", []
+    for term, shape in zip(terms, shapes, strict=True):
+        n = len(shape) - len(term.replace("...", ""))  # how many axes the dots stand for; the last ones match
+        if n < 0 or (n and "..." not in term):
+            raise ValueError(f"einsum: the term {term!r} has {len(term)} axes; got a tensor of shape {shape}")
+        dots = "".join(reversed(unused[:n]))
+        most = max(most, dots, key=len)
+        spelled.append(term.replace("...", dots))
+    once = "".join(sorted(letter for letter in left if letter.isalpha() and left.count(letter) == 1))
+    right = right.replace("...", most) if arrow else most + once
+    return spelled, right

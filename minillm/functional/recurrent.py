@@ -154,7 +154,7 @@ def _by_dot_products(query: Tensor, keys: Tensor, values: Tensor, window: int, s
         dk[:, -1], dv[:, -1] = 0, 0
         return dq[:, :, 0], dk[:, :, 0], dv[:, :, 0]
 
-    backward.__qualname__ = "past_attention.backward"
+    backward.__qualname__ = "past_attention"
     return Tensor.from_op(out[:, :, 0], (query, keys, values), backward)
 
 
@@ -169,7 +169,7 @@ def _by_a_network(
         dq, dk, dv, dw = kernels.additive_attention_backward(dout, q, k, v, w, p)
         return dq, _with_last(dk), _with_last(dv), dw
 
-    backward.__qualname__ = "past_attention.backward"
+    backward.__qualname__ = "past_attention"
     return Tensor.from_op(out, (query, keys, values, score_weight), backward)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tensor import Tensor, with_axes
+from ..tensor import Tensor, floats, with_axes
+from .checks import last_axis
 
 Axis = int | tuple[int, ...] | None
 
 
 def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """y = product of x over ``axis``; dx_i = dy times the product of all others, exact where some are zero."""
+    if isinstance(axis, tuple):
+        raise ValueError(f"prod: axis must be one axis or None (all of them); got {axis}")
     a = x.data
 
     def backward(dy):
@@ -20,14 +23,14 @@ def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
         before = np.cumprod(np.concatenate([one, flat[..., :-1]], axis=-1), axis=-1)
         after = np.cumprod(np.concatenate([one, flat[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
         others = (before * after).reshape(a.shape) if axis is None else np.moveaxis(before * after, -1, axis)
-        return (with_axes(dy, axis, keepdims) * others,)
+        return (with_axes(dy, axis, keepdims, a.ndim) * others,)
 
     return Tensor.from_op(np.asarray(a.prod(axis=axis, keepdims=keepdims)), (x,), backward)
 
 
 def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
     """y = ln sum_i e^(x_i), a smooth maximum;   dx = dy softmax(x). A row of -inf gives -inf, and no gradient."""
-    a = x.data
+    a = floats(x)
     top = a.max(axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0).astype(a.dtype)  # e^(x - max) never overflows
     with np.errstate(divide="ignore"):
@@ -35,37 +38,38 @@ def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
 
     def backward(dy):
         weights = np.exp(a - np.where(np.isneginf(y), 0, y))
-        return (with_axes(dy, axis, keepdims) * weights,)
+        return (with_axes(dy, axis, keepdims, a.ndim) * weights,)
 
     return Tensor.from_op(y if keepdims else np.squeeze(y, axis=axis), (x,), backward)
 
 
 def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """y = sqrt of the variance over ``axis`` (ddof 0, as NumPy);   dx = dy (x - mean) / ((n - ddof) y)."""
-    a = x.data
+    """y = sqrt of the variance over ``axis`` (ddof 0, as NumPy);   dx = dy (x - mean) / ((n - ddof) y), 0 if y is 0."""
+    a = floats(x)
     y = a.std(axis=axis, keepdims=True, ddof=ddof)
     n = a.size / max(1, y.size) - ddof
 
     def backward(dy):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return (with_axes(dy, axis, keepdims) * (a - a.mean(axis=axis, keepdims=True)) / (n * y),)
+        centred = a - a.mean(axis=axis, keepdims=True)
+        return (with_axes(dy, axis, keepdims, a.ndim) * centred / np.where(y == 0, 1, n * y),)
 
     return Tensor.from_op(y if keepdims else np.squeeze(y, axis=axis), (x,), backward)
 
 
 def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = sqrt(sum x^2), the length of a vector;   dx = dy x / y, and 0 for the zero vector."""
-    a = x.data
+    a = floats(x)
     y = np.sqrt((a * a).sum(axis=axis, keepdims=True))
 
     def backward(dy):
-        return (with_axes(dy, axis, keepdims) * a / np.where(y == 0, 1, y),)
+        return (with_axes(dy, axis, keepdims, a.ndim) * a / np.where(y == 0, 1, y),)
 
     return Tensor.from_op(y if keepdims else np.squeeze(y, axis=axis), (x,), backward)
 
 
 def cumsum(x: Tensor, axis: int = -1) -> Tensor:
     """y_i = x_1 + ... + x_i along ``axis``; an entry is in every later sum, so dx_i = dy_i + dy_(i+1) + ..."""
+    last_axis("cumsum", x)
 
     def backward(dy):
         return (np.flip(np.cumsum(np.flip(dy, axis), axis=axis), axis),)

@@ -9,13 +9,15 @@ import numpy as np
 
 from ..tensor import Tensor, array_index, operand, unbroadcast
 from .checks import check_ids
+from .elementwise import where
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors end to end along an existing axis; each gets its part of the gradient back."""
     parts = _tensors("concatenate", tensors)
+    axis = _axis("concatenate", parts[0], axis)
     try:
-        y = np.concatenate([t.data for t in parts], axis=axis)
+        y = np.concatenate([t.data for t in parts], axis=axis, dtype=_dtype(parts))
     except ValueError as error:
         raise ValueError(f"concatenate: {error}; got shapes {[t.shape for t in parts]}, axis {axis}") from None
     ends = np.cumsum([t.shape[axis] for t in parts])[:-1]
@@ -36,7 +38,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     def backward(dy):
         return [np.take(dy, i, axis=axis) for i in range(n)]
 
-    return Tensor.from_op(np.stack([t.data for t in parts], axis=axis), parts, backward)
+    return Tensor.from_op(np.stack([t.data for t in parts], axis=axis, dtype=_dtype(parts)), parts, backward)
 
 
 def _tensors(name: str, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -46,25 +48,40 @@ def _tensors(name: str, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(operand(t, like) for t in tensors)
 
 
+def _dtype(parts: Sequence[Tensor]) -> np.dtype:
+    """The widest float among them, or the widest integer where there is none."""
+    dtypes = [t.dtype for t in parts]
+    return np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
+
+
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]:
     """Cut along ``axis`` into parts of the given sizes (one number: parts of that size, the last maybe shorter)."""
+    axis = _axis("split", x, axis)
     length = x.shape[axis]
-    if isinstance(sizes, int):
+    if isinstance(sizes, (int, np.integer)):
         if sizes < 1:
             raise ValueError(f"split: the size of a part must be at least 1; got {sizes}")
-        sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
-    if sum(sizes) != length:
+        sizes = [min(sizes, length - start) for start in range(0, max(1, length), sizes)]
+    if sum(sizes) != length or min(sizes) < 0:
         raise ValueError(f"split: sizes must add up to {length}, the length of axis {axis}; got {list(sizes)}")
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * axis
     ends = np.cumsum(sizes)
     return [x[(*before, slice(int(end - size), int(end)))] for end, size in zip(ends, sizes, strict=True)]
 
 
-def chunk(x: Tensor, parts: int, axis: int = -1) -> list[Tensor]:
-    """Cut along ``axis`` into ``parts`` equal parts (the last may be shorter)."""
-    if parts < 1:
-        raise ValueError(f"chunk: expected at least 1 part; got {parts}")
-    return split(x, max(1, -(-x.shape[axis] // parts)), axis)
+def chunk(x: Tensor, chunks: int, axis: int = -1) -> list[Tensor]:
+    """Cut along ``axis`` into ``chunks`` equal parts (or fewer, and the last shorter, where that does not come out)."""
+    if not isinstance(chunks, (int, np.integer)) or chunks < 1:
+        raise ValueError(f"chunk: expected at least 1 part; got {chunks}")
+    axis = _axis("chunk", x, axis)
+    return split(x, max(1, -(-x.shape[axis] // chunks)), axis)
+
+
+def _axis(name: str, x: Tensor, axis: int) -> int:
+    """``axis`` counted from the front, or a sentence."""
+    if not isinstance(axis, (int, np.integer)) or not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{name}: axis must be one of the {x.ndim} of shape {x.shape}; got {axis}")
+    return axis % x.ndim
 
 
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
@@ -77,14 +94,18 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
     return x.reshape(np.expand_dims(x.data, axis).shape)
 
 
-def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
     """Repeat along axes of length 1 (or missing ones) up to ``shape``; the copies' gradients are summed back."""
     before = x.shape
 
     def backward(dy):
         return (unbroadcast(dy, before),)
 
-    return Tensor.from_op(np.broadcast_to(x.data, tuple(shape)).copy(), (x,), backward)
+    try:
+        y = np.broadcast_to(x.data, shape)
+    except ValueError:
+        raise ValueError(f"broadcast_to: shape {before} cannot be stretched to {shape}") from None
+    return Tensor.from_op(y.copy(), (x,), backward)
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
@@ -98,8 +119,13 @@ def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
     """Put ``value`` around x; widths as NumPy's: ((before, after), ...) per axis, or one number for all."""
-    y = np.pad(x.data, widths, constant_values=value)
-    pairs = np.broadcast_to(np.asarray(widths), (x.ndim, 2))
+    try:
+        pairs = np.broadcast_to(np.asarray(widths), (x.ndim, 2))
+        y = np.pad(x.data, widths, constant_values=value)
+    except ValueError:
+        raise ValueError(
+            f"pad: widths must be one number >= 0, or a pair (before, after) for each axis of {x.shape}; got {widths}"
+        ) from None
     inside = tuple(slice(int(low), int(low) + n) for (low, _), n in zip(pairs, x.shape, strict=True))
 
     def backward(dy):
@@ -126,12 +152,12 @@ def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
 def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
     """The slices of x at ``indices`` along ``axis``; one that is taken twice gets both gradients."""
     index = array_index(indices)
-    return x[(*(slice(None),) * (axis % x.ndim), np.asarray(index))]
+    return x[(*(slice(None),) * _axis("take", x, axis), np.asarray(index))]
 
 
 def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     """One entry per place: y[i, j] = x[i, indices[i, j]] for axis 1 (torch's gather, ``np.take_along_axis``)."""
-    index = np.asarray(array_index(indices))
+    index, axis = np.asarray(array_index(indices)), _axis("gather", x, axis)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: indices must have as many axes as x, {x.ndim}; got shape {index.shape}")
     shape = x.shape
@@ -146,21 +172,28 @@ def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     return Tensor.from_op(x.data[tuple(places)], (x,), backward)
 
 
-def tril(x: Tensor, k: int = 0) -> Tensor:
-    """Keep what is on and below the k-th diagonal of the last two axes, zero the rest."""
-    return x * np.tril(np.ones(x.shape[-2:], x.dtype), k)
+def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+    """Keep what is on and below a diagonal of the last two axes, zero the rest: x (..., M, N) -> (..., M, N)."""
+    return where(np.tril(_ones("tril", x), diagonal), x, np.zeros((), x.dtype))
 
 
-def triu(x: Tensor, k: int = 0) -> Tensor:
-    """Keep what is on and above the k-th diagonal of the last two axes, zero the rest."""
-    return x * np.triu(np.ones(x.shape[-2:], x.dtype), k)
+def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+    """Keep what is on and above a diagonal of the last two axes, zero the rest: x (..., M, N) -> (..., M, N)."""
+    return where(np.triu(_ones("triu", x), diagonal), x, np.zeros((), x.dtype))
 
 
-def arange(*limits: int) -> Tensor:
-    """The integers start, start + step, ... below stop, as ``np.arange``."""
-    return Tensor(np.arange(*limits))
+def _ones(name: str, x: Tensor) -> np.ndarray:
+    if x.ndim < 2:
+        raise ValueError(f"{name}: expected at least two axes; got shape {x.shape}")
+    return np.ones(x.shape[-2:], bool)
 
 
-def one_hot(ids: Any, classes: int) -> Tensor:
-    """A row of zeros with a 1 at each id: ids (...) in [0, classes) -> (..., classes) float32, no gradient."""
-    return Tensor(np.eye(classes, dtype=np.float32)[check_ids("one_hot", ids, classes)])
+def arange(*limits: float) -> Tensor:
+    """The numbers start, start + step, ... below stop, as ``np.arange``: integers, or float32."""
+    values = np.arange(*limits)
+    return Tensor(values.astype(np.float32) if values.dtype.kind == "f" else values)
+
+
+def one_hot(ids: Any, num_classes: int) -> Tensor:
+    """A row of zeros with a 1 at each id: ids (...) in [0, num_classes) -> (..., num_classes) float32, no gradient."""
+    return Tensor(np.eye(num_classes, dtype=np.float32)[check_ids("one_hot", ids, num_classes)])

@@ -14,8 +14,8 @@ from ..tensor import Tensor
 class Module:
     """A layer or a model: an object whose Tensor attributes are its parameters, and whose Modules are its parts.
 
-    Write ``__init__`` (make the parameters) and ``forward`` (compute); parts may stand in lists. The name of a
-    parameter is the path to it: ``layers.0.mlp.weight`` is ``self.layers[0].mlp.weight``.
+    Write ``__init__`` (make the parameters) and ``forward`` (compute); both may stand in lists and dictionaries. The
+    name of a parameter is the path to it: ``layers.0.mlp.weight`` is ``self.layers[0].mlp.weight``.
 
     >>> class Twice(Module):
     ...     def __init__(self):
@@ -41,20 +41,27 @@ class Module:
         for hook in list(hooks["forward"]):
             changed = hook(self, args, y)
             y = y if changed is None else changed
-        if isinstance(y, Tensor) and y.requires_grad:
-            for hook in list(hooks["backward"]):
-                y.register_hook(partial(hook, self))
+        for part in y if isinstance(y, tuple) else (y,):
+            if isinstance(part, Tensor) and part.requires_grad:
+                for hook in list(hooks["backward"]):
+                    part.register_hook(partial(hook, self))
         return y
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """The direct parts with their names."""
+        yield from ((name, part) for name, part in self._parts() if isinstance(part, Module))
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """The attributes, and what stands in those that are lists or dictionaries."""
         for name, value in vars(self).items():
-            if isinstance(value, Module):
+            if isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{i}", part) for i, part in enumerate(value))
+            elif isinstance(value, dict):
+                yield from ((f"{name}.{key}", part) for key, part in value.items())
+            else:
                 yield name, value
-            elif isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{i}", part) for i, part in enumerate(value) if isinstance(part, Module))
 
     def modules(self) -> Iterator[Module]:
         """The module itself and all parts below it."""
@@ -71,7 +78,7 @@ class Module:
                 yield name, parameter
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
-        for name, value in vars(self).items():
+        for name, value in self._parts():
             if isinstance(value, Tensor):
                 yield prefix + name, value
         for name, child in self.children():
@@ -153,14 +160,14 @@ class Module:
     def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it returns replaces it.
 
-        Returns a function that removes the hook.
+        A module that returns a tuple calls it for each Tensor of it. Returns a function that removes the hook.
         """
         return self._register("backward", hook)
 
     def _register(self, when: str, hook: Callable) -> Callable[[], None]:
         hooks = self.__dict__.setdefault("_hooks", {"forward": [], "backward": []})[when]
         hooks.append(hook)
-        return lambda: hooks.remove(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
 
     def extra_repr(self) -> str:
         """What stands between the parentheses when a layer is printed; each layer has its own."""
