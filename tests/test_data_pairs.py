@@ -5,7 +5,7 @@ import doctest
 import re
 import sys
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, groupby
 
 import numpy as np
 import pytest
@@ -115,16 +115,16 @@ def test_the_sentence_of_the_paper():
     assert " ".join(names[i] for i in target) == "<extra_id_0> for inviting <extra_id_1> last <extra_id_2>"
 
 
-def replaced_by_definition(ids, hidden, sentinels):
-    """Both texts, token by token: where a run begins, the next sentinel; it ends with one where the text is visible."""
-    inputs, target, gaps = [], [], 0
-    for i, (id, out) in enumerate(zip(ids, hidden, strict=True)):
-        if out and (i == 0 or not hidden[i - 1]):
-            inputs.append(sentinels[gaps])
-            target.append(sentinels[gaps])
-            gaps += 1
-        (target if out else inputs).append(id)
-    return inputs, target if hidden[-1] else [*target, sentinels[gaps]]
+def replaced_by_runs(ids, hidden, sentinels):
+    """The paper's rule on whole runs: in each of the two texts, the sentinels stand for the runs of the other."""
+    runs = [
+        (out, [id for id, _ in run]) for out, run in groupby(zip(ids, hidden, strict=True), key=lambda pair: pair[1])
+    ]
+    marks = iter(sentinels)
+    inputs = [id for out, run in runs for id in ([next(marks)] if out else run)]
+    gaps = [run for out, run in runs if out]
+    target = [id for mark, gap in zip(sentinels, gaps, strict=False) for id in (mark, *gap)]
+    return inputs, target if hidden[-1] else [*target, sentinels[len(gaps)]]
 
 
 @settings(max_examples=300, deadline=None)
@@ -132,7 +132,7 @@ def replaced_by_definition(ids, hidden, sentinels):
 def test_input_and_target_give_the_text_back(tokens):
     ids, hidden = [id for id, _ in tokens], np.array([out for _, out in tokens])
     inputs, target = hide_spans(ids, hidden, SENTINELS)
-    assert (inputs.tolist(), target.tolist()) == replaced_by_definition(ids, hidden, SENTINELS)
+    assert (inputs.tolist(), target.tolist()) == replaced_by_runs(ids, hidden, SENTINELS)
     assert fill_spans(inputs, target, SENTINELS).tolist() == ids
 
 
@@ -169,7 +169,7 @@ def test_spans_that_are_refused(arguments, message):
 
 def test_more_gaps_than_sentinels():
     hidden = np.array([True, False] * 3)
-    with pytest.raises(ValueError, match="hide_spans: there are 4 gaps, but only 3 sentinels"):
+    with pytest.raises(ValueError, match="hide_spans: the text has more gaps than there are sentinels, 3"):
         hide_spans([1] * 6, hidden, SENTINELS[:3])
 
 

@@ -354,6 +354,13 @@ def test_everything_that_is_given_is_written_and_the_rest_kept(tmp_path):
     assert {name for name in given if given[name] != kept[name]} == {"generation_config.json"}
 
 
+def test_how_a_decoder_begins_stands_with_the_generation_settings(tmp_path):
+    """transformers looks for it there."""
+    t5(decoder_start_token_id=3, pad_token_id=2).save_pretrained(tmp_path / "t5", generation_config={"max_length": 9})
+    fields = json.loads((tmp_path / "t5/generation_config.json").read_text())
+    assert fields == {"decoder_start_token_id": 3, "pad_token_id": 2, "max_length": 9}
+
+
 def test_a_chat_template_is_found_wherever_it_stands(tmp_path):
     config = tmp_path / "tokenizer_config.json"
     assert pretrained.read_chat_template(tmp_path) is None

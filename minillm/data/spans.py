@@ -56,8 +56,8 @@ def _how_many(length: int, density: float, mean_length: float) -> tuple[int, int
 
 def _random_lengths(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
     """Cut ``total`` into ``parts`` lengths of at least 1, all ways equally likely: (parts,)."""
-    cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
-    return np.diff([0, *cuts, total])
+    cuts = [0, *sorted(rng.choice(total - 1, parts - 1, replace=False) + 1), total]
+    return np.array(cuts[1:]) - cuts[:-1]
 
 
 def hide_spans(ids: TokenIds, hidden: np.ndarray, sentinels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -71,18 +71,23 @@ def hide_spans(ids: TokenIds, hidden: np.ndarray, sentinels: Sequence[int]) -> t
 
     Raises ValueError when there are more gaps than sentinels.
     """
-    ids = as_token_ids("hide_spans", "ids", ids)
-    begins = hidden & ~np.concatenate([[False], hidden[:-1]])  # the first token of each hidden run
-    gaps = int(begins.sum()) + (not hidden[-1])
-    if gaps > len(sentinels):
-        raise ValueError(f"hide_spans: there are {gaps} gaps, but only {len(sentinels)} sentinels")
-    marks = np.asarray(sentinels, np.int64)[:gaps]
-    inputs = np.where(begins, 0, ids).astype(np.int64)
-    inputs[begins] = marks[: int(begins.sum())]
-    starts = np.flatnonzero(begins)
-    order = np.cumsum(hidden)  # where in the target, without its sentinels, a hidden token stands
-    target = np.insert(ids[hidden].astype(np.int64), order[starts] - 1, marks[: len(starts)])
-    return inputs[~hidden | begins], target if hidden[-1] else np.append(target, marks[-1])
+    marks = iter(sentinels)
+    inputs: list[int] = []
+    target: list[int] = []
+    try:
+        was_hidden = False
+        for id, is_hidden in zip(as_token_ids("hide_spans", "ids", ids).tolist(), hidden.tolist(), strict=True):
+            if is_hidden and not was_hidden:  # a gap begins
+                mark = next(marks)
+                inputs.append(mark)
+                target.append(mark)
+            (target if is_hidden else inputs).append(id)
+            was_hidden = is_hidden
+        if not was_hidden:
+            target.append(next(marks))
+    except StopIteration:
+        raise ValueError(f"hide_spans: the text has more gaps than there are sentinels, {len(sentinels)}") from None
+    return np.array(inputs, np.int64), np.array(target, np.int64)
 
 
 def fill_spans(inputs: TokenIds, target: TokenIds, sentinels: Sequence[int]) -> np.ndarray:
@@ -158,4 +163,5 @@ class SpanCorruptionDataset:
         ids = as_token_ids("SpanCorruptionDataset", "ids", ids)
         hidden = random_spans(len(ids), rng, self._density, self._mean_length)
         inputs, target = hide_spans(ids, hidden, self._sentinels)
-        return np.append(inputs, self._eos_id), np.append(target, self._eos_id)
+        end = [self._eos_id]
+        return np.concatenate([inputs, end]), np.concatenate([target, end])

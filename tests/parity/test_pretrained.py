@@ -256,26 +256,40 @@ def test_encoder_and_cross_attention(name, tmp_path):
 
 
 def their_text(model, ids, **options):
-    """The ids that transformers writes after a prompt, the most likely one each time."""
+    """The ids that transformers writes after a prompt: the most likely one each time, or those of the best beam."""
     prompt = torch.tensor([ids])
     out = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0, max_new_tokens=10, **options
-    )
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0, max_new_tokens=10,
+        use_cache=False,  # its cache has as many layers as the encoder: too few for a decoder that has more
+        **options,
+    )  # fmt: skip
     return out[0, 1 if model.config.is_encoder_decoder else len(ids) :].tolist()
 
 
 def test_same_greedy_text(theirs, tmp_path):
     theirs.save_pretrained(tmp_path)
     ours = models.from_pretrained(tmp_path)
-    # a model of transformers stops at the token its configuration names; the rest of the text is wanted here
-    ends = {"eos_token_id": None}
-    theirs.generation_config.eos_token_id = None
+    theirs.generation_config.eos_token_id = None  # it would stop there; the rest of the text is wanted too
     config = GenerationConfig(temperature=0, max_new_tokens=10, eos_token_id=(), add_bos=False)
     for prompt in (IDS[0, :5].tolist(), IDS[1, :3].tolist()):
         room = 10 if ours.context is None else min(10, ours.context - len(prompt) + 1)
         result = generate(ours, MockTokenizer(map(chr, range(33, 93)), special=()), prompt, config)
-        assert result.ids == their_text(theirs, prompt, **ends)[:room]
+        assert result.ids == their_text(theirs, prompt)[:room]
         assert len(result.ids) == room
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama 3 kv heads, biases", "t5", "t5 v1.1"])
+def test_same_beams(name, tmp_path):
+    theirs = random_model(CONFIGS[name])
+    theirs.save_pretrained(tmp_path)
+    ours = models.from_pretrained(tmp_path)
+    ends = [5, 17]
+    tokenizer = MockTokenizer(map(chr, range(33, 93)), special=())
+    config = GenerationConfig(num_beams=4, max_new_tokens=10, eos_token_id=tuple(ends), add_bos=False)
+    for prompt in (IDS[0, :5].tolist(), IDS[1, :3].tolist()):
+        result = generate(ours, tokenizer, prompt, config)
+        expected = their_text(theirs, prompt, num_beams=4, eos_token_id=ends)
+        assert result.ids == expected[: len(result.ids)] and set(expected[len(result.ids) :]) <= {0}
 
 
 LINES = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "the mat and the log"]
