@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .batches import IGNORE, Batch, Shuffled, TokenIds, as_token_ids
+from .batches import IGNORE, Batch, Shuffled, as_token_ids
 
-IdPair = tuple[TokenIds, TokenIds]
+Ids = Sequence[int] | np.ndarray
+IdPair = tuple[Ids, Ids]
 
 POOL = 16  # batches that are sorted together
 
