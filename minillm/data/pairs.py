@@ -3,9 +3,9 @@
 An encoder reads the question, a decoder writes the answer. Of an answer a1 .. an, whose last token is the end of text,
 the decoder sees at each position what stands before it, and is asked for what comes next:
 
-    ids          q1 q2 .. qm      (B, S)   padded with ``pad_id``, which the encoder does not look at
+    ids          q1 q2 .. qm          (B, S)   padded with ``pad_id``, which the encoder does not look at
     decoder_ids  <start> a1 .. an-1   (B, T)   padded with ``pad_id``
-    targets      a1 a2 .. an      (B, T)   padded with -100, which asks nothing
+    targets      a1 a2 .. an          (B, T)   padded with -100, which asks nothing
 """
 
 from collections.abc import Iterator, Sequence
