@@ -310,7 +310,7 @@ def _generate(options: argparse.Namespace) -> int:
     if loaded.generation.temperature == 0 and {"top_k", "top_p", "min_p"} & changes.keys():
         changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
     config = loaded.generation.replace(**changes)
-    if options.prompt:
+    if options.prompt and not loaded.model.is_encoder_decoder:  # an answer does not continue its question
         print(options.prompt, end="", flush=True)
     _speak(loaded.model, loaded.tokenizer, options.prompt, config)
     return 0
@@ -345,9 +345,9 @@ def _eval(options: argparse.Namespace) -> int:
     batches, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
     progress = tqdm(list(batches), unit="batch", disable=not sys.stderr.isatty(), leave=False)
     result = evaluate(loaded.model, progress, tokenizer=loaded.tokenizer, floor=floor)
-    for name, value in result.to_dict().items():
-        if value is not None:
-            print(f"{name:<14} {value:,.4f}" if isinstance(value, float) else f"{name:<14} {value:,}")
+    print(result.table())
+    floor_says = "; the floor is the least that any model can reach" if result.floor is not None else ""
+    _say(f"[loss in nats per token; perplexity: as unsure as between so many equally likely tokens{floor_says}]")
     return 0
 
 

@@ -70,6 +70,20 @@ class Evaluation:
         names = ("loss", "perplexity", "bits_per_byte", "floor", "above_floor", "tokens", "tokens_per_s")
         return {name: getattr(self, name) for name in names}
 
+    def table(self) -> str:
+        """A line for each figure: its name and its value.
+
+        >>> print(Evaluation(loss=math.log(4), tokens=3000, seconds=0.5, bytes=12000).table())
+        loss           1.3863
+        perplexity     4.00
+        bits_per_byte  0.5000
+        tokens         3,000
+        tokens_per_s   6,000
+        """
+        forms = {"perplexity": ",.2f", "tokens": ",", "tokens_per_s": ",.0f"}
+        figures = {name: value for name, value in self.to_dict().items() if value is not None}
+        return "\n".join(f"{name:<14} {value:{forms.get(name, '.4f')}}" for name, value in figures.items())
+
     def __str__(self) -> str:
         text = f"loss {self.loss:.4f} nats per token"
         if self.above_floor is not None:
@@ -109,8 +123,15 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
 
     batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is asked. A model with
     an encoder gets the encoder's ids before: (ids, x, y).
+
+    Raises ValueError for a batch of (x, y) that is given to a model with an encoder.
     """
     *inputs, targets = batch
+    if getattr(model, "is_encoder_decoder", False) and len(inputs) != 2:
+        raise ValueError(
+            f"{type(model).__name__} reads a question and writes an answer, it does not continue a plain text: "
+            "it needs batches (ids, decoder_ids, targets), as data.PairDataset makes them"
+        )
     logits = model(*inputs)  # (B, T, V)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 

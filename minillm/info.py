@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .run import load_run
@@ -48,36 +51,53 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
     for name, parameter in model.named_parameters():
         parts[_part(name)] += parameter.size
     total = model.num_parameters()
-    config = model.config.to_dict()
-    sizes = {name: value for name, value in config.items() if isinstance(value, (int, float)) and value is not True}
+    fields = model.config.to_dict()
+    stops = tokenizer.eos_id if generation.eos_token_id is None else generation.eos_token_id
+    ends = [*([stops] if isinstance(stops, int) else stops or ()), *(generation.end_of_turn_token_id or ())]
+    names = {id: name for name, id in tokenizer.special_tokens.items()}
+    width = len(f"{total:,}")
     rows = {
-        "architecture": f"{type(model).__name__} ({config.get('model_type')})",
+        "architecture": f"{type(model).__name__} (model_type {fields['model_type']})",
         "context": "unlimited" if model.context is None else f"{model.context:,} tokens",
         "parameters": f"{total:,}",
-        **{f"  {name}": f"{count:,} ({count / total:.0%})" for name, count in parts.items()},
+        **{f"  {kind}": f"{parts[kind]:>{width},}  {parts[kind] / total:6.1%}" for kind in KINDS if parts[kind]},
         "memory": f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8",
+        **({} if model.context is None else {"cache": f"{_cache_size(model):,} bytes for each token of a text"}),
+        "file": f"{sum(file.stat().st_size for file in path.glob('*.safetensors')) / 1e6:,.1f} MB on the disk",
         "tokenizer": f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
-        "special tokens": ", ".join(f"{name} = {id}" for name, id in tokenizer.special_tokens.items()) or "none",
-        "stops at": str(generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_id),
-        "settings": ", ".join(f"{name} {value:g}" for name, value in sizes.items() if value is not False),
+        "special tokens": _list(f"{name} = {id}" for name, id in tokenizer.special_tokens.items()),
+        "stops at": _list(f"{names[id]} ({id})" if id in names else f"token {id}" for id in dict.fromkeys(ends)),
+        "settings": _list(f"{name} {value:.9g}" for name, value in fields.items() if type(value) in (int, float)),
     }
     return _table(rows)
 
 
+KINDS: dict[str, tuple[str, ...]] = {  # of parameters: the words in their names that tell them
+    "embedding": ("wte", "wpe", "embed_tokens", "shared", "embedding"),
+    "attention": ("attn", "self_attn", "SelfAttention"),
+    "cross-attention": ("EncDecAttention",),
+    "mlp": ("mlp", "DenseReluDense"),
+    "recurrence": ("recurrent",),
+    "head": ("lm_head",),
+    "norms": (),  # what is left
+}
+
+
 def _part(name: str) -> str:
     """``model.layers.3.mlp.up_proj.weight`` -> mlp: the place of a parameter in every layer."""
-    words = [word for word in name.split(".")[:-1] if not word.isdigit()]
-    kinds = {
-        "embedding": ("wte", "wpe", "embed_tokens", "shared", "embedding", "embed"),
-        "head": ("lm_head",),
-        "attention": ("attn", "self_attn", "SelfAttention", "EncDecAttention", "attention"),
-        "mlp": ("mlp", "DenseReluDense", "feed_forward"),
-        "recurrence": ("rnn", "gru", "lstm", "cell", "recurrent"),
-    }
-    for kind, marks in kinds.items():
-        if any(word in marks for word in words):
-            return kind
-    return "norms and others"
+    words = name.split(".")[:-1]
+    return next((kind for kind, marks in KINDS.items() if any(word in marks for word in words)), "norms")
+
+
+def _cache_size(model: Any) -> int:
+    """The bytes that a token of a text takes while the text goes on: its keys and values in all layers."""
+    cache = model.new_cache(1, 1)
+    return sum(array.nbytes for array in (*cache.keys, *cache.values))
+
+
+def _list(entries: Iterable[str]) -> str:
+    """Entries one after another, in lines that fit a terminal."""
+    return "\n".join(textwrap.wrap(", ".join(entries), 92)) or "none"
 
 
 def _version(name: str) -> str:
@@ -89,4 +109,5 @@ def _version(name: str) -> str:
 
 def _table(rows: dict[str, str]) -> str:
     width = max(len(name) for name in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    indent = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:<{width}}  {value.replace(chr(10), indent)}" for name, value in rows.items())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from minillm import models
 from minillm.cli import main
 
 TINY = "--tokenizer char --layers 1 --heads 2 --width 16 --context 16 --batch-size 4 --steps 6".split()
@@ -96,7 +98,16 @@ def test_eval_and_info(run, text, capsys):
         "loss", "perplexity", "bits_per_byte", "tokens", "tokens_per_s"}  # fmt: skip
     assert main(["info", str(run)]) == 0
     told = capsys.readouterr().out
-    assert "Llama" in told and "<|endoftext|>" in told and "attention" in told and "mlp" in told
+    rows = dict(re.split(r" {2,}", line, maxsplit=1) for line in told.splitlines() if not line.startswith("  "))
+    model = models.from_pretrained(run)
+    assert rows["architecture"].startswith("Llama") and rows["parameters"] == f"{model.num_parameters():,}"
+    parts = re.findall(r"^  (\S+) +([\d,]+) +([\d.]+)%$", told, re.MULTILINE)
+    assert [kind for kind, _, _ in parts] == ["embedding", "attention", "mlp", "norms"]
+    assert sum(int(count.replace(",", "")) for _, count, _ in parts) == model.num_parameters()
+    assert sum(float(share) for _, _, share in parts) == pytest.approx(100, abs=0.2)
+    c = model.config
+    assert rows["cache"] == f"{4 * 2 * c.num_hidden_layers * c.kv_heads * c.D:,} bytes for each token of a text"
+    assert rows["special tokens"] == "<|endoftext|> = 0" and rows["stops at"] == "<|endoftext|> (0)"
     assert main(["info"]) == 0
     assert "numba" in capsys.readouterr().out
 

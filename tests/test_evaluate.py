@@ -91,6 +91,14 @@ def test_a_batch_may_have_several_inputs():
     assert loss.item() == pytest.approx(evaluate(Known(), [(x, y)]).loss, rel=1e-12)
 
 
+def test_a_plain_text_says_nothing_of_a_model_with_an_encoder():
+    class WithEncoder(Known):
+        is_encoder_decoder = True
+
+    with pytest.raises(ValueError, match="WithEncoder reads a question and writes an answer"):
+        evaluate(WithEncoder(), batches([(2, 9)]))
+
+
 def test_batches_without_targets():
     x = np.zeros((2, 3), int)
     with_some = evaluate(Known(), [(x, np.full((2, 3), -100)), (x[:1, :1], np.array([[2]]))])

@@ -8,18 +8,29 @@ from pathlib import Path
 
 import pytest
 
+from minillm import GenerationConfig, generate, models
+from minillm.tokenizer import load
+
 HOME = Path(__file__).parents[1]
-QUICK = {"plain_loop.py": ["--steps", "12"]}
+QUICK = {
+    "plain_loop.py": ["--steps", "12"],
+    "t5_span_corruption.py": ["--steps", "40", "--held-out", "6", "--texts", "500"],
+    "t5_text_to_text.py": ["--steps", "40", "--held-out", "6", "--questions", "900"],
+}
 
 
-def printed(name: str) -> str:
+def ran(name: str, *more: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(HOME)}
     done = subprocess.run(
-        [sys.executable, str(HOME / "examples" / name), *QUICK.get(name, [])],
+        [sys.executable, str(HOME / "examples" / name), *QUICK.get(name, []), *more],
         capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
+
+
+def printed(name: str) -> str:
+    return ran(name).stdout
 
 
 def test_one_neuron():
@@ -35,6 +46,36 @@ def test_separation():
 def test_plain_loop():
     losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed("plain_loop.py"))]
     assert losses[-1] < losses[0] - 0.5
+
+
+def fell(progress: str) -> float:
+    """By how much the loss fell, from the first step to the last evaluation."""
+    first = re.search(r"step +1/\d+  loss ([\d.]+)", progress)
+    last = re.search(r"finished .* validation loss ([\d.]+)", progress)
+    assert first and last, progress
+    return float(first[1]) - float(last[1])
+
+
+def test_t5_span_corruption():
+    done = ran("t5_span_corruption.py")
+    assert fell(done.stderr) > 1
+    asked = re.findall(r"^  asked   (.*<extra_id_0>.*)</s>\n  wanted  (<extra_id_0>.*)</s>$", done.stdout, re.MULTILINE)
+    assert len(asked) == 6
+    assert (
+        len(re.findall(r"^  wrote   .*   \[(?:eos|length)\]\n  text    .*   (?:right|WRONG)$", done.stdout, re.M)) == 6
+    )
+    assert re.search(r"exact match [\d.]+% of 6 texts", done.stdout)
+
+
+def test_t5_text_to_text(tmp_path):
+    done = ran("t5_text_to_text.py", "--save", str(tmp_path / "model"))
+    assert fell(done.stderr) > 1
+    rows = re.findall(r"^(\w+) +([\d.]+)%", done.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["reverse", "sort", "date", "translate"]
+    for prefix in ("reverse", "sort", "date", "translate French to English"):
+        assert re.search(rf"{prefix}: .+ -> .*  \[(eos|length)\]", done.stdout)
+    model, tokenizer = models.from_pretrained(tmp_path / "model"), load(tmp_path / "model")
+    assert generate(model, tokenizer, "reverse: stone", GenerationConfig.load(tmp_path / "model")).ids
 
 
 @pytest.mark.parametrize("path", sorted((HOME / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -104,6 +104,27 @@ def test_penalties_by_hand():
 
 
 @settings(deadline=None, max_examples=80)
+@given(seeds, st.floats(-2, 2), st.floats(-2, 2), st.integers(0, 12))
+def test_frequency_and_presence_by_their_formula(seed, frequency, presence, prompt_length):
+    """No other library has the two together: the formula, token by token, over what was drawn after the prompt."""
+    B, V, rng = 3, 7, np.random.default_rng(seed)
+    logits, past = rng.normal(size=(B, V)), rng.integers(0, V, (B, 12))
+    past[0, : min(4, prompt_length)] = -1  # the padding of a shorter prompt
+    config = GenerationConfig(frequency_penalty=frequency, presence_penalty=presence)
+    after = logits
+    for step in steps.penalties(config, prompt_length, [], V, V):
+        after = step(after, past)
+    for row in range(B):
+        drawn = past[row, prompt_length:].tolist()
+        for token in range(V):
+            expected = logits[row, token]
+            for other in drawn:
+                expected -= frequency if other == token else 0
+            expected -= presence if token in drawn else 0
+            assert after[row, token] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=80)
 @given(seeds, st.integers(1, 5), st.integers(0, 14))
 def test_repeated_ngrams(seed, size, padding):
     V, rng = 4, np.random.default_rng(seed)

@@ -13,6 +13,7 @@ import pytest
 from minillm import files, models
 from minillm.models import pretrained
 from minillm.models.config import HARMLESS
+from minillm.nn import init
 from tests.faults import dies, faulty_disk, snapshot
 
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -137,6 +138,36 @@ def test_names_without_their_beginning_masks_and_equal_copies_of_tied_weights(tm
     files.write_safetensors(tmp_path / "model/model.safetensors", state)
     with pytest.raises(ValueError, match="transformer.ln_f.bias is there twice"):
         models.from_pretrained(tmp_path / "model")
+
+
+def smollm2(C, layers, H, G, inner, **changes):
+    """The sizes of a SmolLM2."""
+    config = dict(vocab_size=49152, hidden_size=C, num_hidden_layers=layers, num_attention_heads=H)
+    config |= dict(num_key_value_heads=G, intermediate_size=inner, max_position_embeddings=8192)
+    return lambda: models.Llama(models.LlamaConfig(**config | {"tie_word_embeddings": True} | changes))
+
+
+PUBLISHED = [
+    ("GPT-2 small", lambda: models.GPT2(models.GPT2Config()), 124_439_808),
+    ("SmolLM2-135M", smollm2(576, 30, 9, 3, 1536), 134_515_008),
+    ("SmolLM2-360M", smollm2(960, 32, 15, 5, 2560), 361_821_120),
+    ("SmolLM2-1.7B", smollm2(2048, 24, 32, 32, 8192), 1_711_376_384),
+    ("its teaching twin", smollm2(64, 4, 4, 2, 176, vocab_size=512), 217_664),
+    ("T5 small", lambda: models.T5(models.T5Config()), 60_506_624),
+    ("T5 base", lambda: models.T5(models.T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12)), 222_903_552),
+]
+
+
+@pytest.mark.parametrize("make, parameters", [case[1:] for case in PUBLISHED], ids=[case[0] for case in PUBLISHED])
+def test_as_many_parameters_as_were_published(make, parameters):
+    with init.skipped():  # the memory is never touched
+        assert make().num_parameters() == parameters
+
+
+def test_the_cache_of_smollm2_takes_46080_bytes_a_token():
+    with init.skipped():
+        cache = smollm2(576, 30, 9, 3, 1536)().new_cache(1, 10)
+    assert sum(array.nbytes for array in (*cache.keys, *cache.values)) == 10 * 46_080
 
 
 # ---- wrong folders ---------------------------------------------------------------------------------------------------
@@ -352,6 +383,13 @@ def test_everything_that_is_given_is_written_and_the_rest_kept(tmp_path):
     kept, given = snapshot(first), snapshot(second)
     assert given.keys() == kept.keys() - {"README.md"}  # a card describes other weights
     assert {name for name in given if given[name] != kept[name]} == {"generation_config.json"}
+
+
+def test_how_a_decoder_begins_stands_with_the_generation_settings(tmp_path):
+    """transformers looks for it there."""
+    t5(decoder_start_token_id=3, pad_token_id=2).save_pretrained(tmp_path / "t5", generation_config={"max_length": 9})
+    fields = json.loads((tmp_path / "t5/generation_config.json").read_text())
+    assert fields == {"decoder_start_token_id": 3, "pad_token_id": 2, "max_length": 9}
 
 
 def test_a_chat_template_is_found_wherever_it_stands(tmp_path):

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm import callbacks, nn, optim, trainer
+from minillm import callbacks, models, nn, optim, trainer
 from minillm import functional as F
 from minillm.callbacks import Callback, CompileNotice, Progress
-from minillm.data import StreamDataset
+from minillm.data import PairDataset, SpanCorruptionDataset, StreamDataset
 from minillm.run import Run
 from minillm.tensor import Tensor
 from minillm.trainer import TrainConfig, Trainer
@@ -123,6 +123,38 @@ def test_accumulation_equals_one_batch(accumulate):
     np.testing.assert_allclose(other_losses, losses, rtol=1e-10)
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "spans"])
+def test_an_encoder_and_a_decoder(tmp_path, kind):
+    """The loop knows no architecture: T5 learns, a batch in parts is the batch, and a run in parts is the run."""
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(12, 20, rng.integers(3, 9)).tolist() for _ in range(40)]
+    pairs = [([*text, 1], [*text[::-1], 1]) for text in texts]
+    spans = SpanCorruptionDataset(texts, texts[:5], sentinels=range(2, 12), eos_id=1)
+    dataset = PairDataset(pairs, pairs[:5]) if kind == "pairs" else spans
+
+    def train(run=None, dtype=np.float32, dropout=0.2, callbacks=(), **settings):
+        sizes = dict(vocab_size=20, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, dropout_rate=dropout)
+        model = models.T5(models.T5Config(**sizes), 0).astype(dtype)
+        config = TrainConfig(batch_size=8, learning_rate=0.01, **settings)
+        trainer = Trainer(model, dataset, config, run=run, quiet=True, callbacks=callbacks)
+        trainer.callbacks = list(callbacks)
+        return trainer
+
+    whole = train(steps=40)
+    result = whole.run()
+    assert result.evaluation.loss < whole.history[0]["loss"] - 0.3
+    assert result.evaluation.tokens == dataset.validation_tokens
+    train(tmp_path / "run", steps=40, callbacks=[StopAt(17)]).run()
+    rest = train(Run.open(tmp_path / "run"), steps=40)
+    assert rest.resume() == 17
+    rest.run()
+    assert_same(weights(rest.model), weights(whole.model))
+    one, parts = (train(dtype=np.float64, dropout=0.0, steps=6, accumulate=n) for n in (1, 3))
+    one.run(), parts.run()
+    for name, array in weights(one.model).items():
+        np.testing.assert_allclose(weights(parts.model)[name], array, rtol=1e-9, atol=1e-10, err_msg=name)
 
 
 def test_frozen_parameters_stay():

@@ -2,28 +2,40 @@
 
 In reading order: grammar.py (a writer that knows the probability of its text), stories.py (what it writes),
 collection.py (many stories, and their floor), text.py (files), batches.py (from token ids to the arrays a
-model trains on).
+model trains on). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py (texts
+with gaps), tasks.py and french.py (tasks that a small model learns).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
 from .collection import corpus, floor, train_and_validation
 from .grammar import Choice, Document, Grammar, Pen
+from .pairs import PairDataset
+from .spans import SpanCorruptionDataset, fill_spans, hide_spans, random_spans
 from .stories import StoryGrammar
+from .tasks import TASKS, Pair, Task
 from .text import load_texts, split_documents
 
 __all__ = [
+    "TASKS",
     "Batch",
     "Choice",
     "Dataset",
     "Document",
     "DocumentDataset",
     "Grammar",
+    "Pair",
+    "PairDataset",
     "Pen",
+    "SpanCorruptionDataset",
     "StoryGrammar",
     "StreamDataset",
+    "Task",
     "corpus",
+    "fill_spans",
     "floor",
+    "hide_spans",
     "load_texts",
+    "random_spans",
     "split_documents",
     "train_and_validation",
 ]

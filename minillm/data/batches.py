@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]  # what the model reads (x, or the ids of encoder and decoder), then the targets
 TokenIds = npt.ArrayLike  # (N,) integers: a list, an array, or a memory-mapped file of uint16 or uint32
 
 IGNORE = -100
@@ -35,7 +35,7 @@ class Dataset(Protocol):
         """The number of targets in the validation data: the divisor of its mean loss."""
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Return the training batch of a step: x and y, (B, T) int64."""
+        """Return the training batch of a step: int64 arrays, the last one the targets (B, T)."""
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """Yield every validation target exactly once; the last batch may have fewer rows."""
@@ -57,8 +57,8 @@ class StreamDataset:
 
     def __init__(self, train_ids: TokenIds, validation_ids: TokenIds, context: int) -> None:
         self.context = _positive("StreamDataset", "context", context)
-        self._train = _as_ids("StreamDataset", "train_ids", train_ids)
-        validation = _as_ids("StreamDataset", "validation_ids", validation_ids)
+        self._train = as_token_ids("StreamDataset", "train_ids", train_ids)
+        validation = as_token_ids("StreamDataset", "validation_ids", validation_ids)
         if len(self._train) < context + 1:
             raise ValueError(
                 f"StreamDataset: the training text is shorter than one context: it has {len(self._train)} "
@@ -124,8 +124,8 @@ class DocumentDataset:
     ) -> None:
         self.context = _positive("DocumentDataset", "context", context)
         self.eos_id = int(eos_id)
-        train = [_as_ids("DocumentDataset", "train_docs", ids) for ids in train_docs]
-        validation = [_as_ids("DocumentDataset", "validation_docs", ids) for ids in validation_docs]
+        train = [as_token_ids("DocumentDataset", "train_docs", ids) for ids in train_docs]
+        validation = [as_token_ids("DocumentDataset", "validation_docs", ids) for ids in validation_docs]
         self.tokens_per_epoch = sum(len(ids) + 1 for ids in train)
         self.validation_tokens = sum(len(ids) + 1 for ids in validation)
         if self.tokens_per_epoch < context:
@@ -139,20 +139,14 @@ class DocumentDataset:
         self.validation_continued = sum(len(ids) + 1 > context for ids in validation)
         self._train_rows = _pack(train, context, self.eos_id)  # (R, T + 1)
         self._validation_rows = _pack(validation, context, self.eos_id)
-        self._permutation: tuple[tuple[int, int], np.ndarray] | None = None
+        self._order = Shuffled(len(self._train_rows))
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return the next ``batch_size`` rows of the epoch's order: x and y, (B, T) int64.
 
         A batch that reaches the end of an epoch goes on with the next one, so all batches have the same size.
         """
-        count = len(self._train_rows)
-        places = np.arange(step * batch_size, (step + 1) * batch_size)
-        epochs, places = np.divmod(places, count)
-        chosen = np.empty(batch_size, dtype=np.int64)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            inside = epochs == epoch
-            chosen[inside] = self._order(seed, epoch)[places[inside]]
+        chosen = self._order.chosen(step, batch_size, seed)
         return _inputs_and_targets(self._train_rows[chosen], padding_id=self.eos_id)
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
@@ -161,10 +155,26 @@ class DocumentDataset:
             rows = self._validation_rows[start : start + batch_size]
             yield _inputs_and_targets(rows, padding_id=self.eos_id)
 
+
+class Shuffled:
+    """Which of ``count`` rows each step sees: an epoch is a permutation of all, drawn from (seed, epoch)."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._permutation: tuple[tuple[int, int], np.ndarray] | None = None  # of the epoch that was asked for last
+
+    def chosen(self, step: int, batch_size: int, seed: int) -> np.ndarray:
+        """The rows of a step, (batch_size,); one that reaches the end of an epoch goes on with the next."""
+        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), self._count)
+        chosen = np.empty(batch_size, dtype=np.int64)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            inside = epochs == epoch
+            chosen[inside] = self._order(seed, epoch)[places[inside]]
+        return chosen
+
     def _order(self, seed: int, epoch: int) -> np.ndarray:
-        """The epoch's permutation of the rows; kept until another one is asked for."""
         if self._permutation is None or self._permutation[0] != (seed, epoch):
-            order = np.random.default_rng((seed, epoch)).permutation(len(self._train_rows))
+            order = np.random.default_rng((seed, epoch)).permutation(self._count)
             self._permutation = ((seed, epoch), order)
         return self._permutation[1]
 
@@ -235,7 +245,8 @@ def _inputs_and_targets(rows: np.ndarray, padding_id: int) -> Batch:
     return x, y
 
 
-def _as_ids(function: str, name: str, ids: TokenIds) -> np.ndarray:
+def as_token_ids(function: str, name: str, ids: TokenIds) -> np.ndarray:
+    """Token ids as an (N,) integer array; an error names the function and the argument."""
     array = np.asanyarray(ids)  # keeps a memory-mapped array on the disk
     if array.size == 0:
         array = array.astype(np.int64)

@@ -225,7 +225,9 @@ def _masked_attention(q, k, v, causal, window, mask, scale):
     B, H, T, D = q.shape
     G, S = k.shape[1:3]
     grouped = q.reshape(B, G, H // G * T, D)  # the heads that share a key head stand below one another
-    scores = (grouped @ k.swapaxes(-1, -2)).reshape(B, H, T, S) * scale  # (B, H, T, S)
+    scores = (grouped @ k.swapaxes(-1, -2)).reshape(B, H, T, S)
+    if scale != 1:  # T5 has none, and its scores are many
+        scores = scores * scale
     mask = operand(mask, scores)
     fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], scores.shape[::-1], strict=False))
     if mask.dtype.kind not in "bf" or not fits:
@@ -241,7 +243,10 @@ def _masked_attention(q, k, v, causal, window, mask, scale):
         seen = (s <= t) & (s > t - (window or S))
         scores = scores + np.where(seen, 0, -np.inf).astype(scores.dtype)
     blind = np.isneginf(scores.data).all(axis=-1, keepdims=True)  # a query without any key
-    weights = softmax(where(blind, 0, scores)) * ~blind  # gives 0, not the NaN of an empty mean
+    if blind.any():
+        weights = softmax(where(blind, 0, scores)) * ~blind  # gives 0, not the NaN of an empty mean
+    else:
+        weights = softmax(scores)
     return (weights.reshape(B, G, H // G * T, S) @ v).reshape(B, H, T, D)
 
 

@@ -10,6 +10,8 @@
 
 The sums ``x + ...`` are the residual stream: each layer adds to what is there, and gradients flow past it unhindered.
 Names of parameters and fields are those of Hugging Face's ``GPT2LMHeadModel``.
+
+The paper: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
 
 from __future__ import annotations

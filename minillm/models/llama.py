@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023), the architecture of SmolLM2 and of most open models.
+"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), which SmolLM2 is built like.
 
     ids (B, T)
       token embedding                                 embed_tokens              (B, T, C)
@@ -11,6 +11,9 @@
 What changed since GPT-2: positions are not added to the words but turn queries and keys (rotary embedding), so that
 attention sees distances; groups of heads share keys and values, which makes the cache small; the norm does not subtract
 the mean; the MLP has a gate; there are no biases. Names are those of Hugging Face's ``LlamaForCausalLM``.
+
+The paper: https://arxiv.org/abs/2302.13971; rotary embedding: https://arxiv.org/abs/2104.09864; groups of heads:
+https://arxiv.org/abs/2305.13245; the gate: https://arxiv.org/abs/2002.05202.
 """
 
 from __future__ import annotations

@@ -209,7 +209,9 @@ def save_pretrained(
             tokenizer.save(into)
         if generation_config is not None:
             fields = generation_config if isinstance(generation_config, Mapping) else generation_config.to_dict()
-            files.write_json(into / "generation_config.json", fields)
+            # transformers looks here, and no longer into config.json, for how a decoder begins
+            begin = ("decoder_start_token_id", "pad_token_id") if model.is_encoder_decoder else ()
+            files.write_json(into / "generation_config.json", {name: config[name] for name in begin} | dict(fields))
         if keep_from is not None:
             _take_over(Path(keep_from), into)
             chat_template = read_chat_template(keep_from) if chat_template is None else chat_template

@@ -14,6 +14,9 @@ The residual stream and the norms are of its time: with them, deep stacks train 
 
 The cache does not grow with the text: each layer keeps its state and those in its window. So there is no limit to the
 context, but what left the window is seen only through what the state still carries of it.
+
+The papers: https://www.isca-archive.org/interspeech_2010/mikolov10_interspeech.html (the recurrent language model),
+https://arxiv.org/abs/1409.0473 (additive attention), https://arxiv.org/abs/1508.04025 (dot products).
 """
 
 from __future__ import annotations

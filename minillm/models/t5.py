@@ -1,19 +1,25 @@
 """T5 (Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer").
 
-    ids (B, S)  --encoder-->  memory (B, S, C)          every position sees every other
-    decoder_ids (B, T)
-      num_decoder_layers times:
-        x = x + self_attention(rms_norm(x))             causal: a word sees the ones before it
-        x = x + cross_attention(rms_norm(x), memory)    and the whole of the question
-        x = x + feed_forward(rms_norm(x))
-      rms_norm, scores  -->  logits (B, T, V)
+    the question, ids (B, S)                              the answer so far, decoder_ids (B, T)
+      embedding                 shared                      embedding                              shared
+      num_layers times:                                     num_decoder_layers times:
+        x = x + self_attention(rms_norm(x))                   x = x + self_attention(rms_norm(x))            causal
+                                                              x = x + cross_attention(rms_norm(x), memory)
+        x = x + feed_forward(rms_norm(x))                     x = x + feed_forward(rms_norm(x))
+      rms_norm                                              rms_norm
+      memory (B, S, C)  ------------------------------->    scores                shared again (tied), or lm_head
+                                                            logits (B, T, V)
 
 Reading and writing are two stacks here: the encoder reads the question in both directions at once, the decoder writes
-the answer from left to right and asks the memory at every step (``is_encoder_decoder``). Positions enter as a learned
-bias on the scores that depends on the distance alone, in buckets that grow wider with it; the first layer of each stack
-owns the table. Scores are not divided by sqrt(D): T5 lets the first values of its queries do that. No biases anywhere.
-T5 v1.1 has a gate in its feed-forward (``gated-gelu``) and a head of its own. Names are those of Hugging Face's
-``T5ForConditionalGeneration``.
+the answer from left to right and asks the memory at every step. In self-attention queries, keys and values are made of
+the same sequence; in cross-attention the queries come from the answer, keys and values from the memory.
+
+Positions enter as a learned bias on the scores that depends on the distance alone, in buckets that grow wider with it;
+the first layer of each stack owns the table. Scores are not divided by sqrt(D): T5 lets the first values of its queries
+do that. No biases anywhere else. T5 v1.1 has a gate in its feed-forward (``gated-gelu``, Shazeer 2020) and a head of
+its own. Names are those of Hugging Face's ``T5ForConditionalGeneration``.
+
+The paper: https://arxiv.org/abs/1910.10683; the gate: https://arxiv.org/abs/2002.05202.
 """
 
 from __future__ import annotations
@@ -136,7 +142,7 @@ class Attention(Module):
         return split_heads(self.k(memory), self.heads), split_heads(self.v(memory), self.heads)
 
     def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Any, causal: bool = False) -> Tensor:
-        """x (B, T, C) asks; mask: a bias to the scores or booleans -> (B, T, C)."""
+        """x (B, T, C) asks; mask: what is added to the scores, or booleans, False where not to look -> (B, T, C)."""
         k, v = keys_values
         q = split_heads(self.q(x), self.heads)  # (B, H, T, D)
         y = F.scaled_dot_product_attention(q, k, v, causal=causal, mask=mask, scale=1.0)
@@ -239,21 +245,21 @@ class Stack(Module):
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias
         return table(rows).transpose(2, 0, 1).reshape(1, -1, T, S)
 
-    def forward(self, x: Tensor, hidden: np.ndarray | None, memory: list | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, visible: np.ndarray | None, memory: list | None, cache: KVCache | None) -> Tensor:
         """x (B, T, C) -> (B, T, C).
 
-        hidden: (B, 1, 1, S) booleans, False at padding of the encoder's ids. memory: keys and values of cross-attention
-        per layer.
+        visible: (B, 1, 1, S) booleans, False at padding of the encoder's ids; None: all visible. memory: keys and
+        values of cross-attention for each layer, in the decoder.
         """
         T, past = x.shape[1], cache.length if cache else 0
         bias = self.position_bias(T, past + T)
-        if not self.is_decoder and hidden is not None:
-            bias = bias + np.where(hidden, 0, -np.inf).astype(x.dtype)
+        if not self.is_decoder and visible is not None:
+            bias = bias + np.where(visible, 0, -np.inf).astype(x.dtype)
         x = self.dropout(x)
         for i, block in enumerate(self.block):
             x = block.layer[0](x, bias, self.is_decoder, None if cache is None else cache.layer(i))
             if memory is not None:
-                x = block.layer[1](x, memory[i], hidden)
+                x = block.layer[1](x, memory[i], visible)
             x = block.layer[-1](x)
         return self.dropout(self.final_layer_norm(x))
 
@@ -261,8 +267,8 @@ class Stack(Module):
 class T5Cache:
     """What the decoder remembers: its own keys and values, and those of the encoder's memory, computed once."""
 
-    def __init__(self, own: KVCache, memory: list[tuple[Tensor, Tensor]], hidden: np.ndarray | None) -> None:
-        self.own, self.memory, self.hidden = own, memory, hidden
+    def __init__(self, own: KVCache, memory: list[tuple[Tensor, Tensor]], visible: np.ndarray | None) -> None:
+        self.own, self.memory, self.visible = own, memory, visible
 
     @property
     def length(self) -> int:
@@ -272,7 +278,7 @@ class T5Cache:
     def reorder(self, rows: np.ndarray) -> T5Cache:
         """A cache whose row i goes on from row ``rows[i]`` of this one."""
         memory = [(Tensor(k.data[rows]), Tensor(v.data[rows])) for k, v in self.memory]
-        return T5Cache(self.own.reorder(rows), memory, None if self.hidden is None else self.hidden[rows])
+        return T5Cache(self.own.reorder(rows), memory, None if self.visible is None else self.visible[rows])
 
 
 class T5(LanguageModel):
@@ -296,9 +302,9 @@ class T5(LanguageModel):
     def forward(self, ids: Any, decoder_ids: Any, cache: T5Cache | None = None) -> Tensor:
         """Score every next token of the decoder; with a cache, ``ids`` were read when it was made, and are not used."""
         if cache is None:
-            memory, hidden = self.encode(ids)
-            return self._decode(decoder_ids, self.cross_keys_values(memory), hidden, None)
-        logits = self._decode(decoder_ids, cache.memory, cache.hidden, cache.own)
+            memory, visible = self.encode(ids)
+            return self._decode(decoder_ids, self.cross_keys_values(memory), visible, None)
+        logits = self._decode(decoder_ids, cache.memory, cache.visible, cache.own)
         cache.own.length += logits.shape[1]
         return logits
 
@@ -306,15 +312,15 @@ class T5(LanguageModel):
         """Read ids (B, S): the memory (B, S, C), and where it may be looked at, (B, 1, 1, S) or None for everywhere."""
         ids = as_ids("T5", ids)
         real = ids != self.config.pad_token_id
-        hidden = None if real.all() else real[:, None, None, :]
-        return self.encoder(self.shared(ids), hidden, None, None), hidden
+        visible = None if real.all() else real[:, None, None, :]
+        return self.encoder(self.shared(ids), visible, None, None), visible
 
     def cross_keys_values(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the memory for every decoder layer."""
         return [block.layer[1].EncDecAttention.keys_values(memory) for block in self.decoder.block]
 
-    def _decode(self, ids: Any, memory: list, hidden: np.ndarray | None, cache: KVCache | None) -> Tensor:
-        x = self.decoder(self.shared(as_ids("T5", ids)), hidden, memory, cache)  # (B, T, C)
+    def _decode(self, ids: Any, memory: list, visible: np.ndarray | None, cache: KVCache | None) -> Tensor:
+        x = self.decoder(self.shared(as_ids("T5", ids)), visible, memory, cache)  # (B, T, C)
         if self.config.scales_outputs:
             x = x * self.config.d_model**-0.5
         head = self.shared if self.config.tie_word_embeddings else self.lm_head
@@ -328,10 +334,10 @@ class T5(LanguageModel):
             raise ValueError("T5.new_cache: encoder_ids must be given, the (B, S) ids that the decoder answers to")
         c, dtype = self.config, self.shared.weight.dtype
         with no_grad():
-            memory, hidden = self.encode(encoder_ids)
+            memory, visible = self.encode(encoder_ids)
             cross = self.cross_keys_values(memory)
         layers = c.num_decoder_layers or c.num_layers
-        return T5Cache(KVCache(layers, batch_size, length, c.num_heads, c.d_kv, dtype), cross, hidden)
+        return T5Cache(KVCache(layers, batch_size, length, c.num_heads, c.d_kv, dtype), cross, visible)
 
     def next_logits(self, ids: np.ndarray, cache: T5Cache) -> np.ndarray:
         """Read decoder ids (B, T) after what the cache holds; return the scores (B, V) of the next token."""

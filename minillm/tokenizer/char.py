@@ -32,6 +32,8 @@ class CharTokenizer(Tokenizer):
     def train(cls, texts: Iterable[str], special_tokens: Sequence[str] = (END_OF_TEXT,)) -> CharTokenizer:
         """Take every character that occurs in the texts: the special tokens first, then the characters in order.
 
+        If `</s>` is a special token, encoding ends with it, as with T5.
+
         >>> CharTokenizer.train(["banana"]).encode("nab")
         [3, 1, 2]
         """
@@ -42,7 +44,9 @@ class CharTokenizer(Tokenizer):
             for part in cut_at(replace_surrogates(text), present):
                 if isinstance(part, str):
                     characters.update(part)
-        return cls([*names, *sorted(characters)], Specials({name: id for id, name in enumerate(names)}))
+        special = {name: id for id, name in enumerate(names)}
+        template = Template(after=(special["</s>"],) if "</s>" in special else ())
+        return cls([*names, *sorted(characters)], Specials(special), template)
 
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         text = "".join(texts)

@@ -12,6 +12,13 @@ transformers = pytest.importorskip("transformers")
 
 from minillm import files, models  # noqa: E402
 from minillm import functional as F  # noqa: E402
+from minillm.data import PairDataset  # noqa: E402
+from minillm.generate import GenerationConfig, generate, generate_batch  # noqa: E402
+from minillm.models.t5 import relative_buckets  # noqa: E402
+from minillm.optim import AdamW  # noqa: E402
+from minillm.tensor import Tensor  # noqa: E402
+from minillm.tokenizer import BPETokenizer, CharTokenizer, UnigramTokenizer  # noqa: E402
+from tests.generate_mocks import MockTokenizer  # noqa: E402
 
 IDS = np.random.default_rng(0).integers(1, 60, (2, 11))  # without 0, T5's padding
 START = np.random.default_rng(1).integers(0, 60, (2, 7))  # what a decoder has written so far
@@ -188,8 +195,6 @@ def saved(folder):
 
 
 def test_tokenizer_and_chat_template_open_there(tmp_path):
-    from minillm.tokenizer import BPETokenizer
-
     texts = ["the cat sat on the mat", "the dog sat on the log"] * 5
     tokenizer = BPETokenizer.train(texts, 300, special_tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
     template = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -205,3 +210,142 @@ def test_tokenizer_and_chat_template_open_there(tmp_path):
     model.save_pretrained(tmp_path / "tuned", keep_from=tmp_path / "again")
     kept = transformers.AutoTokenizer.from_pretrained(tmp_path / "tuned")
     assert kept.chat_template == template and kept.get_vocab() == theirs.get_vocab()
+
+
+# ---- T5, part by part ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("buckets, most", [(32, 128), (8, 9), (64, 128), (12, 500), (4, 3)])
+def test_buckets(bidirectional, buckets, most):
+    theirs = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
+    distances = np.arange(-700, 701)
+    expected = theirs(torch.tensor(distances), bidirectional, buckets, most).numpy()
+    np.testing.assert_array_equal(relative_buckets(distances, bidirectional, buckets, most), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("t5")])
+def test_encoder_and_cross_attention(name, tmp_path):
+    """Of questions of different lengths: the encoder's output where there is text, and what the decoder reads there."""
+    theirs = random_model(CONFIGS[name]).double()
+    theirs.save_pretrained(tmp_path)
+    ours = models.from_pretrained(tmp_path, dtype=np.float64)
+    ids = IDS.copy()
+    ids[1, 6:] = 0  # padding
+    real = torch.tensor(ids != 0)
+    with torch.no_grad():
+        expected = theirs.encoder(input_ids=torch.tensor(ids), attention_mask=real.long()).last_hidden_state
+        memory, visible = ours.encode(ids)
+        np.testing.assert_allclose(memory.data[ids != 0], expected[real].numpy(), atol=2e-6)
+
+        states = torch.tensor(np.random.default_rng(2).normal(size=(2, 7, 20)))
+        hidden = torch.where(real, 0.0, -torch.inf).double()[:, None, None, :]
+        for our_block, their_block in zip(ours.decoder.block, theirs.decoder.block, strict=True):
+            attended = their_block.layer[1].EncDecAttention(states, key_value_states=expected, mask=hidden)[0]
+            attention = our_block.layer[1].EncDecAttention
+            y = attention(Tensor(states.numpy()), attention.keys_values(memory), visible)
+            np.testing.assert_allclose(y.data, attended.numpy(), atol=2e-6)
+
+        logits = theirs(
+            input_ids=torch.tensor(ids), attention_mask=real.long(), decoder_input_ids=torch.tensor(START)
+        ).logits
+    np.testing.assert_allclose(ours(ids, START).data, logits.numpy(), atol=5e-6)
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+def their_text(model, ids, **options):
+    """The ids that transformers writes after a prompt: the most likely one each time, or those of the best beam."""
+    prompt = torch.tensor([ids])
+    out = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0, max_new_tokens=10,
+        use_cache=False,  # its cache has as many layers as the encoder: too few for a decoder that has more
+        **options,
+    )  # fmt: skip
+    return out[0, 1 if model.config.is_encoder_decoder else len(ids) :].tolist()
+
+
+def test_same_greedy_text(theirs, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    ours = models.from_pretrained(tmp_path)
+    theirs.generation_config.eos_token_id = None  # it would stop there; the rest of the text is wanted too
+    config = GenerationConfig(temperature=0, max_new_tokens=10, eos_token_id=(), add_bos=False)
+    for prompt in (IDS[0, :5].tolist(), IDS[1, :3].tolist()):
+        room = 10 if ours.context is None else min(10, ours.context - len(prompt) + 1)
+        result = generate(ours, MockTokenizer(map(chr, range(33, 93)), special=()), prompt, config)
+        assert result.ids == their_text(theirs, prompt)[:room]
+        assert len(result.ids) == room
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama 3 kv heads, biases", "t5", "t5 v1.1"])
+def test_same_beams(name, tmp_path):
+    theirs = random_model(CONFIGS[name])
+    theirs.save_pretrained(tmp_path)
+    ours = models.from_pretrained(tmp_path)
+    ends = [5, 17]
+    tokenizer = MockTokenizer(map(chr, range(33, 93)), special=())
+    config = GenerationConfig(num_beams=4, max_new_tokens=10, eos_token_id=tuple(ends), add_bos=False)
+    for prompt in (IDS[0, :5].tolist(), IDS[1, :3].tolist()):
+        result = generate(ours, tokenizer, prompt, config)
+        expected = their_text(theirs, prompt, num_beams=4, eos_token_id=ends)
+        assert result.ids == expected[: len(result.ids)] and set(expected[len(result.ids) :]) <= {0}
+
+
+LINES = ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "the mat and the log"]
+TRAINED = {
+    "gpt2 of bytes": (
+        lambda V: models.GPT2(models.GPT2Config(**GPT2 | {"vocab_size": V, "n_positions": 48}), 0),
+        lambda: BPETokenizer.train(LINES, 280),
+    ),
+    "llama of characters": (
+        lambda V: models.Llama(models.LlamaConfig(**LLAMA | {"vocab_size": V}, num_key_value_heads=3), 0),
+        lambda: CharTokenizer.train(LINES),
+    ),
+    "t5 of pieces": (
+        lambda V: models.T5(models.T5Config(**T5 | {"vocab_size": V}, dropout_rate=0.0), 0),
+        lambda: UnigramTokenizer.train(LINES * 5, 40, sentinels=2),
+    ),
+    "t5 v1.1 of characters": (
+        lambda V: models.T5(models.T5Config(**T5 | {"vocab_size": V}, **V11, dropout_rate=0.0), 0),
+        lambda: CharTokenizer.train(LINES, special_tokens=("<pad>", "</s>")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_here_it_says_the_same_there(name, tmp_path):
+    """Model and tokenizer, from the folder alone: the same ids for a prompt, the same text after it."""
+    make, train = TRAINED[name]
+    tokenizer = train()
+    model = make(tokenizer.vocab_size)
+    optimizer = AdamW(model.parameters(), lr=0.02)
+    encoded = [tokenizer.encode(line) for line in LINES]
+    end = [] if model.is_encoder_decoder else [tokenizer.eos_id]  # the tokenizers of T5 end each text themselves
+    pairs = [(ids, ids[::-1][1:] + [tokenizer.eos_id]) for ids in encoded]
+    for step in range(40):
+        if model.is_encoder_decoder:
+            ids, seen, targets = PairDataset(pairs, pairs).batch(step, 4, seed=0)
+            loss = F.cross_entropy(model(ids, seen), targets)
+        else:
+            text = np.array([end + encoded[step % 4] + end])
+            loss = F.cross_entropy(model(text[:, :-1]), text[:, 1:])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    settings = GenerationConfig(temperature=0, max_new_tokens=10)
+    model.eval().save_pretrained(tmp_path / "ours", tokenizer=tokenizer, generation_config=settings)
+
+    auto = transformers.AutoModelForSeq2SeqLM if model.is_encoder_decoder else transformers.AutoModelForCausalLM
+    theirs = auto.from_pretrained(tmp_path / "ours").eval()
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    said = generate_batch(model, tokenizer, ["the cat", "a dog"], settings)
+    assert len({result.text for result in said}) == 2, "it answers what it was asked"
+    for prompt, result in zip(["the cat", "a dog"], said, strict=True):
+        ids = their_tokenizer(prompt).input_ids
+        assert ids == (tokenizer.encode(prompt))
+        if not model.is_encoder_decoder:
+            ids = result.prompt_ids
+        expected = their_text(theirs, ids, eos_token_id=tokenizer.eos_id)
+        assert result.ids == expected[: len(result.ids)] and set(expected[len(result.ids) :]) <= {0}
+        assert their_tokenizer.decode(expected, skip_special_tokens=True).strip() == result.text.strip()
