@@ -146,10 +146,16 @@ class Node:
             gradients = rule(dy)
             if observer is not None:
                 observer.on_backward(node, dy, gradients)
-            for i, (t, g) in enumerate(zip(inputs, gradients, strict=True)):
+            if len(gradients) != len(inputs):
+                raise RuntimeError(
+                    f"backward of '{node.op}' gave {len(gradients)} gradients for {len(inputs)} inputs: one each, or None"
+                )
+            for t, g in zip(inputs, gradients):  # noqa: B905 - as long as each other, see above
                 if g is None or not t.requires_grad:
                     continue
-                g = _checked(g, t, node, i)
+                data = t._data
+                if type(g) is not np.ndarray or g.dtype is not data.dtype or g.shape != data.shape:
+                    g = _fitting(g, t, node)
                 key = id(t)
                 before = pending.get(key)
                 if before is None:
@@ -158,7 +164,7 @@ class Node:
                     if t._backward is None and g is not dy and g.base is None and not _twice(g, gradients):
                         summed.add(key)
                 elif key in summed:
-                    np.add(before, g, out=before)
+                    before += g
                 else:
                     pending[key] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(key)
@@ -320,16 +326,15 @@ def _dropped(qualname: str) -> Backward:
     return backward
 
 
-def _checked(g: np.ndarray, t: Node, node: Node, i: int) -> np.ndarray:
-    """A gradient that fits its tensor, or a sentence that names the operation whose backward is wrong."""
-    data = t._data
-    if type(g) is not np.ndarray:
-        g = np.asarray(g)
-    if g.shape != data.shape:
+def _fitting(g: Any, t: Node, node: Node) -> np.ndarray:
+    """A gradient as an array of its tensor's dtype, or a sentence that names the operation whose backward is wrong."""
+    g = np.asarray(g)
+    if g.shape != t.shape:
+        i = next(i for i, source in enumerate(node._inputs) if source is t)
         raise RuntimeError(
-            f"backward of '{node.op}' gave a gradient of shape {g.shape} for input {i}, whose shape is {data.shape}"
+            f"backward of '{node.op}' gave a gradient of shape {g.shape} for input {i}, whose shape is {t.shape}"
         )
-    return g if g.dtype is data.dtype else g.astype(data.dtype, copy=False)
+    return g.astype(t._data.dtype, copy=False)
 
 
 def _keeps(backward: Backward | None, array: np.ndarray) -> bool:

@@ -186,6 +186,8 @@ class Tensor(Node):
             )
 
         def backward(dy):  # y = a @ b  ->  da = dy @ b^T,   db = a^T @ dy
+            if a.ndim == b.ndim == 2:
+                return kernels.product(dy, b.T) if a_needs else None, kernels.product(a.T, dy) if b_needs else None
             # a vector is a matrix with one row (left) or one column (right)
             rows, cols = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
             dy = dy if b.ndim > 1 else dy[..., None]
