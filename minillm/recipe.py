@@ -26,7 +26,7 @@ TOKENIZERS = ("bpe", "char")
 VALIDATION_STORIES = 400
 
 # What suits the two kinds of text, where nothing was asked for.
-STORIES = {"vocab_size": 1024, "context": 256, "batch_size": 8, "steps": 1200, "learning_rate": 3e-3}
+STORIES = {"vocab_size": 1024, "context": 256, "batch_size": 8, "steps": 1200, "learning_rate": 2e-3}
 TEXT = {"vocab_size": 1024, "context": 128, "batch_size": 16, "steps": 2000, "learning_rate": 2e-3}
 
 
