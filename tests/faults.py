@@ -1,4 +1,4 @@
-"""A disk that fails when told to, and a process that is killed at any moment: tools of the tests on crash safety.
+"""A disk that fails when told to, a process that is killed at any moment, a file that somebody tampered with.
 
 Every write, fsync, rename, mkdir and unlink under ``faulty_disk`` is numbered (an fsync is no more than that). Run once
 to count them; then run once for each number, with the operation of that number failing (a full disk, an I/O error) or
@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -139,3 +140,27 @@ def kill_repeatedly(
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file under ``folder``, with its bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def mutated_json(text, rng):
+    """One change of a JSON file: of its bytes, of a value, or of a field's name."""
+    fields = json.loads(text)
+    name = list(fields)[rng.integers(len(fields))]
+    values = [0, -1, 3, 7.5, 10**9, 10**40, None, True, False, "", "gelu", [], [1], {}, {"a": 1}, "x" * 10_000]
+    kind = rng.integers(7)
+    if kind == 0:
+        changed = bytearray(text)
+        changed[rng.integers(len(text))] ^= 1 << rng.integers(8)
+        return bytes(changed)
+    if kind == 1:
+        return text[: rng.integers(len(text))]
+    if kind == 2:
+        at = rng.integers(len(text))
+        return text[:at] + rng.bytes(4) + text[at:]
+    if kind == 3:
+        return text.replace(b"{", b"{" + json.dumps(name).encode() + b": 1, ", 1)  # a name twice
+    if kind == 4:
+        fields[name + "_x"] = fields.pop(name)
+    else:
+        fields[name] = values[rng.integers(len(values))]
+    return json.dumps(fields).encode()

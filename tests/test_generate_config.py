@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+import time
 
 import numpy as np
 import pytest
 
 from minillm.generate import GenerationConfig
+from tests.faults import mutated_json
 
 ODD = GenerationConfig(
     max_new_tokens=7, min_new_tokens=2, stop=("a", "\n"), slide=True, temperature=0.7, top_k=5, top_p=0.9, min_p=0.1,
@@ -148,3 +150,22 @@ def test_a_file_that_cannot_be_followed_is_refused_by_name(fields, message, tmp_
     path.write_text(json.dumps(fields))
     with pytest.raises(ValueError, match=f"{path}: {message}"):
         GenerationConfig.load(path)
+
+
+def test_300_mutated_files(tmp_path):
+    """Each is refused with a ValueError that names the file, quickly, or gives a configuration that can be written."""
+    rng = np.random.default_rng(3)
+    ODD.save(tmp_path)
+    path = tmp_path / "generation_config.json"
+    good = path.read_bytes()
+    refused = 0
+    for _ in range(300):
+        path.write_bytes(mutated_json(good, rng))
+        begun = time.process_time()
+        try:
+            GenerationConfig.load(tmp_path).to_dict()
+        except ValueError as error:
+            assert str(error).startswith(str(path)), error
+            refused += 1
+        assert time.process_time() - begun < 1
+    assert 150 < refused < 300

@@ -14,7 +14,7 @@ from minillm import files, models
 from minillm.models import pretrained
 from minillm.models.config import HARMLESS
 from minillm.nn import init
-from tests.faults import dies, faulty_disk, snapshot
+from tests.faults import dies, faulty_disk, mutated_json, snapshot
 
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 
@@ -276,30 +276,6 @@ def test_folders_without_a_model(tmp_path):
         models.from_pretrained(tmp_path / "model")
 
 
-def mutated_config(text, rng):
-    """One change of a config.json: of its bytes, of a value, or of a field's name."""
-    fields = json.loads(text)
-    name = list(fields)[rng.integers(len(fields))]
-    values = [0, -1, 3, 7.5, 10**9, 10**40, None, True, False, "", "gelu", [], [1], {}, {"a": 1}, "x" * 10_000]
-    kind = rng.integers(7)
-    if kind == 0:
-        changed = bytearray(text)
-        changed[rng.integers(len(text))] ^= 1 << rng.integers(8)
-        return bytes(changed)
-    if kind == 1:
-        return text[: rng.integers(len(text))]
-    if kind == 2:
-        at = rng.integers(len(text))
-        return text[:at] + rng.bytes(4) + text[at:]
-    if kind == 3:
-        return text.replace(b"{", b"{" + json.dumps(name).encode() + b": 1, ", 1)  # a name twice
-    if kind == 4:
-        fields[name + "_x"] = fields.pop(name)
-    else:
-        fields[name] = values[rng.integers(len(values))]
-    return json.dumps(fields).encode()
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_300_mutated_configurations(tmp_path, name):
     """Each is refused with a ValueError that names the file, or all that it says was understood."""
@@ -310,7 +286,7 @@ def test_300_mutated_configurations(tmp_path, name):
     size = (folder / "model.safetensors").stat().st_size
     refused = 0
     for _ in range(300):
-        (folder / "config.json").write_bytes(mutated_config(good, rng))
+        (folder / "config.json").write_bytes(mutated_json(good, rng))
         tracemalloc.start()
         begun = time.process_time()
         try:
