@@ -217,10 +217,14 @@ class Worker:
 
 @contextmanager
 def _threads(n: int):
-    """Processes started inside have n threads, whichever library makes them."""
+    """Processes started inside have n threads, whichever library makes them, that sleep when there is no work."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MINILLM_THREADS", "RAYON_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(n)))
+    settings = dict.fromkeys(names, str(n))
+    # NumPy's threads spin for 2^28 ticks after a product, 100 ms in which whoever comes next has one core less; 2^20 is
+    # less than a pause
+    settings["OPENBLAS_THREAD_TIMEOUT"] = "20"
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
