@@ -57,6 +57,10 @@ class LanguageModel(Module):
         with no_grad():
             return self(ids, cache=cache).data[:, -1]
 
+    def config_dict(self) -> dict[str, Any]:
+        """The fields of ``config.json``."""
+        return self.config.to_dict()
+
     def num_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.size for parameter in self.parameters())
