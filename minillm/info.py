@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from . import __version__
+from .models import QuantizedModel
 from .run import load_run
 
 __all__ = ["of_folder", "of_installation"]
@@ -45,9 +46,11 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
     path = Path(folder)
     model, tokenizer, generation = load_run(path)
     parts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        parts[_part(name)] += parameter.size
-    total = model.num_parameters()
+    in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
+    for name, array in state.items():
+        if not (in_int8 and name.endswith("_scale")):
+            parts[_part(name)] += array.size
+    total, stored = model.num_parameters(), sum(array.nbytes for array in state.values())
     config = model.config.to_dict()
     sizes = {name: value for name, value in config.items() if isinstance(value, (int, float)) and value is not True}
     rows = {
@@ -55,7 +58,9 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
         "context": "unlimited" if model.context is None else f"{model.context:,} tokens",
         "parameters": f"{total:,}",
         **{f"  {name}": f"{count:,} ({count / total:.0%})" for name, count in parts.items()},
-        "memory": f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8",
+        "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales"
+        if in_int8
+        else f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8",
         "tokenizer": f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
         "special tokens": ", ".join(f"{name} = {id}" for name, id in tokenizer.special_tokens.items()) or "none",
         "stops at": str(generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_id),
