@@ -111,7 +111,7 @@ class KVCache:
     def reorder(self, rows: np.ndarray) -> KVCache:
         """A cache whose row i goes on from row ``rows[i]`` of this one (a copy)."""
         twin = object.__new__(KVCache)
-        twin.keys, twin.values = self.keys[:, rows], self.values[:, rows]
+        twin.keys, twin.values = (np.take(x, rows, axis=1) for x in (self.keys, self.values))
         twin.length, twin.reader = self.length, self.reader
         twin.starts = None if self.starts is None else self.starts[rows]
         return twin

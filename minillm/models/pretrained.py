@@ -27,7 +27,7 @@ import numpy as np
 
 from .. import files
 from ..nn import Module, init
-from .quantized import is_quantized, quantized_from_pretrained
+from .quantized import quantized_from_pretrained, unquantized_fields
 
 __all__ = ["from_pretrained", "read_chat_template", "save_pretrained"]
 
@@ -103,17 +103,17 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
         raise ValueError(f"from_pretrained: dtype must be float32 or float64; got {dtype}")
     source = str(folder / CONFIG)
     fields = files.read_json(source)
+    rounded = unquantized_fields(fields, source)
+    fields = fields if rounded is None else rounded
     family = _family(fields, source)
     room = importlib.import_module(f".{family.module}", __package__)
-    in_int8 = is_quantized(fields, source)
-    fields.pop("quantization_config", None)
     config = getattr(room, family.config).from_dict(fields, source=source)
     weights = files.open_weights(folder)
     for name in LAYER_COUNTS:  # a stranger may ask for 10^9 layers: building them one by one would never end
         if (getattr(config, name, None) or 0) > len(weights):
             raise ValueError(f"{source}: {name} = {getattr(config, name)}, but there are only {len(weights)} tensors")
     try:
-        if in_int8:
+        if rounded is not None:
             if dtype != np.float32:
                 raise ValueError("int8 weights are multiplied in float32; dtype must be float32")
             return quantized_from_pretrained(getattr(room, family.model), config, weights)

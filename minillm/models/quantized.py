@@ -8,8 +8,8 @@ Embedding, projections and head are rounded; norms, biases and GPT-2's position 
 float32.
 
 In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,);
-``config.json`` says ``"quantization_config": {"quant_method": "minillm-int8"}``, so that a reader who does not know
-these codes refuses them, and does not take them for weights.
+``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and does
+not take them for weights; the model's own is in ``quantization_config``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ..tensor import Tensor
 from .base import KVCache, LanguageModel, as_ids, check_length
 from .decoding import Reader, next_logits
 
-__all__ = ["QuantizedModel", "is_quantized", "quantize", "quantized_from_pretrained"]
+__all__ = ["QuantizedModel", "quantize", "quantized_from_pretrained", "unquantized_fields"]
 
-QUANTIZATION = {"quant_method": "minillm-int8"}
+MODEL_TYPE, METHOD = "minillm_int8", "minillm-int8"
 
 
 class QuantizedModel(LanguageModel):
@@ -80,7 +80,9 @@ class QuantizedModel(LanguageModel):
 
     def config_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
-        return self.config.to_dict() | {"quantization_config": QUANTIZATION}
+        fields = self.config.to_dict()
+        own = {name: fields.pop(name) for name in ("model_type", "architectures")}
+        return {"model_type": MODEL_TYPE, **fields, "quantization_config": {"quant_method": METHOD, **own}}
 
     def num_parameters(self) -> int:
         """How many numbers were learned: the scales are none of them."""
@@ -135,12 +137,15 @@ def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callab
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def is_quantized(fields: Mapping[str, Any], source: str) -> bool:
-    """Whether a ``config.json`` is about a QuantizedModel; ValueError when it is about weights rounded otherwise."""
+def unquantized_fields(fields: Mapping[str, Any], source: str) -> dict[str, Any] | None:
+    """The fields of a ``config.json`` as they were before the weights were rounded; None if it is about another model."""
+    if fields.get("model_type") != MODEL_TYPE:
+        return None
     found = fields.get("quantization_config")
-    if found is not None and found != QUANTIZATION:
-        raise ValueError(f"{source}: quantization_config must be {QUANTIZATION}; got {found!r:.80}")
-    return found is not None
+    if not isinstance(found, dict) or found.get("quant_method") != METHOD:
+        raise ValueError(f"{source}: quantization_config must have the quant_method {METHOD}; got {found!r:.80}")
+    own = {name: value for name, value in found.items() if name != "quant_method"}
+    return {name: value for name, value in fields.items() if name != "quantization_config"} | own
 
 
 def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: Mapping[str, Any]) -> QuantizedModel:
