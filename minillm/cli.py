@@ -1,4 +1,4 @@
-"""What a person types: ``minillm train | generate | eval | info | tokenize``.
+"""What a person types: ``minillm train | generate | eval | quantize | info | tokenize``.
 
 Text goes to standard output, everything about it to standard error, so that ``minillm generate ... > story.txt`` keeps
 the story alone. A person's mistake is one line that says what was expected, and exit code 2.
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_generate(commands)
     _add_eval(commands)
+    _add_quantize(commands)
     _add_info(commands)
     _add_tokenize(commands)
     return parser
@@ -161,6 +162,7 @@ def _add_generate(commands: Any) -> None:
         p.add_argument(name, type=float, metavar="X", help=what)
     p.add_argument("--top-k", type=int, metavar="N", help="only the N most likely tokens; 0: all")
     p.add_argument("--max-new-tokens", type=int, metavar="N", help="write at most N tokens; default 256")
+    p.add_argument("--int8", action="store_true", help="round the weights to one byte first: less memory, more speed")
     p.add_argument("--stop", action="append", metavar="TEXT", help="end when this text comes up (may be given again)")
     p.add_argument(
         "--seed", type=int, metavar="N", help="the same seed gives the same text; default: another each time"
@@ -182,6 +184,22 @@ def _add_eval(commands: Any) -> None:
     p.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch; default 16")
     p.add_argument("--threads", type=int, metavar="N", help="threads for the kernels; default: all cores")
     p.set_defaults(run=_eval)
+
+
+def _add_quantize(commands: Any) -> None:
+    p = commands.add_parser(
+        "quantize",
+        help="make a model four times smaller: weights in one byte",
+        description="Round the weights of a model to int8, and write it to another folder, which every other command "
+        "opens. Tells what that changes: the perplexity, on --data or on what the run was validated with, and the "
+        "error of each matrix, with a picture where matplotlib is installed.",
+    )
+    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("--out", metavar="FOLDER", help="the folder to make; default: RUN-int8")
+    p.add_argument("--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files to measure on")
+    p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
+    p.add_argument("--threads", type=int, metavar="N", help="threads for the kernels; default: all cores")
+    p.set_defaults(run=_quantize)
 
 
 def _add_info(commands: Any) -> None:
@@ -299,6 +317,7 @@ def _sample(model: Any, tokenizer: Any, seed: int) -> str:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    from . import models
     from .run import load_run
 
     _set_threads(options)
@@ -310,9 +329,12 @@ def _generate(options: argparse.Namespace) -> int:
     if loaded.generation.temperature == 0 and {"top_k", "top_p", "min_p"} & changes.keys():
         changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
     config = loaded.generation.replace(**changes)
-    if options.prompt and not loaded.model.is_encoder_decoder:  # an answer does not continue its question
+    model = loaded.model
+    if options.int8 and not isinstance(model, models.QuantizedModel):
+        model = models.quantize(model)
+    if options.prompt and not model.is_encoder_decoder:  # an answer does not continue its question
         print(options.prompt, end="", flush=True)
-    _speak(loaded.model, loaded.tokenizer, options.prompt, config)
+    _speak(model, loaded.tokenizer, options.prompt, config)
     return 0
 
 
@@ -348,6 +370,17 @@ def _eval(options: argparse.Namespace) -> int:
     print(result.table())
     floor_says = "; the floor is the least that any model can reach" if result.floor is not None else ""
     _say(f"[loss in nats per token; perplexity: as unsure as between so many equally likely tokens{floor_says}]")
+    return 0
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    from .quantize import quantize_folder
+
+    _set_threads(options)
+    report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)
+    print(report)
+    if report.before is None:
+        _say("perplexity was not measured: give a text with --data")
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .models import QuantizedModel
 from .run import load_run
 
 __all__ = ["of_folder", "of_installation"]
@@ -48,20 +49,23 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
     path = Path(folder)
     model, tokenizer, generation = load_run(path)
     parts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        parts[_part(name)] += parameter.size
-    total = model.num_parameters()
+    in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
+    for name, array in state.items():
+        if not (in_int8 and name.endswith("_scale")):
+            parts[_part(name)] += array.size
+    total, stored = model.num_parameters(), sum(array.nbytes for array in state.values())
     fields = model.config.to_dict()
     stops = tokenizer.eos_id if generation.eos_token_id is None else generation.eos_token_id
     ends = [*([stops] if isinstance(stops, int) else stops or ()), *(generation.end_of_turn_token_id or ())]
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     width = len(f"{total:,}")
+    memory = f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8"
     rows = {
         "architecture": f"{type(model).__name__} (model_type {fields['model_type']})",
         "context": "unlimited" if model.context is None else f"{model.context:,} tokens",
         "parameters": f"{total:,}",
         **{f"  {kind}": f"{parts[kind]:>{width},}  {parts[kind] / total:6.1%}" for kind in KINDS if parts[kind]},
-        "memory": f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8",
+        "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
         **({} if model.context is None else {"cache": f"{_cache_size(model):,} bytes for each token of a text"}),
         "file": f"{sum(file.stat().st_size for file in path.glob('*.safetensors')) / 1e6:,.1f} MB on the disk",
         "tokenizer": f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",

@@ -23,7 +23,7 @@ FLOORS = [  # from the ground up; rooms in one set may know each other
     {"models"},
     {"tokenizer", "data", "optim"},  # beside: they know no model, see below
     {"trainer", "checkpoint", "generate", "evaluate", "run", "callbacks", "plot"},
-    {"recipe", "info"},
+    {"recipe", "info", "quantize"},
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

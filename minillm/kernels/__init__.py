@@ -1,8 +1,8 @@
 """Arrays in, arrays out: the hot loops of the library, each a NumPy twin and a Numba kernel.
 
 The rooms, one family of functions each: ``matmul``, ``activations``, ``softmax``, ``norm``, ``attention``,
-``recurrent``, ``embedding``, ``optim``, ``bpe``. A room is loaded, and Numba imported, when one of its names is first
-used: ``import minillm`` stays quick and compiles nothing.
+``recurrent``, ``embedding``, ``decode``, ``quant``, ``optim``, ``bpe``. A room is loaded, and Numba imported, when one
+of its names is first used: ``import minillm`` stays quick and compiles nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _ROOMS = {
         "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
     ),
     "additive": ("additive_attention_backward", "additive_attention_forward"),
+    "decode": ("MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step", "read"),
+    "quant": ("dequantize_rows", "quantize_rows"),
     "optim": ("adamw_update", "sgd_update", "sum_of_squares"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

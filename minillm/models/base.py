@@ -3,7 +3,8 @@
 The trainer, the generator and the evaluation know no architecture. They need of a model:
 
 * ``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor, position t scoring token t + 1;
-* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few tokens at a time;
+* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few tokens at a time (for
+  GPT-2 and Llama, where there is one token a row, by way of ``decoding.py``);
 * ``model.context``: how many tokens it can see at most (None: no limit);
 * ``model.config``: a frozen dataclass with the names of Hugging Face's ``config.json``.
 """
@@ -56,6 +57,10 @@ class LanguageModel(Module):
         with no_grad():
             return self(ids, cache=cache).data[:, -1]
 
+    def config_dict(self) -> dict[str, Any]:
+        """The fields of ``config.json``."""
+        return self.config.to_dict()
+
     def num_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.size for parameter in self.parameters())
@@ -77,21 +82,25 @@ class KVCache:
     def __init__(
         self, layers: int, batch_size: int, length: int, kv_heads: int, D: int, dtype: Any, starts: Any = None
     ) -> None:
-        shape = (batch_size, length, kv_heads, D)
-        self.keys = [np.zeros(shape, dtype) for _ in range(layers)]
-        self.values = [np.zeros(shape, dtype) for _ in range(layers)]
+        shape = (layers, batch_size, length, kv_heads, D)
+        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)  # zeros take memory once written to
         self.length = 0
         self.starts = None if starts is None or not np.any(starts) else np.asarray(starts, np.int64)
+        self.reader: Any = None  # how the last single token was read: see decoding.py
 
     @property
     def capacity(self) -> int:
         """How many tokens fit in a row."""
-        return self.keys[0].shape[1]
+        return self.keys.shape[2]
+
+    def check_room(self, T: int) -> None:
+        """Raise ValueError when there is no room for T more tokens."""
+        if self.length + T > self.capacity:
+            raise ValueError(f"cache: room for {self.capacity} tokens, {self.length} are in it; got {T} more")
 
     def positions(self, T: int) -> np.ndarray:
         """The positions of the next T tokens: (T,), or (B, T) when rows begin at different ``starts``."""
-        if self.length + T > self.capacity:
-            raise ValueError(f"cache: room for {self.capacity} tokens, {self.length} are in it; got {T} more")
+        self.check_room(T)
         positions = np.arange(self.length, self.length + T)
         return positions if self.starts is None else np.maximum(positions - self.starts[:, None], 0)
 
@@ -102,9 +111,8 @@ class KVCache:
     def reorder(self, rows: np.ndarray) -> KVCache:
         """A cache whose row i goes on from row ``rows[i]`` of this one (a copy)."""
         twin = object.__new__(KVCache)
-        twin.keys = [k[rows] for k in self.keys]
-        twin.values = [v[rows] for v in self.values]
-        twin.length = self.length
+        twin.keys, twin.values = (np.take(x, rows, axis=1) for x in (self.keys, self.values))
+        twin.length, twin.reader = self.length, self.reader
         twin.starts = None if self.starts is None else self.starts[rows]
         return twin
 

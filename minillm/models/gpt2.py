@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from .. import kernels
 from ..nn import Dropout, Embedding, LayerNorm, Module, init
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
 from .config import config_from_dict, config_to_dict
+from .decoding import matrix, next_logits
 
 NEUTRAL = {
     "scale_attn_weights": (True,),
@@ -182,8 +184,11 @@ class GPT2(LanguageModel):
         if not config.tie_word_embeddings:
             self.lm_head = Embedding(config.vocab_size, config.n_embd, rng, config.initializer_range)
 
-    def forward(self, ids: Any, cache: KVCache | None = None) -> Tensor:
-        """Score every next token; with a cache, ids are the tokens after those that it holds."""
+    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """Score every next token, or only that after the last of ids.
+
+        With a cache, ids are the tokens after those that it holds.
+        """
         ids = as_ids("GPT2", ids)
         T, past = ids.shape[1], cache.length if cache else 0
         check_length("GPT2", T, past, self.context)
@@ -191,6 +196,8 @@ class GPT2(LanguageModel):
         x = self.transformer(ids, positions, cache)  # (B, T, C)
         if cache:
             cache.length += T
+        if last_only:
+            x = x[:, -1:]  # (B, 1, C)
         head = self.transformer.wte if self.config.tie_word_embeddings else self.lm_head
         return F.linear(x, head.weight)  # (B, T, V)
 
@@ -198,3 +205,39 @@ class GPT2(LanguageModel):
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
         c, dtype = self.config, self.transformer.wte.weight.dtype
         return KVCache(c.n_layer, batch_size, length, c.n_head, c.n_embd // c.n_head, dtype, starts)
+
+    def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        return next_logits(self, ids, cache)
+
+    def decoder(self) -> kernels.Decoder:
+        """The same model as a list of arrays, with which ``kernels.decode_step`` reads single tokens quickly."""
+        c, parts = self.config, self.transformer
+
+        def norm(layer: LayerNorm) -> kernels.Norm:
+            return kernels.Norm(layer.weight.data, layer.bias.data)
+
+        layers = [
+            kernels.Layer(
+                norm_1=norm(block.ln_1),
+                qkv=(matrix(block.attn.c_attn, by_columns=True),),
+                out=matrix(block.attn.c_proj, by_columns=True),
+                norm_2=norm(block.ln_2),
+                up=(matrix(block.mlp.c_fc, by_columns=True),),
+                down=matrix(block.mlp.c_proj, by_columns=True),
+            )
+            for block in parts.h
+        ]
+        return kernels.Decoder(
+            embedding=matrix(parts.wte),
+            positions=parts.wpe.weight.data,
+            speeds=None,
+            layers=tuple(layers),
+            norm=norm(parts.ln_f),
+            head=matrix(parts.wte if c.tie_word_embeddings else self.lm_head),
+            heads=c.n_head,
+            kv_heads=c.n_head,
+            head_size=c.n_embd // c.n_head,
+            eps=c.layer_norm_epsilon,
+            activation="gelu" if ACTIVATIONS[c.activation_function] == "tanh" else "gelu_exact",
+        )

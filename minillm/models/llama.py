@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from .. import kernels
 from ..nn import Embedding, Linear, Module, RMSNorm, init
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
 from .config import config_from_dict, config_to_dict
+from .decoding import matrix, next_logits
 
 NEUTRAL = {"hidden_act": ("silu", "swish"), "rope_scaling": (), "attention_dropout": (0.0,)}
 IGNORED = ("rope_interleaved", "is_llama_config")
@@ -126,9 +128,13 @@ def rotary_angles(positions: np.ndarray, D: int, theta: float) -> Rotary:
     positions: (..., T) -> two arrays (..., T, D / 2). Pair i turns by position x theta^(-2 i / D): the first pairs
     quickly, the last ones slowly, as the hands of a clock.
     """
-    speeds = theta ** (-np.arange(0, D, 2) / D)  # (D / 2,)
-    angles = positions[..., None] * speeds
+    angles = positions[..., None] * rotary_speeds(D, theta)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotary_speeds(D: int, theta: float) -> np.ndarray:
+    """By which angle each pair of features turns from a position to the next: (D / 2,)."""
+    return theta ** (-np.arange(0, D, 2) / D)
 
 
 class Attention(Module):
@@ -226,14 +232,19 @@ class Llama(LanguageModel):
             elif name.endswith("bias"):
                 parameter.data = np.zeros_like(parameter.data)
 
-    def forward(self, ids: Any, cache: KVCache | None = None) -> Tensor:
-        """Score every next token; with a cache, ids are the tokens after those that it holds."""
+    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """Score every next token, or only that after the last of ids.
+
+        With a cache, ids are the tokens after those that it holds.
+        """
         ids = as_ids("Llama", ids)
         T, past = ids.shape[1], cache.length if cache else 0
         check_length("Llama", T, past, self.context)
         x = self.model(ids, cache.positions(T) if cache else np.arange(T), cache)  # (B, T, C)
         if cache:
             cache.length += T
+        if last_only:
+            x = x[:, -1:]  # (B, 1, C)
         head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
         return F.linear(x, head.weight)  # (B, T, V)
 
@@ -241,3 +252,35 @@ class Llama(LanguageModel):
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
         c, dtype = self.config, self.model.embed_tokens.weight.dtype
         return KVCache(c.num_hidden_layers, batch_size, length, c.kv_heads, c.D, dtype, starts)
+
+    def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        return next_logits(self, ids, cache)
+
+    def decoder(self) -> kernels.Decoder:
+        """The same model as a list of arrays, with which ``kernels.decode_step`` reads single tokens quickly."""
+        c = self.config
+        layers = [
+            kernels.Layer(
+                norm_1=kernels.Norm(block.input_layernorm.weight.data),
+                qkv=(matrix(block.self_attn.q_proj), matrix(block.self_attn.k_proj), matrix(block.self_attn.v_proj)),
+                out=matrix(block.self_attn.o_proj),
+                norm_2=kernels.Norm(block.post_attention_layernorm.weight.data),
+                up=(matrix(block.mlp.gate_proj), matrix(block.mlp.up_proj)),
+                down=matrix(block.mlp.down_proj),
+            )
+            for block in self.model.layers
+        ]
+        return kernels.Decoder(
+            embedding=matrix(self.model.embed_tokens),
+            positions=None,
+            speeds=rotary_speeds(c.D, c.rope_theta),
+            layers=tuple(layers),
+            norm=kernels.Norm(self.model.norm.weight.data),
+            head=matrix(self.model.embed_tokens if c.tie_word_embeddings else self.lm_head),
+            heads=c.num_attention_heads,
+            kv_heads=c.kv_heads,
+            head_size=c.D,
+            eps=c.rms_norm_eps,
+            activation="swiglu",
+        )

@@ -27,6 +27,7 @@ import numpy as np
 
 from .. import files
 from ..nn import Module, init
+from .quantized import quantized_from_pretrained, unquantized_fields
 
 __all__ = ["from_pretrained", "read_chat_template", "save_pretrained"]
 
@@ -87,7 +88,7 @@ COMPANIONS = (
 
 
 def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
-    """Open a model folder: ``GPT2``, ``Llama``, ``T5`` or ``RecurrentLM``, as its ``config.json`` says.
+    """Open a model folder: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or ``QuantizedModel``, as ``config.json`` says.
 
     dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted. Parameters that the file
     holds in ``dtype`` are not copied: they are windows into the mapped file, whose pages arrive when they are first
@@ -102,6 +103,8 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
         raise ValueError(f"from_pretrained: dtype must be float32 or float64; got {dtype}")
     source = str(folder / CONFIG)
     fields = files.read_json(source)
+    rounded = unquantized_fields(fields, source)
+    fields = fields if rounded is None else rounded
     family = _family(fields, source)
     room = importlib.import_module(f".{family.module}", __package__)
     config = getattr(room, family.config).from_dict(fields, source=source)
@@ -110,6 +113,10 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
         if (getattr(config, name, None) or 0) > len(weights):
             raise ValueError(f"{source}: {name} = {getattr(config, name)}, but there are only {len(weights)} tensors")
     try:
+        if rounded is not None:
+            if dtype != np.float32:
+                raise ValueError("int8 weights are multiplied in float32; dtype must be float32")
+            return quantized_from_pretrained(getattr(room, family.model), config, weights)
         with init.skipped():
             model = getattr(room, family.model)(config)
         for parameter in model.parameters():
@@ -202,7 +209,7 @@ def save_pretrained(
     with writing as into:
         state = model.state_dict()
         dtypes = {str(array.dtype) for array in state.values()}
-        config = model.config.to_dict() | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
+        config = model.config_dict() | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
         files.write_json(into / CONFIG, config)
         files.write_safetensors(into / "model.safetensors", state)
         if tokenizer is not None:

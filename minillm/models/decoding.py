@@ -1,0 +1,80 @@
+"""How GPT-2 and Llama read the next token: in one compiled call where it can be, else layer by layer.
+
+``model(ids, cache=cache)`` goes through the layers as their files tell, each a few Python calls. That is how a prompt is
+read. For the tokens that are written after it, one at a time, a small model would spend most of the time in Python, and
+a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list of
+arrays that ``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same.
+
+It does so only when nothing has changed that this list does not tell of: hooks, layers of another kind in the place of
+ours, dropout, float64; and the list is made anew when a parameter has got another array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import kernels, nn
+from ..tensor import Tensor, no_grad
+from .base import KVCache, as_ids, check_length
+
+if TYPE_CHECKING:
+    from ..kernels.decode import Decoder, Matrix
+
+PLAIN = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.LayerNorm, nn.Dropout)
+
+
+def matrix(layer: Any, by_columns: bool = False) -> Matrix:
+    """The arrays of a linear layer, or of an embedding."""
+    bias = getattr(layer, "bias", None)
+    return kernels.Matrix(layer.weight.data, None if bias is None else bias.data, None, by_columns)
+
+
+@dataclass
+class Reader:
+    """A model as a list of arrays, and what it was made from. ``decoder`` is None where the layers must be called."""
+
+    parameters: list[tuple[Tensor, np.ndarray]]
+    decoder: Decoder | None
+
+    @classmethod
+    def of(cls, model: Any) -> Reader:
+        """Look at the model as it is now."""
+        parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+        return cls(parameters, model.decoder() if _is_plain(model) else None)
+
+    def is_current(self) -> bool:
+        """Whether every parameter still has the array that it had. (What an optimiser writes into it is seen.)"""
+        return all([parameter.data is array for parameter, array in self.parameters])
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether calling the layers would do what the list of arrays says, and nothing else."""
+    home = type(model).__module__
+    return (
+        kernels.KERNELS == "numba"
+        and all(type(module) in PLAIN or type(module).__module__ == home for module in model.modules())
+        and not any(module.training or "_hooks" in vars(module) for module in model.modules())
+        and all(p.dtype == np.float32 and p.data.flags.c_contiguous and p.data.flags.aligned for p in model.parameters())
+    )
+
+
+def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
+    """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+    name, ids = type(model).__name__, as_ids(type(model).__name__, ids)
+    decoder = None
+    if ids.shape[1] == 1 and len(ids) <= kernels.MOST_ROWS and len(ids) == cache.keys.shape[1]:
+        if cache.reader is None or not cache.reader.is_current():
+            cache.reader = Reader.of(model)
+        decoder = cache.reader.decoder
+    tokens = ids[:, 0]
+    if decoder is None or not all([0 <= id < model.config.vocab_size for id in tokens.tolist()]):
+        with no_grad():
+            return model(ids, cache=cache, last_only=True).data[:, -1]
+    check_length(name, 1, cache.length, model.context)
+    cache.check_room(1)
+    logits = kernels.decode_step(decoder, tokens, cache.keys, cache.values, cache.length, cache.starts)
+    cache.length += 1
+    return logits

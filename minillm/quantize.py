@@ -1,0 +1,159 @@
+"""What ``minillm quantize`` does: int8 weights, what they cost in perplexity, and where the error is.
+
+The rounding itself is in ``kernels/quant.py``, the model that holds the codes in ``models/quantized.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .evaluate import Evaluation, evaluate
+from .models import QuantizedModel, quantize
+from .plot import GREY, INK, PALE
+from .recipe import evaluation_data
+from .run import load_run
+
+__all__ = ["Report", "plot_errors", "quantize_folder", "weight_errors"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it."""
+
+    path: Path
+    bytes_before: int
+    bytes_after: int
+    errors: dict[str, float]  # name of a matrix -> relative error, see `weight_errors`
+    before: Evaluation | None  # None where there was no text to measure on
+    after: Evaluation | None
+
+    def __str__(self) -> str:
+        worst = max(self.errors, key=lambda name: self.errors[name])
+        lines = [
+            f"{self.path}: {self.bytes_after / 1e6:,.1f} MB, {self.bytes_after / self.bytes_before:.2f} times the "
+            f"{self.bytes_before / 1e6:,.1f} MB of float32",
+            f"error of the weights: {np.mean(list(self.errors.values())):.2%} of their size on average, "
+            f"{self.errors[worst]:.2%} at most, in {worst}",
+        ]
+        if self.before is not None and self.after is not None:
+            change = self.after.perplexity / self.before.perplexity - 1
+            lines.append(
+                f"perplexity on {self.before.tokens:,} tokens: {self.before.perplexity:.4f} in float32, "
+                f"{self.after.perplexity:.4f} in int8 ({change:+.3%}); loss {self.before.loss:.5f}, {self.after.loss:.5f}"
+            )
+        return "\n".join(lines)
+
+
+def quantize_folder(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    data: str | None = None,
+    context: int | None = None,
+    batch_size: int = 16,
+) -> Report:
+    """Round the weights of a model folder to int8, and write them to another folder, whole or not at all.
+
+    out: the new folder; None: the old one's name with ``-int8``. data, context: what perplexity is measured on, as in
+    ``minillm eval``; where nothing is given and the folder does not say what it was trained on, nothing is measured.
+    Where matplotlib is installed, quantization.png in the new folder shows the error of each matrix.
+
+    Raises FileExistsError when the new folder is there, ValueError for a model that is in int8 already, or that
+    ``models.quantize`` refuses.
+    """
+    folder = Path(folder)
+    out = folder.resolve().with_name(f"{folder.resolve().name}-int8") if out is None else Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out}: exists already; choose another name with --out")
+    model, tokenizer, _ = load_run(folder)
+    if isinstance(model, QuantizedModel):
+        raise ValueError(f"{folder}: its weights are in int8 already")
+    small = quantize(model)
+    context = context or model.context
+    before = after = None
+    if data is not None or (folder / "training.json").exists():
+        results = []
+        for which in (model, small):
+            batches, floor = evaluation_data(folder, data, tokenizer, context, batch_size)
+            results.append(evaluate(which, batches, tokenizer=tokenizer, floor=floor))
+        before, after = results
+    small.save_pretrained(out, keep_from=folder)
+    sizes = [sum(array.nbytes for array in which.state_dict().values()) for which in (model, small)]
+    report = Report(out, sizes[0], sizes[1], weight_errors(model, small), before, after)
+    try:
+        plot_errors(report.errors, out / "quantization.png", title=folder.resolve().name)
+    except ImportError:
+        pass
+    return report
+
+
+def weight_errors(model: Any, small: QuantizedModel) -> dict[str, float]:
+    """|w - code scale| / |w| for each matrix that was rounded, by its name."""
+    rounded, errors, by_columns = small.state_dict(), {}, _stored_by_columns(model)
+    for name, w in model.state_dict().items():
+        if f"{name}_scale" not in rounded:
+            continue
+        codes, scale = rounded[name], rounded[f"{name}_scale"]
+        w = w.T if name in by_columns else w  # as GPT-2 stores it
+        difference = size = 0.0
+        for n in range(0, len(codes), 4096):
+            rows = slice(n, n + 4096)
+            difference += float(((w[rows] - codes[rows] * scale[rows, None]) ** 2).sum(dtype=np.float64))
+            size += float((w[rows] ** 2).sum(dtype=np.float64))
+        errors[name] = float(np.sqrt(difference / size)) if size else 0.0
+    return errors
+
+
+def _stored_by_columns(model: Any) -> set[str]:
+    """The names of the matrices that a model stores as (inputs, outputs)."""
+    layers = model.decoder().layers
+    matrices = [m for layer in layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
+    arrays = {id(m.weight) for m in matrices}
+    return {name for name, array in model.state_dict().items() if id(array) in arrays}
+
+
+def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: str = "") -> None:
+    """Draw the relative error of each matrix, layer by layer. Raises ImportError without matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    kinds: dict[str, list[tuple[int, float]]] = {}
+    for name, error in errors.items():
+        where = re.fullmatch(r"[\w.]*?\.(\d+)\.([\w.]+)\.weight", name)
+        layer, kind = (int(where[1]), where[2]) if where else (-1, name.removesuffix(".weight").split(".")[-1])
+        kinds.setdefault(kind, []).append((layer, 100 * error))
+    last = max(layer for points in kinds.values() for layer, _ in points)
+
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    axes.tick_params(colors=GREY, labelsize=9, length=0, pad=6)
+    axes.grid(axis="y", color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.2g} %")
+    axes.set_xlabel("layer", color=GREY, fontsize=9)
+    axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.text(0, 1.02, "error of the int8 weights, as a share of their size", transform=axes.transAxes, color=GREY,
+              fontsize=9)  # fmt: skip
+    for i, (kind, points) in enumerate(kinds.items()):
+        color = f"C{i % 10}"
+        if points[0][0] < 0:  # outside of the layers: the embedding, the head
+            axes.axhline(points[0][1], color=GREY, linewidth=1, linestyle=(0, (5, 3)))
+            axes.annotate(kind, (0, points[0][1]), xycoords=axes.get_yaxis_transform(), xytext=(4, 4),
+                          textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
+        else:
+            axes.plot(*zip(*sorted(points), strict=True), color=color, linewidth=1.5, marker="o", markersize=4, label=kind)
+    axes.set_xlim(-0.2, max(last, 0) + 0.2)
+    axes.set_ylim(0, None)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9, labelcolor=INK)
+    figure.savefig(path)

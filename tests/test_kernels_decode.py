@@ -1,0 +1,205 @@
+"""The token step: kernel = twin = the layers of the models; one thread = two; what makes it stand back."""
+
+import numpy as np
+import pytest
+
+from minillm import kernels, models
+from minillm.kernels import _jit, decode
+from minillm.tensor import no_grad
+
+V = 37
+NUMBA = pytest.mark.skipif(kernels.KERNELS == "numpy" or not _jit.JIT, reason="nothing is compiled")
+
+
+def gpt2(**changes):
+    sizes = {"vocab_size": V, "n_positions": 40, "n_embd": 20, "n_layer": 2, "n_head": 2, "initializer_range": 0.2}
+    return models.GPT2(models.GPT2Config(**sizes | changes), rng=0).eval()
+
+
+def llama(**changes):
+    sizes = {
+        "vocab_size": V, "max_position_embeddings": 40, "hidden_size": 24, "intermediate_size": 51,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2,
+    }  # fmt: skip
+    return models.Llama(models.LlamaConfig(**sizes | changes), rng=0).eval()
+
+
+MODELS = {
+    "gpt2": gpt2,
+    "gpt2 untied, exact gelu": lambda: gpt2(tie_word_embeddings=False, activation_function="gelu", n_inner=33),
+    "gpt2 wide": lambda: gpt2(n_embd=260, n_head=4, initializer_range=0.05),  # two threads, and columns left over
+    "llama": llama,
+    "llama tied, biases": lambda: llama(tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
+    "llama head size 6, one kv head": lambda: llama(head_dim=6, num_key_value_heads=1),
+    "llama wide": lambda: llama(hidden_size=160, intermediate_size=700, initializer_range=0.05),
+    "llama long rows": lambda: llama(hidden_size=520, num_hidden_layers=1, initializer_range=0.03),
+}
+int8 = pytest.mark.parametrize("in_int8", [False, True], ids=["float32", "int8"])
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def made(name, in_int8):
+    return models.quantize(MODELS[name]()) if in_int8 else MODELS[name]()
+
+
+def decoder_of(model):
+    return model._decoder if isinstance(model, models.QuantizedModel) else model.decoder()
+
+
+def filled(model, rows, tokens, starts, seed=0):
+    """A cache that holds some tokens, and the tokens that come next: (B, 3)."""
+    cache = model.new_cache(rows, tokens + 3, starts)
+    ids = np.random.default_rng(seed).integers(0, V, (rows, tokens + 3))
+    model.next_logits(ids[:, :tokens], cache)
+    return cache, ids[:, tokens:]
+
+
+@every_model
+@int8
+@pytest.mark.parametrize("rows", [1, 2, 3, 9])
+def test_equal_to_its_twin_and_to_the_layers(name, in_int8, rows):
+    model = made(name, in_int8)
+    starts = None if rows == 1 else np.arange(rows) % 5
+    cache, ids = filled(model, rows, 5, starts)
+    other, _ = filled(model, rows, 5, starts)
+    arrays = cache.keys.copy(), cache.values.copy()
+    for t in range(3):
+        token = ids[:, t : t + 1]
+        step = decode.decode_step(decoder_of(model), token[:, 0], *arrays, 5 + t, cache.starts)
+        twin = decode.decode_step_numpy(decoder_of(model), token[:, 0], cache.keys, cache.values, 5 + t, cache.starts)
+        cache.length += 1
+        with no_grad():
+            layers = model(token, cache=other).data[:, -1]
+        assert step.shape == (rows, V) and step.dtype == np.float32 and step.flags.c_contiguous
+        for theirs in (twin, layers):
+            np.testing.assert_allclose(step, theirs, atol=2e-5 * max(1, np.abs(twin).max()))
+    for ours, twins, plain in zip(arrays, (cache.keys, cache.values), (other.keys, other.values), strict=True):
+        np.testing.assert_allclose(ours, twins, atol=2e-5)
+        np.testing.assert_allclose(ours, plain, atol=2e-5)
+
+
+@NUMBA
+@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.parametrize("name", ["gpt2 wide", "llama wide"])
+@int8
+@pytest.mark.parametrize("rows", [1, 3])
+def test_one_thread_equals_two_bit_for_bit(name, in_int8, rows):
+    model, threads, results = made(name, in_int8), _jit.get_num_threads(), []
+    cache, ids = filled(model, rows, 5, None)
+    for n in (1, 2):
+        _jit.set_num_threads(n)
+        try:
+            results.append(decode.decode_step(decoder_of(model), ids[:, 0], cache.keys, cache.values, 5, None))
+        finally:
+            _jit.set_num_threads(threads)
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+@NUMBA
+def test_after_a_long_text():
+    """Keys in several parts, put together again; some rows see only the last of them."""
+    model = llama(max_position_embeddings=2000)
+    starts = np.array([0, 1100, 3])
+    (cache, ids), (other, _) = filled(model, 3, 1200, starts), filled(model, 3, 1200, starts)
+    with no_grad():
+        np.testing.assert_allclose(
+            model.next_logits(ids[:, :1], cache), model(ids[:, :1], cache=other).data[:, -1], atol=2e-5
+        )
+
+
+@NUMBA
+def test_few_signatures_are_compiled():
+    for name in MODELS:
+        for in_int8 in (False, True):
+            model = made(name, in_int8)
+            cache, ids = filled(model, 3, 4, np.array([0, 1, 2]))
+            model.next_logits(ids[:, :1].astype(np.int32), cache)
+    assert len(decode._step.signatures) == 1
+
+
+# ---- when the model takes this way -----------------------------------------------------------------------------------
+
+
+def reader_after(model, rows=1):
+    cache, ids = filled(model, rows, 2, None)
+    model.next_logits(ids[:, :1], cache)
+    return cache.reader
+
+
+@NUMBA
+def test_the_model_takes_this_way_and_is_never_stale():
+    model = llama()
+    cache, ids = filled(model, 1, 4, None)
+    model.next_logits(ids[:, :1], cache)
+    assert cache.reader.decoder is not None
+
+    def differ_by_layers():
+        other = model.new_cache(1, 8)
+        other.keys[:, :, :cache.length], other.values[:, :, :cache.length] = (
+            a[:, :, : cache.length] for a in (cache.keys, cache.values)
+        )
+        other.length = cache.length
+        with no_grad():
+            expected = model(ids[:, 1:2], cache=other).data[:, -1]
+        length = cache.length
+        got = model.next_logits(ids[:, 1:2], cache)
+        cache.length = length
+        return np.abs(got - expected).max()
+
+    weight = model.model.layers[0].mlp.up_proj.weight
+    weight.data -= 0.3  # into the array, as an optimiser does
+    assert differ_by_layers() < 2e-5
+    weight.data = weight.data * -2  # another array
+    assert differ_by_layers() < 2e-5
+    model.load_state_dict({name: array * 0.9 for name, array in model.state_dict().items()}, copy=False)
+    assert differ_by_layers() < 2e-5
+
+
+class Louder(models.Llama):
+    def forward(self, ids, cache=None, last_only=False):
+        return super().forward(ids, cache, last_only) * 2
+
+
+def test_what_changes_the_layers_leads_back_to_them():
+    plain = reader_after(llama())
+    assert (plain.decoder is not None) == (kernels.KERNELS == "numba")
+    hooked = llama()
+    hooked.model.layers[1].mlp.register_forward_hook(lambda module, inputs, y: y * 0)
+    assert reader_after(hooked).decoder is None
+    assert reader_after(gpt2().train()).decoder is None
+    assert reader_after(Louder(llama().config, rng=0).eval()).decoder is None
+    double = llama().astype(np.float64)
+    assert reader_after(double).decoder is None
+    cache, ids = filled(double, 1, 2, None)
+    assert double.next_logits(ids[:, :1], cache).dtype == np.float64
+    assert reader_after(llama(), rows=decode.MOST_ROWS + 1) is None
+
+
+def test_a_prompt_scores_its_last_position_only():
+    model = llama()
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, inputs, y: None)
+    original, ids = model.forward, np.ones((2, 6), int)
+    model.forward = lambda *a, **k: seen.append(original(*a, **k)) or seen[-1]
+    logits = model.next_logits(ids, model.new_cache(2, 6))
+    assert seen[0].shape == (2, 1, V)
+    with no_grad():
+        np.testing.assert_allclose(logits, original(ids).data[:, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("in_int8", [False, True])
+def test_mistakes(in_int8):
+    model = made("gpt2", in_int8)
+    cache, ids = filled(model, 1, 2, None)
+    with pytest.raises(ValueError, match=r"in \[0, 37\)"):
+        model.next_logits(np.array([[V]]), cache)
+    with pytest.raises(ValueError, match=r"in \[0, 37\)"):
+        model.next_logits(np.array([[-1]]), cache)
+    for t in range(3):
+        model.next_logits(ids[:, t : t + 1], cache)
+    with pytest.raises(ValueError, match="room for 5 tokens, 5 are in it; got 1 more"):
+        model.next_logits(ids[:, :1], cache)
+    cache = model.new_cache(1, 50)
+    model.next_logits(np.ones((1, 40), int), cache)
+    with pytest.raises(ValueError, match="the context is 40 tokens; got 41"):
+        model.next_logits(ids[:, :1], cache)
