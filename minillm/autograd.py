@@ -148,7 +148,7 @@ class Node:
                 observer.on_backward(node, dy, gradients)
             if len(gradients) != len(inputs):
                 raise RuntimeError(
-                    f"backward of '{node.op}' gave {len(gradients)} gradients for {len(inputs)} inputs: one each, or None"
+                    f"backward of '{node.op}' gave {len(gradients)} gradients for {len(inputs)} inputs; None is one too"
                 )
             for t, g in zip(inputs, gradients):  # noqa: B905 - as long as each other, see above
                 if g is None or not t.requires_grad:

@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numba import carray, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
 
 from . import attention_tiles as tiles
 from ._jit import JIT, integers, jit, kernel, prange
@@ -106,7 +106,7 @@ class Decoder:
 
 
 def apply(x: np.ndarray, *matrices: Matrix) -> np.ndarray:
-    """The outputs of matrices side by side: (..., C) -> (..., N_1 + N_2 ...); int8 rows become floats block by block."""
+    """The outputs of matrices side by side: (..., C) -> (..., N_1 + N_2 ...); int8 rows become floats by blocks."""
     if all(matrix.scale is None for matrix in matrices):
         weights = [matrix.weight.T if matrix.by_columns else matrix.weight for matrix in matrices]
         biases = [matrix.bias for matrix in matrices if matrix.bias is not None]
@@ -215,6 +215,9 @@ def _table(decoder: Decoder) -> np.ndarray:
         lines.append([*line, *map(_address, norm_2), *_matrix_fields(up, 2), *_matrix_fields((down,), 1)])
     last = [*map(_address, decoder.norm), *_matrix_fields((decoder.head, decoder.embedding), 3)]
     return np.array([*lines, last + [0] * (LINE - len(last))], np.int64)
+
+
+intrinsic: Any = _intrinsic  # which takes the typing context away: unknown to a type checker
 
 
 @intrinsic
@@ -406,7 +409,7 @@ def _by_columns(w, width, bias, lo, hi, x, y, first, add):
         for col in range(0, tiled, COLS):
             for b in range(0, B, ROWS):
                 tile(x.reshape(-1), b * k, k, 1, B - b, w, n + col, width, k,
-                     y.reshape(-1), b * y.shape[1] + first + n + col, y.shape[1])  # fmt: skip
+                     y.reshape(-1), b * y.shape[1] + first + n + col, y.shape[1])  # type: ignore[call-arg]  # fmt: skip
         if tiled < m:
             for b in range(B):
                 sums = y[b, first + n + tiled : first + n + m]
@@ -553,7 +556,8 @@ def _step(table, positions, speeds, sizes, width, activation, eps, ids, keys, va
         if positions.shape[0]:
             _add_into(x[b], positions[position])
         for j in range(speeds.size):
-            cos[b, j], sin[b, j] = np.float32(math.cos(position * speeds[j])), np.float32(math.sin(position * speeds[j]))
+            angle = position * speeds[j]
+            cos[b, j], sin[b, j] = np.float32(math.cos(angle)), np.float32(math.sin(angle))
 
     for i in range(layers):
         line = table[i]
