@@ -42,10 +42,10 @@ class Report:
             f"{self.errors[worst]:.2%} at most, in {worst}",
         ]
         if self.before is not None and self.after is not None:
-            change = self.after.perplexity / self.before.perplexity - 1
+            before, after = self.before, self.after
             lines.append(
-                f"perplexity on {self.before.tokens:,} tokens: {self.before.perplexity:.4f} in float32, "
-                f"{self.after.perplexity:.4f} in int8 ({change:+.3%}); loss {self.before.loss:.5f}, {self.after.loss:.5f}"
+                f"perplexity on {before.tokens:,} tokens: {before.perplexity:.4f} in float32, {after.perplexity:.4f} "
+                f"in int8 ({after.perplexity / before.perplexity - 1:+.3%}); loss {before.loss:.5f}, {after.loss:.5f}"
             )
         return "\n".join(lines)
 
@@ -122,6 +122,7 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
     """Draw the relative error of each matrix, layer by layer. Raises ImportError without matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     kinds: dict[str, list[tuple[int, float]]] = {}
     for name, error in errors.items():
@@ -139,7 +140,7 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
     axes.tick_params(colors=GREY, labelsize=9, length=0, pad=6)
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.2g} %")
     axes.set_xlabel("layer", color=GREY, fontsize=9)
     axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold")
@@ -152,7 +153,8 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
             axes.annotate(kind, (0, points[0][1]), xycoords=axes.get_yaxis_transform(), xytext=(4, 4),
                           textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
         else:
-            axes.plot(*zip(*sorted(points), strict=True), color=color, linewidth=1.5, marker="o", markersize=4, label=kind)
+            at, values = zip(*sorted(points), strict=True)
+            axes.plot(at, values, color=color, linewidth=1.5, marker="o", markersize=4, label=kind)
     axes.set_xlim(-0.2, max(last, 0) + 0.2)
     axes.set_ylim(0, None)
     figure.legend(loc="outside right center", frameon=False, fontsize=9, labelcolor=INK)

@@ -1,8 +1,8 @@
 """How GPT-2 and Llama read the next token: in one compiled call where it can be, else layer by layer.
 
-``model(ids, cache=cache)`` goes through the layers as their files tell, each a few Python calls. That is how a prompt is
-read. For the tokens that are written after it, one at a time, a small model would spend most of the time in Python, and
-a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list of
+``model(ids, cache=cache)`` goes through the layers as their files tell, each a few Python calls. That is how a prompt
+is read. For the tokens that are written after it, one at a time, a small model would spend most of the time in Python,
+and a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list of
 arrays that ``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same.
 
 It does so only when nothing has changed that this list does not tell of: hooks, layers of another kind in the place of
@@ -57,7 +57,8 @@ def _is_plain(model: Any) -> bool:
         kernels.KERNELS == "numba"
         and all(type(module) in PLAIN or type(module).__module__ == home for module in model.modules())
         and not any(module.training or "_hooks" in vars(module) for module in model.modules())
-        and all(p.dtype == np.float32 and p.data.flags.c_contiguous and p.data.flags.aligned for p in model.parameters())
+        and all(parameter.dtype == np.float32 for parameter in model.parameters())
+        and all(parameter.data.flags.c_contiguous and parameter.data.flags.aligned for parameter in model.parameters())
     )
 
 

@@ -213,7 +213,7 @@ class GPT2(LanguageModel):
         c, parts = self.config, self.transformer
 
         def norm(layer: LayerNorm) -> kernels.Norm:
-            return kernels.Norm(layer.weight.data, layer.bias.data)
+            return kernels.Norm(layer.weight.data, None if layer.bias is None else layer.bias.data)
 
         layers = [
             kernels.Layer(

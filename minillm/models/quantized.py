@@ -8,8 +8,8 @@ Embedding, projections and head are rounded; norms, biases and GPT-2's position 
 float32.
 
 In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,);
-``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and does
-not take them for weights; the model's own is in ``quantization_config``.
+``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and
+does not take them for weights; the model's own is in ``quantization_config``.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callab
 
 
 def unquantized_fields(fields: Mapping[str, Any], source: str) -> dict[str, Any] | None:
-    """The fields of a ``config.json`` as they were before the weights were rounded; None if it is about another model."""
+    """The fields of a ``config.json`` as before the weights were rounded; None if it is about another model."""
     if fields.get("model_type") != MODEL_TYPE:
         return None
     found = fields.get("quantization_config")
