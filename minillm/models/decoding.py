@@ -2,8 +2,8 @@
 
 ``model(ids, cache=cache)`` goes through the layers as their files tell, each a few Python calls. That is how a prompt
 is read. For the tokens that are written after it, one at a time, a small model would spend most of the time in Python,
-and a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list of
-arrays that ``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same.
+and a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list
+of arrays that ``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same.
 
 It does so only when nothing has changed that this list does not tell of: hooks, layers of another kind in the place of
 ours, dropout, float64; and the list is made anew when a parameter has got another array.
