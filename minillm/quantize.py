@@ -42,11 +42,10 @@ class Report:
             f"{self.errors[worst]:.2%} at most, in {worst}",
         ]
         if self.before is not None and self.after is not None:
-            change = self.after.perplexity / self.before.perplexity - 1
+            before, after = self.before, self.after
             lines.append(
-                f"perplexity on {self.before.tokens:,} tokens: {self.before.perplexity:.4f} in float32, "
-                f"{self.after.perplexity:.4f} in int8 ({change:+.3%}); "
-                f"loss {self.before.loss:.5f}, {self.after.loss:.5f}"
+                f"perplexity on {before.tokens:,} tokens: {before.perplexity:.4f} in float32, {after.perplexity:.4f} "
+                f"in int8 ({after.perplexity / before.perplexity - 1:+.3%}); loss {before.loss:.5f}, {after.loss:.5f}"
             )
         return "\n".join(lines)
 
@@ -151,12 +150,13 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
         color = f"C{i % 10}"
         if points[0][0] < 0:  # outside of the layers: the embedding, the head
             axes.axhline(points[0][1], color=GREY, linewidth=1, linestyle=(0, (5, 3)))
-            axes.annotate(kind, (0, points[0][1]), xycoords=axes.get_yaxis_transform(), xytext=(4, 4),
+            axes.annotate(kind, (0, points[0][1]), xycoords=axes.get_yaxis_transform(), xytext=(4, -12),
                           textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
         else:
-            along = zip(*sorted(points), strict=True)
-            axes.plot(*along, color=color, linewidth=1.5, marker="o", markersize=4, label=kind)
+            at, values = zip(*sorted(points), strict=True)
+            axes.plot(at, values, color=color, linewidth=1.5, marker="o", markersize=4, label=kind)
     axes.set_xlim(-0.2, max(last, 0) + 0.2)
-    axes.set_ylim(0, None)
+    low, high = 100 * min(errors.values()), 100 * max(errors.values())
+    axes.set_ylim(max(0.0, low - 0.3 * (high - low) - 0.02), high + 0.1 * (high - low) + 0.02)
     figure.legend(loc="outside right center", frameon=False, fontsize=9, labelcolor=INK)
     figure.savefig(path)

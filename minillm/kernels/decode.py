@@ -27,18 +27,28 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic as _intrinsic
 
 from . import attention_tiles as tiles
-from ._jit import JIT, integers, jit, kernel, prange
+from ._jit import JIT, integers, jit, kernel
 from .activations import _gelu, _gelu_exact, _swiglu_row, gelu_forward, swiglu_forward
 from .attention import attention_forward
+from .decode_products import (
+    BY_COLUMNS,
+    BY_ROWS,
+    FIELDS,
+    INT8,
+    KIND,
+    OUTPUTS,
+    SCALE,
+    WEIGHT,
+    codes_at,
+    floats,
+    product,
+)
 from .embedding import _rotate_row, rotary_packed_
 from .matmul import joint_linear_forward, linear_forward
 from .norm import _layer_norm_row, _rms_norm_row, layer_norm_forward, rms_norm_forward
 from .quant import dequantize_rows
-from .tile import COLS, ROWS, tile
 
 __all__ = ["MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step", "read"]
 
@@ -106,7 +116,7 @@ class Decoder:
 
 
 def apply(x: np.ndarray, *matrices: Matrix) -> np.ndarray:
-    """The outputs of matrices side by side: (..., C) -> (..., N_1 + N_2 ...); int8 rows become floats by blocks."""
+    """The outputs of matrices side by side: (..., C) -> (..., N_1 + N_2 ...); codes become floats block by block."""
     if all(matrix.scale is None for matrix in matrices):
         weights = [matrix.weight.T if matrix.by_columns else matrix.weight for matrix in matrices]
         biases = [matrix.bias for matrix in matrices if matrix.bias is not None]
@@ -184,10 +194,7 @@ def decode_step_numpy(
 # A line for each layer: norm_1, qkv (up to three matrices), out, norm_2, up (up to two), down. In the last line norm_1
 # is the last norm, the first matrix the head and the second one the embedding.
 
-KIND, WEIGHT, SCALE, BIAS, OUTPUTS = range(5)  # of a matrix; an absent array has the address 0
-FIELDS = 5
 NORM_1, QKV, OUT, NORM_2, UP, DOWN, LINE = 0, 2, 17, 22, 24, 34, 39
-BY_ROWS, BY_COLUMNS, INT8 = range(3)  # kinds
 SWIGLU, GELU, GELU_EXACT = range(3)  # activations
 
 
@@ -217,259 +224,13 @@ def _table(decoder: Decoder) -> np.ndarray:
     return np.array([*lines, last + [0] * (LINE - len(last))], np.int64)
 
 
-intrinsic: Any = _intrinsic  # which takes the typing context away: unknown to a type checker
-
-
-@intrinsic
-def _float_pointer(typing, address):
-    def generate(context, build, signature, arguments):
-        return build.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(types.float32)(types.int64), generate
-
-
-@intrinsic
-def _byte_pointer(typing, address):
-    def generate(context, build, signature, arguments):
-        return build.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(types.int8)(types.int64), generate
-
-
-@jit(inline=True)
-def _floats(address, size):
-    return carray(_float_pointer(address), (size if address != 0 else 0,))
-
-
-@jit(inline=True)
-def _bytes(address, size):
-    return carray(_byte_pointer(address), (size,))
-
-
-@jit(inline=True)
-def _unowned(x):
-    # the memory of x as a flat array that counts no references: each slice of x would be counted in and out
-    return carray(_float_pointer(np.int64(x.ctypes.data)), (x.size,))
-
-
-# ---- products --------------------------------------------------------------------------------------------------------
-
-_SERIAL = 1 << 17  # bytes of weights that one thread has read before a second one is awake
-_TASK = 1 << 16  # bytes of weights for a task
-_LONG = 512  # numbers in a row, from which on a single text takes one row at a time
-_NARROWEST = 64  # outputs of a task
-_COLUMNS = 512  # outputs whose sums stay in the nearest cache
-
-
-@jit
-def _one_row(w, at, x):
-    total = np.float32(0)
-    w0 = w[at : at + x.size]
-    for j in range(x.size):
-        total += np.float32(w0[j]) * x[j]
-    return total
-
-
-@jit
-def _four_rows(w, at, apart, x):
-    # four sums at once, and four streams of memory; the rows lie ``apart``
-    k = x.size
-    a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    w0, w1 = w[at : at + k], w[at + apart : at + apart + k]
-    w2, w3 = w[at + 2 * apart : at + 2 * apart + k], w[at + 3 * apart : at + 3 * apart + k]
-    for j in range(k):
-        a0 += np.float32(w0[j]) * x[j]
-        a1 += np.float32(w1[j]) * x[j]
-        a2 += np.float32(w2[j]) * x[j]
-        a3 += np.float32(w3[j]) * x[j]
-    return a0, a1, a2, a3
-
-
-@jit
-def _four_rows_of_two(w, at, apart, x, z):
-    # eight sums in registers: four rows of weights with two texts
-    k = x.size
-    a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    w0, w1 = w[at : at + k], w[at + apart : at + apart + k]
-    w2, w3 = w[at + 2 * apart : at + 2 * apart + k], w[at + 3 * apart : at + 3 * apart + k]
-    for j in range(k):
-        a0 += w0[j] * x[j]
-        a1 += w1[j] * x[j]
-        a2 += w2[j] * x[j]
-        a3 += w3[j] * x[j]
-        b0 += w0[j] * z[j]
-        b1 += w1[j] * z[j]
-        b2 += w2[j] * z[j]
-        b3 += w3[j] * z[j]
-    return (a0, a1, a2, a3), (b0, b1, b2, b3)
-
-
-@jit
-def _row_sums(w, rows, x, k, sums):
-    # the products of ``rows`` rows of floats with each text; x: flat (B, k), sums: flat (B, rows)
-    B = x.size // k
-    # one long row after the other is what the memory likes best; of short ones, the beginnings and ends are the work
-    apart = 0 if B == 1 and k >= _LONG else rows // 4
-    for n in range(apart):
-        for b in range(0, B - 1, 2):
-            at, to = b * k, b * rows + n
-            one, two = _four_rows_of_two(w, n * k, apart * k, x[at : at + k], x[at + k : at + 2 * k])
-            sums[to], sums[to + apart], sums[to + 2 * apart], sums[to + 3 * apart] = one
-            to += rows
-            sums[to], sums[to + apart], sums[to + 2 * apart], sums[to + 3 * apart] = two
-        if B % 2:
-            to = (B - 1) * rows + n
-            one = _four_rows(w, n * k, apart * k, x[(B - 1) * k :])
-            sums[to], sums[to + apart], sums[to + 2 * apart], sums[to + 3 * apart] = one
-    for n in range(4 * apart, rows):
-        for b in range(B):
-            sums[b * rows + n] = _one_row(w, n * k, x[b * k : (b + 1) * k])
-
-
-@jit
-def _to_floats(codes, w):
-    for j in range(w.size):
-        w[j] = np.float32(codes[j])
-
-
-@jit
-def _code_sums(codes, rows, x, k, sums):
-    # the same of rows of codes: for one text they become floats in registers, for several in the nearest cache
-    B, apart = x.size // k, rows // 4
-    if B == 1:
-        for n in range(apart):
-            one = _four_rows(codes, n * k, apart * k, x)
-            sums[n], sums[n + apart], sums[n + 2 * apart], sums[n + 3 * apart] = one
-        for n in range(4 * apart, rows):
-            sums[n] = _one_row(codes, n * k, x)
-    else:
-        room = np.empty(8 * (k + B), np.float32)
-        few, w = room[8 * k :], _unowned(room)  # few keeps the room alive
-        for n in range(0, rows, 8):
-            m = min(8, rows - n)
-            _to_floats(codes[n * k :], w[: m * k])
-            _row_sums(w, m, x, k, few)
-            for b in range(B):
-                for i in range(m):
-                    sums[b * rows + n + i] = few[b * m + i]
-
-
-@jit
-def _finish(sums, scale, bias, y, add):
-    if scale.size:
-        for j in range(y.size):
-            sums[j] *= scale[j]
-    if bias.size:
-        for j in range(y.size):
-            sums[j] += bias[j]
-    if add:
-        for j in range(y.size):
-            y[j] += sums[j]
-    else:
-        for j in range(y.size):
-            y[j] = sums[j]
-
-
-@jit
-def _begin_sums(y, bias, add):
-    for j in range(y.size):
-        y[j] = (y[j] if add else np.float32(0)) + (bias[j] if bias.size else np.float32(0))
-
-
-@jit
-def _add_eight(w, at, step, x, y):
-    m = y.size
-    x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-    w0, w1 = w[at : at + m], w[at + step : at + step + m]
-    w2, w3 = w[at + 2 * step : at + 2 * step + m], w[at + 3 * step : at + 3 * step + m]
-    w4, w5 = w[at + 4 * step : at + 4 * step + m], w[at + 5 * step : at + 5 * step + m]
-    w6, w7 = w[at + 6 * step : at + 6 * step + m], w[at + 7 * step : at + 7 * step + m]
-    for j in range(m):
-        y[j] += ((w0[j] * x0 + w1[j] * x1) + (w2[j] * x2 + w3[j] * x3)) + (
-            (w4[j] * x4 + w5[j] * x5) + (w6[j] * x6 + w7[j] * x7)
-        )
-
-
-@jit
-def _add_one(w0, x0, y):
-    for j in range(y.size):
-        y[j] += w0[j] * x0
-
-
-@jit
-def _by_columns(w, width, bias, lo, hi, x, y, first, add):
-    # the matrix lies the other way: a row of it holds what one input gives to all outputs
-    B, k = x.shape
-    for n in range(lo, hi, _COLUMNS):
-        m = min(_COLUMNS, hi - n)
-        tiled = m // COLS * COLS if B > 2 else 0  # where several texts are worth the registers: see tile.py
-        for b in range(B):
-            _begin_sums(y[b, first + n : first + n + m], bias[n : n + m] if bias.size else bias, add)
-        for col in range(0, tiled, COLS):
-            for b in range(0, B, ROWS):
-                tile(x.reshape(-1), b * k, k, 1, B - b, w, n + col, width, k,
-                     y.reshape(-1), b * y.shape[1] + first + n + col, y.shape[1])  # type: ignore[call-arg]  # fmt: skip
-        if tiled < m:
-            for b in range(B):
-                sums = y[b, first + n + tiled : first + n + m]
-                for i in range(0, k - 7, 8):
-                    _add_eight(w, i * width + n + tiled, width, x[b, i : i + 8], sums)
-                for i in range(k - k % 8, k):
-                    _add_one(w[i * width + n + tiled : i * width + n + m], x[b, i], sums)
-
-
-@jit
-def _outputs(entries, lo, hi, x, y, add):
-    # outputs lo .. hi of the matrices of ``entries``, counted through
-    first, (B, k), flat_x = 0, x.shape, _unowned(x)
-    for e in range(0, entries.size, FIELDS):
-        outputs = entries[e + OUTPUTS]
-        a, b = max(0, lo - first), min(outputs, hi - first)
-        if a < b:
-            kind, address, rows = entries[e + KIND], entries[e + WEIGHT], b - a
-            bias = _floats(entries[e + BIAS], outputs)
-            if kind == BY_COLUMNS:
-                _by_columns(_floats(address, outputs * k), outputs, bias, a, b, x, y, first, add)
-            else:
-                sums, scale = np.empty(B * rows, np.float32), _floats(entries[e + SCALE], outputs)
-                if kind == BY_ROWS:
-                    _row_sums(_floats(address, outputs * k)[a * k :], rows, flat_x, k, sums)
-                else:
-                    _code_sums(_bytes(address, outputs * k)[a * k :], rows, flat_x, k, sums)
-                for i in range(B):
-                    _finish(sums[i * rows : (i + 1) * rows], scale[a:b], bias[a:b], y[i, first + a : first + b], add)
-        first += outputs
-
-
-@jit(parallel=True)
-def _shared_outputs(entries, total, tasks, x, y, add):
-    for task in prange(tasks):
-        lo, hi = np.int64(task) * total // tasks // 16 * 16, (np.int64(task) + 1) * total // tasks // 16 * 16
-        _outputs(entries, lo, total if task == tasks - 1 else hi, x, y, add)
-
-
-@jit
-def _product(entries, x, y, add):
-    # y = x w^T + b, or with ``add`` y += ..., for one or more matrices side by side; x: (B, C), y: (B, outputs)
-    total = 0
-    for e in range(0, entries.size, FIELDS):
-        total += entries[e + OUTPUTS]
-    size = total * x.shape[1] * (1 if entries[KIND] == INT8 else 4)
-    tasks = min(64, max(2, size // _TASK // 2 * 2), total // _NARROWEST)
-    if size * x.shape[0] < _SERIAL or tasks < 2:
-        _outputs(entries, 0, total, x, y, add)
-    else:
-        _shared_outputs(entries, total, tasks, x, y, add)
-
-
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
 @jit
 def _norm(x, weight_address, bias_address, eps, y):
     C = x.shape[1]
-    weight, bias = _floats(weight_address, C), _floats(bias_address, C)
+    weight, bias = floats(weight_address, C), floats(bias_address, C)
     for b in range(x.shape[0]):
         if bias.size:
             _layer_norm_row(x[b], weight, bias, eps, y[b])
@@ -499,10 +260,10 @@ def _scaled_floats(codes, scale, y):
 def _embed(entry, id, x):
     at, size = id * x.size, entry[OUTPUTS] * x.size
     if entry[KIND] == INT8:
-        scale = _floats(entry[SCALE], entry[OUTPUTS])
-        _scaled_floats(_bytes(entry[WEIGHT], size)[at : at + x.size], scale[id], x)
+        scale = floats(entry[SCALE], entry[OUTPUTS])
+        _scaled_floats(codes_at(entry[WEIGHT], size)[at : at + x.size], scale[id], x)
     else:
-        _copy(_floats(entry[WEIGHT], size)[at : at + x.size], x)
+        _copy(floats(entry[WEIGHT], size)[at : at + x.size], x)
 
 
 @jit
@@ -562,21 +323,21 @@ def _step(table, positions, speeds, sizes, width, activation, eps, ids, keys, va
     for i in range(layers):
         line = table[i]
         _norm(x, line[NORM_1], line[NORM_1 + 1], eps, h)
-        _product(line[QKV:OUT], h, qkv, False)
+        product(line[QKV:OUT], h, qkv, False)
         for b in range(B):
             if speeds.size:
                 _rotate_row(qkv[b], cos[b], sin[b], H + G)
             _copy(qkv[b, H * D : (H + G) * D], keys[i, b, length].reshape(G * D))
             _copy(qkv[b, (H + G) * D :], values[i, b, length].reshape(G * D))
         _attend(qkv, keys[i], values[i], starts, length + 1, H, G, D, heads)
-        _product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
+        product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
         _norm(x, line[NORM_2], line[NORM_2 + 1], eps, h)
-        _product(line[UP:DOWN], h, wide, False)
+        product(line[UP:DOWN], h, wide, False)
         _activate(wide, activation, active)
-        _product(line[DOWN:LINE], active, x, True)  # x = x + down(active)
+        product(line[DOWN:LINE], active, x, True)  # x = x + down(active)
 
     _norm(x, last[NORM_1], last[NORM_1 + 1], eps, h)
-    _product(last[QKV : QKV + FIELDS], h, logits, False)
+    product(last[QKV : QKV + FIELDS], h, logits, False)
 
 
 @kernel(twin=decode_step_numpy)

@@ -57,12 +57,9 @@ def _is_plain(model: Any) -> bool:
         kernels.KERNELS == "numba"
         and all(type(module) in PLAIN or type(module).__module__ == home for module in model.modules())
         and not any(module.training or "_hooks" in vars(module) for module in model.modules())
-        and all(_is_packed(p.data) for p in model.parameters())
+        and all(parameter.dtype == np.float32 for parameter in model.parameters())
+        and all(parameter.data.flags.c_contiguous and parameter.data.flags.aligned for parameter in model.parameters())
     )
-
-
-def _is_packed(array: np.ndarray) -> bool:
-    return array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned
 
 
 def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
