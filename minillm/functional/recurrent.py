@@ -37,9 +37,10 @@ def rnn(
     arrays = _arrays("rnn", 1, x, weight_ih, weight_hh, bias_ih, bias_hh, h0)
     x_, w_ih, w_hh, _, _, start = arrays
     h = kernels.rnn_forward(*arrays, starts)  # (B, T, H)
+    x_needs = x.requires_grad
 
     def backward(dh):
-        return _without_none(kernels.rnn_backward(dh, x_, w_ih, w_hh, start, h, starts), bias_ih, bias_hh)
+        return _without_none(kernels.rnn_backward(dh, x_, w_ih, w_hh, start, h, starts, x_needs), bias_ih, bias_hh)
 
     return Tensor.from_op(h, _inputs(x, weight_ih, weight_hh, bias_ih, bias_hh, h0), backward)
 
@@ -64,11 +65,12 @@ def lstm(
     arrays = _arrays("lstm", 4, x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0)
     x_, w_ih, w_hh, _, _, h_start, c_start = arrays
     h, c, gates = kernels.lstm_forward(*arrays, starts)
+    x_needs = x.requires_grad
     of_last_c: list[np.ndarray] = []  # its gradient, when c_n was used: c_n's backward comes first, and leaves it here
 
     def backward(dh):
         dc = of_last_c.pop() if of_last_c else np.zeros_like(c_start)
-        gradients = kernels.lstm_backward(dh, dc, x_, w_ih, w_hh, h_start, c_start, h, c, gates, starts)
+        gradients = kernels.lstm_backward(dh, dc, x_, w_ih, w_hh, h_start, c_start, h, c, gates, starts, x_needs)
         return _without_none(gradients, bias_ih, bias_hh)
 
     output = Tensor.from_op(h, _inputs(x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0), backward)
@@ -99,9 +101,11 @@ def gru(
     arrays = _arrays("gru", 3, x, weight_ih, weight_hh, bias_ih, bias_hh, h0)
     x_, w_ih, w_hh, _, _, start = arrays
     h, gates, u = kernels.gru_forward(*arrays, starts)
+    x_needs = x.requires_grad
 
     def backward(dh):
-        return _without_none(kernels.gru_backward(dh, x_, w_ih, w_hh, start, h, gates, u, starts), bias_ih, bias_hh)
+        gradients = kernels.gru_backward(dh, x_, w_ih, w_hh, start, h, gates, u, starts, x_needs)
+        return _without_none(gradients, bias_ih, bias_hh)
 
     return Tensor.from_op(h, _inputs(x, weight_ih, weight_hh, bias_ih, bias_hh, h0), backward)
 

@@ -27,7 +27,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import JIT, contiguous, jit, kernel, like, prange, sigmoid, tanh
-from .matmul import linear_forward, product, sum_rows
+from .matmul import linear_forward
+from .outer import weight_gradients
 from .tile import ROWS, add_product, pack, width_of
 
 Starts = np.ndarray | None
@@ -52,20 +53,18 @@ def _before(h: np.ndarray, h0: np.ndarray) -> np.ndarray:
     return np.concatenate([h0[:, None], h[:, :-1]], axis=1)
 
 
-def _input_and_weight_gradients(
-    dz: np.ndarray, dp: np.ndarray, x: np.ndarray, w_ih: np.ndarray, h: np.ndarray, h0: np.ndarray
-) -> Arrays:
-    """Gradients of z = x w_ih^T + b_ih and p = h_{t-1} w_hh^T + b_hh, all steps at once.
+def _weight_gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
+    """Gradients of z = x w_ih^T + b_ih and p = h_{t-1} w_hh^T + b_hh, all steps at once: dw_ih, dw_hh, db_ih, db_hh.
 
-    Returns dx, dw_ih, dw_hh, db_ih, db_hh.
     dz, dp: (B, T, G H), one array twice where the gates need only z + p.
     """
-    rows_z, rows_p = dz.reshape(-1, dz.shape[-1]), dp.reshape(-1, dp.shape[-1])
-    dx = product(dz, w_ih)
-    dw_ih = product(rows_z.T, x.reshape(-1, x.shape[-1]))
-    dw_hh = product(rows_p.T, _before(h, h0).reshape(-1, h.shape[-1]))
-    db_ih = sum_rows(rows_z)
-    return dx, dw_ih, dw_hh, db_ih, db_ih if dp is dz else sum_rows(rows_p)
+    x, before = x.reshape(-1, x.shape[-1]), _before(h, h0).reshape(-1, h.shape[-1])
+    if dp is dz:
+        (dw_ih, dw_hh), db = weight_gradients(dz.reshape(-1, dz.shape[-1]), [x, before])
+        return dw_ih, dw_hh, db, db
+    (dw_ih,), db_ih = weight_gradients(dz.reshape(-1, dz.shape[-1]), [x])
+    (dw_hh,), db_hh = weight_gradients(dp.reshape(-1, dp.shape[-1]), [before])
+    return dw_ih, dw_hh, db_ih, db_hh
 
 
 def rnn_forward_numpy(
@@ -84,7 +83,7 @@ def rnn_forward_numpy(
 
 def rnn_backward_numpy(
     dh: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
-    h: np.ndarray, starts: Starts = None,
+    h: np.ndarray, starts: Starts = None, x_needs: bool = True,
 ) -> Arrays:  # fmt: skip
     """Gradients of ``rnn_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0.   dh, h: (B, T, H)."""
     B, T, _ = h.shape
@@ -94,7 +93,7 @@ def rnn_backward_numpy(
         # h = tanh(z)  ->  dz = dh (1 - h^2);   z = ... + h_{t-1} w_hh^T  ->  dh_{t-1} = dz w_hh
         dz[:, t] = (dh[:, t] + carried) * (1 - h[:, t] ** 2) * _live(t, starts, B)
         carried = dz[:, t] @ w_hh
-    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), carried
+    return dz @ w_ih if x_needs else None, *_weight_gradients(dz, dz, x, h, h0), carried
 
 
 def lstm_forward_numpy(
@@ -117,7 +116,7 @@ def lstm_forward_numpy(
 
 def lstm_backward_numpy(
     dh: np.ndarray, dc_last: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
-    c0: np.ndarray, h: np.ndarray, c: np.ndarray, gates: np.ndarray, starts: Starts = None,
+    c0: np.ndarray, h: np.ndarray, c: np.ndarray, gates: np.ndarray, starts: Starts = None, x_needs: bool = True,
 ) -> Arrays:  # fmt: skip
     """Gradients of ``lstm_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0.
 
@@ -138,7 +137,7 @@ def lstm_backward_numpy(
         dz[:, t] = np.concatenate(inside, axis=1) * _live(t, starts, B)
         dc = dc * f * _live(t, starts, B)
         carried = dz[:, t] @ w_hh
-    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), carried, dc
+    return dz @ w_ih if x_needs else None, *_weight_gradients(dz, dz, x, h, h0), carried, dc
 
 
 def gru_forward_numpy(
@@ -165,7 +164,7 @@ def gru_forward_numpy(
 
 def gru_backward_numpy(
     dh: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
-    h: np.ndarray, gates: np.ndarray, u: np.ndarray, starts: Starts = None,
+    h: np.ndarray, gates: np.ndarray, u: np.ndarray, starts: Starts = None, x_needs: bool = True,
 ) -> Arrays:  # fmt: skip
     """Gradients of ``gru_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0.   dh: (B, T, H)."""
     B, T, _ = h.shape
@@ -183,10 +182,11 @@ def gru_backward_numpy(
         dz[:, t] = np.concatenate([inside_r, inside_z, inside_n], axis=1)
         dp[:, t] = np.concatenate([inside_r, inside_z, inside_n * r], axis=1)
         carried = dh_t * z + dp[:, t] @ w_hh
-    return *_input_and_weight_gradients(dz, dp, x, w_ih, h, h0), carried
+    return dz @ w_ih if x_needs else None, *_weight_gradients(dz, dp, x, h, h0), carried
 
 
 # ---- one row, one step: loops that vectorise -------------------------------------------------------------------------
+# z: the gates' sums, W x_t + b + U h_{t-1} + b' (of a GRU without the last two, which are p).
 
 
 @jit
@@ -196,15 +196,21 @@ def _copy(x, y):
 
 
 @jit
-def _tanh_of_sum(z, p, y):
+def _tanh(z, y):
     for j in range(y.size):
-        y[j] = tanh(z[j] + p[j])
+        y[j] = tanh(z[j])
 
 
 @jit
-def _sigmoid_of_sum(z, p):
-    for j in range(z.size):
-        z[j] = sigmoid(z[j] + p[j])
+def _sigmoid(z, y):
+    for j in range(y.size):
+        y[j] = sigmoid(z[j])
+
+
+@jit
+def _sigmoid_of_sum(z, p, y):
+    for j in range(y.size):
+        y[j] = sigmoid(z[j] + p[j])
 
 
 @jit
@@ -216,28 +222,29 @@ def _lstm_state(i, f, g, o, before, c, h):
 
 
 @jit
-def _lstm_cell(gates, p, before, c, h):
+def _lstm_cell(z, before, gates, c, h):
     H = h.size
-    _sigmoid_of_sum(gates[: 2 * H], p[: 2 * H])
-    _tanh_of_sum(gates[2 * H : 3 * H], p[2 * H : 3 * H], gates[2 * H : 3 * H])
-    _sigmoid_of_sum(gates[3 * H :], p[3 * H :])
+    _sigmoid(z[: 2 * H], gates[: 2 * H])
+    _tanh(z[2 * H : 3 * H], gates[2 * H : 3 * H])
+    _sigmoid(z[3 * H : 4 * H], gates[3 * H :])
     _lstm_state(gates[:H], gates[H : 2 * H], gates[2 * H : 3 * H], gates[3 * H :], before, c, h)
 
 
 @jit
-def _gru_state(r, z, n, p, before, u, h):
+def _gru_state(z, p, before, r, keep, n, u, h):
     _copy(p, u)
     for j in range(h.size):
-        n[j] = tanh(n[j] + r[j] * p[j])
+        n[j] = tanh(z[j] + r[j] * p[j])
     for j in range(h.size):
-        h[j] = n[j] + z[j] * (before[j] - n[j])
+        h[j] = n[j] + keep[j] * (before[j] - n[j])
 
 
 @jit
-def _gru_cell(gates, p, before, u, h):
+def _gru_cell(z, p, before, gates, u, h):
     H = h.size
-    _sigmoid_of_sum(gates[: 2 * H], p[: 2 * H])
-    _gru_state(gates[:H], gates[H : 2 * H], gates[2 * H :], p[2 * H :], before, u, h)
+    _sigmoid_of_sum(z[: 2 * H], p[: 2 * H], gates[: 2 * H])
+    last = slice(2 * H, 3 * H)
+    _gru_state(z[last], p[last], before, gates[:H], gates[H : 2 * H], gates[2 * H :], u, h)
 
 
 @jit
@@ -295,81 +302,115 @@ def _gru_cell_backward(carried, dh, gates, u, before, dz, dp):
 
 
 # ---- all steps: each task takes some rows of the batch through time --------------------------------------------------
-# p = b_hh + h_{t-1} w_hh^T for the rows of a task; ``first`` is that of the first step, which starts from h0.
+# ``w``, and ``u`` or ``w_h``: the packed matrices of x_t and of h_{t-1}; ``width``: the length of a row of sums;
+# ``begin``: what the sums begin with, see ``_prepared``; h0: (B, 1, H).
 
 
 @jit
-def _recurrent_part(h, t, lo, rows, first, panels, bias, p, width):
-    """Leave p of step t in ``p`` (rows, width): from the states h (B, T, H) of the step before."""
-    T, H = h.shape[1], h.shape[2]
+def _begin_rows(begin, rows, lo, z):
+    width = begin.shape[1]
+    for r in range(rows):
+        _copy(begin[lo + r if begin.shape[0] > 1 else 0], z[r * width :])
+
+
+@jit
+def _add_part(x, t, lo, rows, panels, z, width):
+    """Add the product of x_t, for the rows of a task, to z (rows, width).   x: (B, T, C)."""
+    T, C = x.shape[1], x.shape[2]
+    if panels.size:
+        add_product(x.reshape(-1), (lo * T + t) * C, T * C, rows, C, panels, z, width)
+
+
+@jit
+def _add_recurrent_part(h, h0, t, lo, rows, panels, z, width):
+    """Add the product of h_{t-1}, which before the first step is h0 (B, 1, H)."""
     if t == 0:
-        for r in range(rows):
-            _copy(first[lo + r], p[r * width :])
+        _add_part(h0, np.int64(0), lo, rows, panels, z, width)
     else:
-        for r in range(rows):
-            _copy(bias, p[r * width :])
-        add_product(h.reshape(-1), (lo * T + t - 1) * H, T * H, rows, H, panels, p, width)
+        _add_part(h, t - 1, lo, rows, panels, z, width)
 
 
 @jit
-def _rnn_forward_rows(lo, rows, h, first, panels, bias, starts):
-    T, H, width = h.shape[1], h.shape[2], bias.size
-    p = np.empty(rows * width, h.dtype)
+def _rnn_forward_rows(lo, rows, x, w, u, begin, h0, starts, h):
+    T, H, width = h.shape[1], h.shape[2], begin.shape[1]
+    z = np.empty(rows * width, h.dtype)
     for t in range(T):
-        _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+        _begin_rows(begin, rows, lo, z)
+        _add_part(x, t, lo, rows, w, z, width)
+        _add_recurrent_part(h, h0, t, lo, rows, u, z, width)
         for r in range(rows):
             if t < starts[lo + r]:
                 h[lo + r, t] = 0
             else:
-                _tanh_of_sum(h[lo + r, t], p[r * width : r * width + H], h[lo + r, t])
+                _tanh(z[r * width : r * width + H], h[lo + r, t])
 
 
 @jit
-def _lstm_forward_rows(lo, rows, gates, c0, first, panels, bias, starts, h, c):
-    T, H, width = h.shape[1], h.shape[2], bias.size
-    p = np.empty(rows * width, h.dtype)
+def _lstm_forward_rows(lo, rows, x, w, u, begin, h0, c0, starts, gates, h, c):
+    T, width = h.shape[1], begin.shape[1]
+    z = np.empty(rows * width, h.dtype)
     for t in range(T):
-        _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+        _begin_rows(begin, rows, lo, z)
+        _add_part(x, t, lo, rows, w, z, width)
+        _add_recurrent_part(h, h0, t, lo, rows, u, z, width)
         for r in range(rows):
             b = lo + r
             if t < starts[b]:
+                gates[b, t] = 0
                 h[b, t] = 0
                 c[b, t] = 0
             else:
                 before = c0[b] if t == 0 else c[b, t - 1]
-                _lstm_cell(gates[b, t], p[r * width : r * width + 4 * H], before, c[b, t], h[b, t])
+                _lstm_cell(z[r * width : (r + 1) * width], before, gates[b, t], c[b, t], h[b, t])
 
 
 @jit
-def _gru_forward_rows(lo, rows, gates, h0, first, panels, bias, starts, h, u):
-    T, H, width = h.shape[1], h.shape[2], bias.size
-    p = np.empty(rows * width, h.dtype)
+def _gru_forward_rows(lo, rows, x, w, w_h, begin, begin_h, h0, starts, gates, h, u):
+    T, width = h.shape[1], begin.shape[1]
+    z, p = np.empty(rows * width, h.dtype), np.empty(rows * width, h.dtype)
     for t in range(T):
-        _recurrent_part(h, t, lo, rows, first, panels, bias, p, width)
+        _begin_rows(begin, rows, lo, z)
+        _begin_rows(begin_h, rows, lo, p)
+        _add_part(x, t, lo, rows, w, z, width)
+        _add_recurrent_part(h, h0, t, lo, rows, w_h, p, width)
         for r in range(rows):
             b = lo + r
             if t < starts[b]:
+                gates[b, t] = 0
+                u[b, t] = 0
                 h[b, t] = 0
             else:
-                before = h0[b] if t == 0 else h[b, t - 1]
-                _gru_cell(gates[b, t], p[r * width : r * width + 3 * H], before, u[b, t], h[b, t])
+                before, row = h0[b, 0] if t == 0 else h[b, t - 1], slice(r * width, (r + 1) * width)
+                _gru_cell(z[row], p[row], before, gates[b, t], u[b, t], h[b, t])
 
 
 # Backward: ``carried`` (B, width) holds the gradient of h_t that came back from step t + 1; the cell leaves there what
-# goes on to h_{t-1} around the matrix, and the product adds what goes through it.
+# goes on to h_{t-1} around the matrix, and the product adds what goes through it. While dz_t is at hand it is also
+# multiplied by W, which gives dx_t.
 
 
 @jit
 def _carry_back(dp, t, lo, rows, panels, carried):
-    T, GH = dp.shape[1], dp.shape[2]
     width = carried.shape[1]
-    flat = carried[lo : lo + rows].reshape(-1)
-    add_product(dp.reshape(-1), (lo * T + t) * GH, T * GH, rows, GH, panels, flat, width)
+    _add_part(dp, t, lo, rows, panels, carried[lo : lo + rows].reshape(-1), width)
 
 
 @jit
-def _rnn_backward_rows(lo, rows, dh, h, panels, starts, carried, dz):
+def _input_gradient(dz, t, lo, rows, panels, room, dx):
+    # dx: (B, T, C), without columns when nobody asks for it
+    C = dx.shape[2]
+    if C:
+        width = room.size // rows
+        room[:] = 0
+        _add_part(dz, t, lo, rows, panels, room, width)
+        for r in range(rows):
+            _copy(room[r * width : r * width + C], dx[lo + r, t])
+
+
+@jit
+def _rnn_backward_rows(lo, rows, dh, h, w, u, starts, carried, dz, dx):
     T, H = dh.shape[1], dh.shape[2]
+    room = np.empty(rows * (w.size // dz.shape[2]), h.dtype)
     for t in range(T - 1, -1, -1):
         for b in range(lo, lo + rows):
             if t < starts[b]:
@@ -377,13 +418,14 @@ def _rnn_backward_rows(lo, rows, dh, h, panels, starts, carried, dz):
                 carried[b] = 0
             else:
                 _rnn_cell_backward(carried[b, :H], dh[b, t], h[b, t], dz[b, t])
-        if t > 0:
-            _carry_back(dz, t, lo, rows, panels, carried)
+        _carry_back(dz, t, lo, rows, u, carried)
+        _input_gradient(dz, t, lo, rows, w, room, dx)
 
 
 @jit
-def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, panels, starts, carried, dz):
+def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, w, u, starts, carried, dz, dx):
     T, H = dh.shape[1], dh.shape[2]
+    room = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
     for t in range(T - 1, -1, -1):
         for b in range(lo, lo + rows):
             if t < starts[b]:
@@ -393,13 +435,14 @@ def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, panels, starts, carried,
             else:
                 before = c0[b] if t == 0 else c[b, t - 1]
                 _lstm_cell_backward(carried[b, :H], dh[b, t], dc[b], gates[b, t], before, c[b, t], dz[b, t])
-        if t > 0:
-            _carry_back(dz, t, lo, rows, panels, carried)
+        _carry_back(dz, t, lo, rows, u, carried)
+        _input_gradient(dz, t, lo, rows, w, room, dx)
 
 
 @jit
-def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, panels, starts, carried, dz, dp):
+def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx):
     T, H = dh.shape[1], dh.shape[2]
+    room = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
     for t in range(T - 1, -1, -1):
         for b in range(lo, lo + rows):
             if t < starts[b]:
@@ -409,8 +452,8 @@ def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, panels, starts, carried, d
             else:
                 before = h0[b] if t == 0 else h[b, t - 1]
                 _gru_cell_backward(carried[b, :H], dh[b, t], gates[b, t], u[b, t], before, dz[b, t], dp[b, t])
-        if t > 0:
-            _carry_back(dp, t, lo, rows, panels, carried)
+        _carry_back(dp, t, lo, rows, w_h, carried)
+        _input_gradient(dz, t, lo, rows, w, room, dx)
 
 
 # The tasks: at most ``most`` rows each. A single one runs without waking the other threads. (np.int64, because to
@@ -418,69 +461,69 @@ def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, panels, starts, carried, d
 
 
 @jit(parallel=True)
-def _rnn_forward(most, h, first, panels, bias, starts):
-    B = h.shape[0]
+def _rnn_forward(most, x, w, u, begin, h0, starts, h):
+    B = x.shape[0]
     if B <= most:
-        _rnn_forward_rows(np.int64(0), B, h, first, panels, bias, starts)
+        _rnn_forward_rows(np.int64(0), B, x, w, u, begin, h0, starts, h)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _rnn_forward_rows(lo, min(most, B - lo), h, first, panels, bias, starts)
+            _rnn_forward_rows(lo, min(most, B - lo), x, w, u, begin, h0, starts, h)
 
 
 @jit(parallel=True)
-def _lstm_forward(most, gates, c0, first, panels, bias, starts, h, c):
-    B = h.shape[0]
+def _lstm_forward(most, x, w, u, begin, h0, c0, starts, gates, h, c):
+    B = x.shape[0]
     if B <= most:
-        _lstm_forward_rows(np.int64(0), B, gates, c0, first, panels, bias, starts, h, c)
+        _lstm_forward_rows(np.int64(0), B, x, w, u, begin, h0, c0, starts, gates, h, c)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _lstm_forward_rows(lo, min(most, B - lo), gates, c0, first, panels, bias, starts, h, c)
+            _lstm_forward_rows(lo, min(most, B - lo), x, w, u, begin, h0, c0, starts, gates, h, c)
 
 
 @jit(parallel=True)
-def _gru_forward(most, gates, h0, first, panels, bias, starts, h, u):
-    B = h.shape[0]
+def _gru_forward(most, x, w, w_h, begin, begin_h, h0, starts, gates, h, u):
+    B = x.shape[0]
     if B <= most:
-        _gru_forward_rows(np.int64(0), B, gates, h0, first, panels, bias, starts, h, u)
+        _gru_forward_rows(np.int64(0), B, x, w, w_h, begin, begin_h, h0, starts, gates, h, u)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _gru_forward_rows(lo, min(most, B - lo), gates, h0, first, panels, bias, starts, h, u)
+            _gru_forward_rows(lo, min(most, B - lo), x, w, w_h, begin, begin_h, h0, starts, gates, h, u)
 
 
 @jit(parallel=True)
-def _rnn_backward(most, dh, h, panels, starts, carried, dz):
+def _rnn_backward(most, dh, h, w, u, starts, carried, dz, dx):
     B = dh.shape[0]
     if B <= most:
-        _rnn_backward_rows(np.int64(0), B, dh, h, panels, starts, carried, dz)
+        _rnn_backward_rows(np.int64(0), B, dh, h, w, u, starts, carried, dz, dx)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _rnn_backward_rows(lo, min(most, B - lo), dh, h, panels, starts, carried, dz)
+            _rnn_backward_rows(lo, min(most, B - lo), dh, h, w, u, starts, carried, dz, dx)
 
 
 @jit(parallel=True)
-def _lstm_backward(most, dh, dc, gates, c, c0, panels, starts, carried, dz):
+def _lstm_backward(most, dh, dc, gates, c, c0, w, u, starts, carried, dz, dx):
     B = dh.shape[0]
     if B <= most:
-        _lstm_backward_rows(np.int64(0), B, dh, dc, gates, c, c0, panels, starts, carried, dz)
+        _lstm_backward_rows(np.int64(0), B, dh, dc, gates, c, c0, w, u, starts, carried, dz, dx)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _lstm_backward_rows(lo, min(most, B - lo), dh, dc, gates, c, c0, panels, starts, carried, dz)
+            _lstm_backward_rows(lo, min(most, B - lo), dh, dc, gates, c, c0, w, u, starts, carried, dz, dx)
 
 
 @jit(parallel=True)
-def _gru_backward(most, dh, gates, u, h, h0, panels, starts, carried, dz, dp):
+def _gru_backward(most, dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx):
     B = dh.shape[0]
     if B <= most:
-        _gru_backward_rows(np.int64(0), B, dh, gates, u, h, h0, panels, starts, carried, dz, dp)
+        _gru_backward_rows(np.int64(0), B, dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _gru_backward_rows(lo, min(most, B - lo), dh, gates, u, h, h0, panels, starts, carried, dz, dp)
+            _gru_backward_rows(lo, min(most, B - lo), dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx)
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------------
@@ -494,23 +537,29 @@ def _rows_of_a_task(B: int, T: int, w_hh: np.ndarray) -> int:
     return B if B * T * w_hh.size < LITTLE else min(2 * ROWS, max(1, -(-B // 2)))
 
 
-def _prepared(h0: np.ndarray, w_hh: np.ndarray, b_hh: np.ndarray, B: int, T: int, starts: Starts) -> Arrays:
-    """What all forward loops need: the first step's product, the packed matrix, its bias, the rows' starts."""
-    first = linear_forward(h0, w_hh, b_hh)  # (B, G H)
-    panels = pack(w_hh, True) if T > 1 else np.empty(0, w_hh.dtype)
-    bias = np.zeros(width_of(len(w_hh)), w_hh.dtype)
-    bias[: len(w_hh)] = b_hh
-    return first, panels, bias, _begin(starts, B)
+def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]) -> Arrays:
+    """What the sums begin with, and the panels of each product x w^T that is added to them at every step.
+
+    The sums begin with the bias, (1, width) for all rows alike. For a single step packing would cost more than the
+    product: there they begin with all there is, (B, width), and the panels are empty.
+    """
+    rows = bias[None] if T > 1 else sum((linear_forward(x, w, None) for x, w in products), bias)
+    begin = np.zeros((len(rows), width_of(len(bias))), bias.dtype)
+    begin[:, : len(bias)] = rows
+    return begin, *(pack(w, True) if T > 1 else np.empty(0, w.dtype) for _, w in products)
 
 
-def _begin(starts: Starts, B: int) -> np.ndarray:
+def _int_starts(starts: Starts, B: int) -> np.ndarray:
     return np.zeros(B, np.int64) if starts is None else np.asarray(starts, np.int64)
 
 
-def _prepared_backward(w_hh: np.ndarray, B: int, T: int, starts: Starts) -> Arrays:
-    """What all backward loops need: the packed matrix, the rows' starts, and room for what is carried back."""
-    panels = pack(w_hh, False) if T > 1 else np.empty(0, w_hh.dtype)
-    return panels, _begin(starts, B), np.zeros((B, width_of(w_hh.shape[1])), w_hh.dtype)
+def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts: Starts, x_needs: bool) -> Arrays:
+    """The packed matrices, the rows' starts, and room for what is carried back and for dx (no column if unwanted)."""
+    B, T, C = x.shape
+    width = width_of(w_hh.shape[1])
+    w = pack(w_ih, False) if x_needs else np.empty(0, w_ih.dtype)
+    dx = np.empty((B, T, C if x_needs else 0), x.dtype)
+    return w, pack(w_hh, False), _int_starts(starts, B), np.zeros((B, width), x.dtype), dx
 
 
 @kernel(twin=rnn_forward_numpy)
@@ -518,23 +567,22 @@ def rnn_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
     if not JIT:
         return rnn_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, starts)
     x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
-    B, T, _ = x.shape
-    h = linear_forward(x, w_ih, b_ih)  # (B, T, H), which the loop turns into the states
-    first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
-    _rnn_forward(_rows_of_a_task(B, T, w_hh), h, first, panels, bias, starts)
+    (B, T, _), H = x.shape, h0.shape[1]
+    begin, w, u = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
+    h = np.empty((B, T, H), x.dtype)
+    _rnn_forward(_rows_of_a_task(B, T, w_hh), x, w, u, begin, h0[:, None], _int_starts(starts, B), h)
     return h
 
 
 @kernel(twin=rnn_backward_numpy)
-def rnn_backward(dh, x, w_ih, w_hh, h0, h, starts=None):  # noqa: D103
+def rnn_backward(dh, x, w_ih, w_hh, h0, h, starts=None, x_needs=True):  # noqa: D103
     if not JIT:
-        return rnn_backward_numpy(dh, x, w_ih, w_hh, h0, h, starts)
+        return rnn_backward_numpy(dh, x, w_ih, w_hh, h0, h, starts, x_needs)
     dh, x, w_ih, w_hh, h0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0))
-    B, T, _ = h.shape
-    panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
-    dz = np.empty_like(h)
-    _rnn_backward(_rows_of_a_task(B, T, w_hh), dh, h, panels, starts, carried, dz)
-    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), product(dz[:, 0], w_hh)
+    (B, T, H), dz = h.shape, np.empty_like(h)
+    w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
+    _rnn_backward(_rows_of_a_task(B, T, w_hh), dh, h, w, u, starts, carried, dz, dx)
+    return dx if x_needs else None, *_weight_gradients(dz, dz, x, h, h0), carried[:, :H].copy()
 
 
 @kernel(twin=lstm_forward_numpy)
@@ -543,23 +591,22 @@ def lstm_forward(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts=None):  # noqa: D103
         return lstm_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts)
     x, w_ih, w_hh, b_ih, b_hh, h0, c0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0, c0))
     (B, T, _), H = x.shape, h0.shape[1]
-    gates = linear_forward(x, w_ih, b_ih)  # (B, T, 4 H), finished in the loop
-    first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
-    h, c = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
-    _lstm_forward(_rows_of_a_task(B, T, w_hh), gates, c0, first, panels, bias, starts, h, c)
+    begin, w, u = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
+    gates, h, c = (np.empty((B, T, n), x.dtype) for n in (4 * H, H, H))
+    _lstm_forward(_rows_of_a_task(B, T, w_hh), x, w, u, begin, h0[:, None], c0, _int_starts(starts, B), gates, h, c)
     return h, c, gates
 
 
 @kernel(twin=lstm_backward_numpy)
-def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None):  # noqa: D103
+def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None, x_needs=True):  # noqa: D103
     if not JIT:
-        return lstm_backward_numpy(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts)
+        return lstm_backward_numpy(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts, x_needs)
     dh, x, w_ih, w_hh, h0, c0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0, c0))
-    B, T, _ = h.shape
-    panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
-    dc, dz = dc_last.astype(h.dtype), np.empty_like(gates)  # dc is turned from the last step's into the first's
-    _lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, panels, starts, carried, dz)
-    return *_input_and_weight_gradients(dz, dz, x, w_ih, h, h0), product(dz[:, 0], w_hh), dc
+    (B, T, H), dz = h.shape, np.empty_like(gates)
+    dc = dc_last.astype(h.dtype)  # turned from the last step's into the first's
+    w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
+    _lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, w, u, starts, carried, dz, dx)
+    return dx if x_needs else None, *_weight_gradients(dz, dz, x, h, h0), carried[:, :H].copy(), dc
 
 
 @kernel(twin=gru_forward_numpy)
@@ -568,21 +615,20 @@ def gru_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
         return gru_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, starts)
     x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
     (B, T, _), H = x.shape, h0.shape[1]
-    gates = linear_forward(x, w_ih, b_ih)  # (B, T, 3 H), finished in the loop
-    first, panels, bias, starts = _prepared(h0, w_hh, b_hh, B, T, starts)
-    h, u = np.empty((B, T, H), x.dtype), np.empty((B, T, H), x.dtype)
-    _gru_forward(_rows_of_a_task(B, T, w_hh), gates, h0, first, panels, bias, starts, h, u)
+    (begin, w), (begin_h, w_h) = _prepared(T, b_ih, (x[:, 0], w_ih)), _prepared(T, b_hh, (h0, w_hh))
+    gates, h, u = (np.empty((B, T, n), x.dtype) for n in (3 * H, H, H))
+    _gru_forward(
+        _rows_of_a_task(B, T, w_hh), x, w, w_h, begin, begin_h, h0[:, None], _int_starts(starts, B), gates, h, u
+    )
     return h, gates, u
 
 
 @kernel(twin=gru_backward_numpy)
-def gru_backward(dh, x, w_ih, w_hh, h0, h, gates, u, starts=None):  # noqa: D103
+def gru_backward(dh, x, w_ih, w_hh, h0, h, gates, u, starts=None, x_needs=True):  # noqa: D103
     if not JIT:
-        return gru_backward_numpy(dh, x, w_ih, w_hh, h0, h, gates, u, starts)
+        return gru_backward_numpy(dh, x, w_ih, w_hh, h0, h, gates, u, starts, x_needs)
     dh, x, w_ih, w_hh, h0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0))
-    B, T, _ = h.shape
-    panels, starts, carried = _prepared_backward(w_hh, B, T, starts)
-    dz, dp = np.empty_like(gates), np.empty_like(gates)
-    _gru_backward(_rows_of_a_task(B, T, w_hh), dh, gates, u, h, h0, panels, starts, carried, dz, dp)
-    dh0 = carried[:, : h.shape[2]] + product(dp[:, 0], w_hh)
-    return *_input_and_weight_gradients(dz, dp, x, w_ih, h, h0), dh0
+    (B, T, H), dz, dp = h.shape, np.empty_like(gates), np.empty_like(gates)
+    w, w_h, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
+    _gru_backward(_rows_of_a_task(B, T, w_hh), dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx)
+    return dx if x_needs else None, *_weight_gradients(dz, dp, x, h, h0), carried[:, :H].copy()
