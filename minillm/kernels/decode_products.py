@@ -108,11 +108,16 @@ def _four_rows_of_two(w, at, apart, x, z):
 
 
 @jit
+def _apart(rows, B, k):
+    # four rows at a time lie a quarter of the block apart; 0: one long row after the other, as the memory likes it best
+    return 0 if B == 1 and k >= _LONG else rows // 4
+
+
+@jit
 def _row_sums(w, rows, x, k, sums):
     # the products of ``rows`` rows of floats with each text; x: flat (B, k), sums: flat (B, rows)
     B = x.size // k
-    # one long row after the other is what the memory likes best; of short ones, the beginnings and ends are the work
-    apart = 0 if B == 1 and k >= _LONG else rows // 4
+    apart = _apart(rows, B, k)
     for n in range(apart):
         for b in range(0, B - 1, 2):
             at, to = b * k, b * rows + n
@@ -138,8 +143,9 @@ def _to_floats(codes, w):
 @jit
 def _code_sums(codes, rows, x, k, sums):
     # the same of rows of codes: for one text they become floats in registers, for several in the nearest cache
-    B, apart = x.size // k, rows // 4
+    B = x.size // k
     if B == 1:
+        apart = _apart(rows, 1, k)
         for n in range(apart):
             one = _four_rows(codes, n * k, apart * k, x)
             sums[n], sums[n + apart], sums[n + 2 * apart], sums[n + 3 * apart] = one

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import kernels
-from ..kernels.decode import Decoder, Layer, Matrix, Norm
 from ..nn import init
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, as_ids, check_length
 from .decoding import Reader, next_logits
+
+if TYPE_CHECKING:
+    from ..kernels.decode import Decoder, Matrix, Norm
 
 __all__ = ["QuantizedModel", "quantize", "quantized_from_pretrained", "unquantized_fields"]
 
@@ -105,7 +107,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
         if name not in state:  # else a tied head: the embedding again
             weight = m.weight.T if m.by_columns else m.weight  # a row for each output
             state[name], state[f"{name}_scale"] = kernels.quantize_rows(weight)
-        return Matrix(state[name], array(m.bias), state[f"{name}_scale"])
+        return kernels.Matrix(state[name], array(m.bias), state[f"{name}_scale"])
 
     def array(a: np.ndarray | None) -> np.ndarray | None:
         if a is None:
@@ -119,14 +121,14 @@ def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callab
     """The decoder with other matrices and other arrays."""
 
     def norm(n: Norm) -> Norm:
-        return Norm(array(n.weight), array(n.bias))
+        return kernels.Norm(array(n.weight), array(n.bias))
 
     return dataclasses.replace(
         decoder,
         embedding=matrix(decoder.embedding),
         positions=array(decoder.positions),
         layers=tuple(
-            Layer(norm(a), tuple(map(matrix, qkv)), matrix(out), norm(b), tuple(map(matrix, up)), matrix(down))
+            kernels.Layer(norm(a), tuple(map(matrix, qkv)), matrix(out), norm(b), tuple(map(matrix, up)), matrix(down))
             for a, qkv, out, b, up, down in decoder.layers
         ),
         norm=norm(decoder.norm),
@@ -172,7 +174,7 @@ def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: 
 
     def matrix(m: Matrix) -> Matrix:
         name, shape = names[id(m.weight)], m.weight.shape[::-1] if m.by_columns else m.weight.shape
-        return Matrix(take(name, "I8", shape), array(m.bias), take(f"{name}_scale", "F32", shape[:1]))
+        return kernels.Matrix(take(name, "I8", shape), array(m.bias), take(f"{name}_scale", "F32", shape[:1]))
 
     def array(a: np.ndarray | None) -> np.ndarray | None:
         return None if a is None else take(names[id(a)], "F32", a.shape)
