@@ -20,6 +20,7 @@ from numba import types
 from numba.extending import overload
 
 from ._jit import JIT, KERNELS, contiguous, jit, kernel, prange
+from .tile import COLS, ROWS, empty_panels, multiply_add, pack_panel
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
 
@@ -130,6 +131,58 @@ if _BLAS is not None:
         release_blas_threads(blas)
 
 
+@jit
+def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
+    # c += a b for b (k, n) in panels; so deep at a time that the rows of a and a panel stay in the second-level cache
+    whole = n // COLS * COLS
+    edge = np.zeros(rows * COLS if whole < n else 0, c.dtype)  # columns of the last panel, where it is not full
+    for i in range(rows if whole < n else 0):
+        edge[i * COLS : i * COLS + n - whole] = c[i * ldc + whole : i * ldc + n]
+    for first in range(0, k, _DEPTH):
+        depth, a_part, b_part = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :]
+        multiply_add(a_part, a_row, a_step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
+        if whole < n:
+            multiply_add(a_part, a_row, a_step, rows, depth, b_part[whole * k :], 0, COLS, edge, COLS, COLS)
+    for i in range(rows if whole < n else 0):
+        c[i * ldc + whole : i * ldc + n] = edge[i * COLS : i * COLS + n - whole]
+
+
+@jit(parallel=True)
+def _tiles(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias, panels):
+    # what _blocks does, for one matrix, by the tiles of tile.py
+    for task in prange(panels.size // (k * COLS)):
+        pack_panel(b[b0:], ldb, tb, k, n, np.int64(task), panels)
+    parts = 2 * ((m + 2 * _HEIGHT - 1) // (2 * _HEIGHT))  # an even number: two threads get the same
+    for task in prange(parts):
+        part = np.int64(task)
+        row = part * m // parts // ROWS * ROWS
+        rows = (m if part == parts - 1 else (part + 1) * m // parts // ROWS * ROWS) - row
+        c_i = c[c0 + row * ldc :]
+        for i in range(rows):
+            to = c_i[i * ldc : i * ldc + n]
+            if bias.size:
+                to[:] = bias
+            elif beta == 0.0:
+                to[:] = 0
+        if ta:
+            _multiply_panels(a[a0 + row :], 1, lda, rows, k, panels, c_i, ldc, n)
+        else:
+            _multiply_panels(a[a0 + row * lda :], lda, 1, rows, k, panels, c_i, ldc, n)
+
+
+_HEIGHT, _DEPTH = 64, 1024  # rows of a block, and how many products are summed at a time
+
+
+def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias):
+    """c = op(a) op(b) + bias, or + beta c (beta 0 or 1), for one matrix of each; a, b, c: (1, .)."""
+    matrices = a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k
+    if ROWS == 8 and c.dtype == np.float32 and m >= 128 and n >= COLS and k >= ROWS:
+        panels = empty_panels(k, n, c.dtype)
+        _tiles(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k, beta, bias, panels)
+    else:
+        _blocks(a, *matrices, *parts_of(m, n, k), beta, bias)
+
+
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
 
@@ -179,10 +232,13 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
     rows_of_one = m // int(np.prod(lead)) if b.ndim == 2 else m
     c = np.empty((*lead, rows_of_one, n), a.dtype)
     flat_c = c.reshape(1 if b.ndim == 2 else -1, m * n)
-    rows, cols = parts_of(m, n, k) if flat_c.shape[0] < 8 else (1, 1)
     (flat_a, ta), (flat_b, tb) = _flat(a), _flat(b)
     lda, ldb, none = m if ta else k, k if tb else n, _NO_BIAS[a.dtype]
-    _blocks(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, rows, cols, 0.0, none)
+    if flat_c.shape[0] == 1:
+        _multiply(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, 0.0, none)
+    else:
+        rows, cols = parts_of(m, n, k) if flat_c.shape[0] < 8 else (1, 1)
+        _blocks(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, rows, cols, 0.0, none)
     return c
 
 
@@ -219,10 +275,7 @@ def joint_linear_forward(  # noqa: D103
     for i, w in enumerate(weights):
         n, bias = len(w), _NO_BIAS[x.dtype] if biases is None else contiguous(biases[i])
         flat_w, tw = _flat(w)  # w as stored (N, C) is the transpose of what the product wants
-        parts = parts_of(m, n, k)
-        _blocks(
-            flat_x, 0, k, False, flat_w, 0, n if tw else k, not tw, flat_y, column, width, m, n, k, *parts, 0.0, bias
-        )
+        _multiply(flat_x, 0, k, False, flat_w, 0, n if tw else k, not tw, flat_y, column, width, m, n, k, 0.0, bias)
         column += n
     return y
 
@@ -252,13 +305,11 @@ def joint_linear_backward(  # noqa: D103
         n = len(w)
         dw = np.empty((n, c), x.dtype)
         # dw = dy^T x: the sum runs over the m rows
-        parts = parts_of(n, c, m)
-        _blocks(flat_dy, column, width, True, flat_x, 0, c, False, dw.reshape(1, -1), 0, c, n, c, m, *parts, 0.0, none)
+        _multiply(flat_dy, column, width, True, flat_x, 0, c, False, dw.reshape(1, -1), 0, c, n, c, m, 0.0, none)
         if dx is not None:  # dx = dy w, added to what the layers before gave
             flat_w, tw = _flat(w)
-            ldw, parts, flat_dx = n if tw else c, parts_of(m, c, n), dx.reshape(1, -1)
-            beta = 1.0 if column else 0.0
-            _blocks(flat_dy, column, width, False, flat_w, 0, ldw, tw, flat_dx, 0, c, m, c, n, *parts, beta, none)
+            ldw, flat_dx, beta = n if tw else c, dx.reshape(1, -1), 1.0 if column else 0.0
+            _multiply(flat_dy, column, width, False, flat_w, 0, ldw, tw, flat_dx, 0, c, m, c, n, beta, none)
         dws.append(dw)
         column += n
     return dx, dws
