@@ -170,17 +170,42 @@ def _tiles(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias, pane
             _multiply_panels(a[a0 + row * lda :], lda, 1, rows, k, panels, c_i, ldc, n)
 
 
+@jit(parallel=True)
+def _tiles_flipped(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, panels):
+    # the same for a wide c, without bias or beta, as c^T = b^T a^T: the smaller matrix is the one to pack
+    for task in prange(panels.size // (k * COLS)):
+        pack_panel(a[a0:], lda, not ta, k, m, np.int64(task), panels)
+    parts, width = 2 * ((n + 2 * _HEIGHT - 1) // (2 * _HEIGHT)), panels.size // k
+    for task in prange(parts):
+        part = np.int64(task)
+        col = part * n // parts // ROWS * ROWS
+        cols = (n if part == parts - 1 else (part + 1) * n // parts // ROWS * ROWS) - col
+        block = np.zeros(cols * width, c.dtype)
+        if tb:
+            _multiply_panels(b[b0 + col * ldb :], ldb, 1, cols, k, panels, block, width, width)
+        else:
+            _multiply_panels(b[b0 + col :], 1, ldb, cols, k, panels, block, width, width)
+        for i in range(m):
+            to = c[c0 + i * ldc + col : c0 + i * ldc + col + cols]
+            for j in range(cols):
+                to[j] = block[j * width + i]
+
+
 _HEIGHT, _DEPTH = 64, 1024  # rows of a block, and how many products are summed at a time
 
 
 def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias):
     """c = op(a) op(b) + bias, or + beta c (beta 0 or 1), for one matrix of each; a, b, c: (1, .)."""
-    matrices = a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k
-    if ROWS == 8 and c.dtype == np.float32 and m >= 128 and n >= COLS and k >= ROWS:
+    if ROWS != 8 or c.dtype != np.float32 or max(m, n) < 128 or min(m, n) < COLS or k < ROWS:
+        _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, *parts_of(m, n, k), beta, bias)
+    elif n > m and not beta and not bias.size:
+        panels = empty_panels(k, m, c.dtype)
+        _tiles_flipped(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k, panels)
+    elif m >= 128:
         panels = empty_panels(k, n, c.dtype)
         _tiles(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k, beta, bias, panels)
     else:
-        _blocks(a, *matrices, *parts_of(m, n, k), beta, bias)
+        _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, *parts_of(m, n, k), beta, bias)
 
 
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
@@ -313,6 +338,18 @@ def joint_linear_backward(  # noqa: D103
         dws.append(dw)
         column += n
     return dx, dws
+
+
+def weight_gradient_numpy(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """dw = dy^T x, laid out in memory as w is.   dy: (N, C_out), x: (N, C_in), w, dw: (C_out, C_in)."""
+    return np.matmul(dy.T, x)
+
+
+@kernel(twin=weight_gradient_numpy)
+def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:  # noqa: D103
+    if w.flags.f_contiguous and not w.flags.c_contiguous:  # a transpose: whoever takes it back finds rows in order
+        return product(x.T, dy).T  # dw^T = x^T dy
+    return product(dy.T, x)
 
 
 def sum_rows_numpy(x: np.ndarray) -> np.ndarray:
