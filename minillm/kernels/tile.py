@@ -79,6 +79,13 @@ def pack_panel(w, ldw, transposed, k, n, p, panels):
                 into[j] = row[j]
 
 
+@jit
+def room(n, like):
+    """``n`` numbers of the dtype of the array ``like``, the first at the begin of a cache line (for kernels)."""
+    made = np.empty(n + LINE // like.itemsize, like.dtype)
+    return made[np.int64(-made.ctypes.data % LINE) // like.itemsize :]
+
+
 @intrinsic
 def tile(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row):
     """c[:rows] += a[:rows] @ panel in registers, at most ROWS rows and exactly COLS columns (for kernels).
