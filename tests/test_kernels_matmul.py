@@ -8,6 +8,7 @@ from minillm.kernels import _jit, matmul
 TOLERANCE = {np.float32: {"rtol": 1e-4, "atol": 1e-4}, np.float64: {"rtol": 1e-12, "atol": 1e-12}}
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 SIZES = [(1, 1, 1), (1, 64, 200), (200, 1, 64), (33, 70, 5), (65, 48, 130), (300, 40, 20)]  # M, K, N
+SIZES += [(261, 40, 99), (128, 1100, 64), (50, 24, 333)]  # by tiles: edges, a sum in two parts, the wide one flipped
 
 
 def _pair(name):
@@ -85,6 +86,15 @@ def test_linear(dtype, m, k, n, transposed):
 
 
 @both_dtypes
+@pytest.mark.parametrize("n, c_out, c_in", [(5, 3, 2), (40, 60, 200), (300, 200, 65)])
+def test_the_gradient_of_a_weight_lies_in_memory_as_the_weight_does(dtype, n, c_out, c_in):
+    dy, x = _normal(dtype, n, c_out), _normal(dtype, n, c_in, seed=1)
+    for w in (np.empty((c_out, c_in), dtype), np.empty((c_in, c_out), dtype).T):
+        _agree("weight_gradient", dtype, dy, x, w)
+        assert _pair("weight_gradient")[0](dy, x, w).strides == w.strides
+
+
+@both_dtypes
 @pytest.mark.parametrize("shape", [(1, 1), (0, 5), (40, 3), (300, 130)])
 def test_sum_rows(dtype, shape):
     x = _normal(dtype, *shape)
@@ -93,9 +103,10 @@ def test_sum_rows(dtype, shape):
 
 
 @pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
-def test_one_thread_equals_two_bit_for_bit():
+@pytest.mark.parametrize("m, n", [(301, 129), (90, 400), (30, 20)])
+def test_one_thread_equals_two_bit_for_bit(m, n):
     threads = _jit.get_num_threads()
-    x, w, b = _normal(np.float32, 301, 67), _normal(np.float32, 129, 67, seed=1), _normal(np.float32, 129, seed=2)
+    x, w, b = _normal(np.float32, m, 67), _normal(np.float32, n, 67, seed=1), _normal(np.float32, n, seed=2)
     outcomes = []
     for n in (1, 2):
         _jit.set_num_threads(n)

@@ -40,7 +40,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         # y = x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows
         rows, dy_rows = a.reshape(-1, a.shape[-1]), dy.reshape(-1, dy.shape[-1])
         dx = kernels.product(dy, w) if x_needs else None
-        dw = kernels.product(dy_rows.T, rows) if w_needs else None
+        dw = kernels.weight_gradient(dy_rows, rows, w) if w_needs else None
         return (dx, dw) if bias is None else (dx, dw, kernels.sum_rows(dy_rows))
 
     return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)
@@ -214,8 +214,10 @@ def scaled_dot_product_attention(
     out, lse = kernels.attention_forward(qt, kt, vt, **options)
 
     def backward(dy):  # (B, H, T, D)
-        gradients = kernels.attention_backward(dy.swapaxes(1, 2), qt, kt, vt, out, lse, **options)
-        return tuple(g.swapaxes(1, 2) for g in gradients)
+        gradients = tuple(np.empty_like(x.swapaxes(1, 2), order="C") for x in (qt, kt, vt))  # as the inputs lie
+        into = tuple(g.swapaxes(1, 2) for g in gradients)
+        kernels.attention_backward(dy.swapaxes(1, 2), qt, kt, vt, out, lse, **options, into=into)
+        return gradients
 
     return Tensor.from_op(out.swapaxes(1, 2), (q, k, v), backward)
 

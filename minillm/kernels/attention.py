@@ -206,6 +206,9 @@ def _memory(x: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, Steps]:
     B, T, H, D = x.shape
     if x.flags.c_contiguous:
         return x.reshape(-1), (T * H * D, H * D, D)
+    by_head = x.swapaxes(1, 2)
+    if by_head.flags.c_contiguous:  # (B, H, T, D) in memory
+        return by_head.reshape(-1), (T * H * D, D, T * D)
     size, strides = x.itemsize, x.strides
     batch, row, head = strides[0] // size, strides[1] // size, strides[2] // size
     span = (B - 1) * batch + (T - 1) * row + (H - 1) * head + D

@@ -9,6 +9,7 @@ cores with AVX-512 (torch: 1):
           backward starts its tiles at -lse and -delta, so that the products end at x - lse and dp - delta
     1.4   the rows of a head packed once: in a joint projection they lie kilobytes apart, which the cache takes badly
     2.7   the products of ``tile.py`` instead of BLAS
+    FIG   no product with what a whole tile of queries does not see
 
 For those the second operand must lie in panels. Keys and values are packed as the columns of a transposed matrix for
 the products that sum over D, and as rows of ``wide`` numbers, D filled up to whole panels, for those that sum over keys
@@ -27,7 +28,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import exp, jit, like, prange, row_max
-from .tile import COLS, multiply_add
+from .tile import COLS, ROWS, room
+from .tile import tile as multiply
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
@@ -119,13 +121,6 @@ def _add_rows(weights, x, x_row, y):
 
 
 @jit
-def _room(n, x):
-    # n numbers of the dtype of x, the first at the begin of a cache line
-    room = np.empty(n + 64 // x.itemsize, x.dtype)
-    return room[np.int64(-room.ctypes.data % 64) // x.itemsize :]
-
-
-@jit
 def _hide(tile, m, n, cols, shift, ahead, behind, value):
     # put value where a query does not see a key; query i stands at column shift + i of n
     if n == cols and shift + ahead >= n - 1 and shift + m - 1 <= behind:
@@ -135,6 +130,29 @@ def _hide(tile, m, n, cols, shift, ahead, behind, value):
         b = max(min(shift + i + ahead + 1, n), a)
         _fill(tile[i * cols : i * cols + a], value)
         _fill(tile[i * cols + b : (i + 1) * cols], value)
+
+
+@jit
+def _add_scores(a, a_row, rows, d, columns, scores, cols, first, ahead, behind):
+    # scores (rows, cols) += a b for b (d, cols) in panels, but not where no row of a tile sees a column of it; row i
+    # stands at column first + i
+    for col in range(0, cols, COLS):
+        for row in range(0, rows, ROWS):
+            if col < first + row + ROWS + ahead and col + COLS > first + row - behind:
+                multiply(a, row * a_row, a_row, 1, rows - row, columns, col * d, COLS, d,
+                         scores, row * cols + col, cols)  # fmt: skip
+
+
+@jit
+def _add_means(weights, row_step, step, rows, n, b, c, wide, first, ahead, behind):
+    # c += weights b for b (n, wide), whose row first + i is where row i of the weights (rows, n) stands: the weights
+    # that are hidden from all rows of a tile are left out
+    for row in range(0, rows, ROWS):
+        lo, hi = max(first + row - behind, 0), min(first + row + ROWS + ahead, n)
+        if lo < hi:
+            for col in range(0, wide, COLS):
+                multiply(weights, row * row_step + lo * step, row_step, step, rows - row, b, lo * wide + col, wide,
+                         hi - lo, c, row * wide + col, wide)  # fmt: skip
 
 
 @jit
@@ -164,7 +182,7 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
         n = min(width, hi - key)
         cols = (n + COLS - 1) // COLS * COLS
         _fill(tile[: m * cols], 0.0)
-        multiply_add(query, d, 1, m, d, k_columns[key * d :], COLS * d, COLS, tile, cols, cols)
+        _add_scores(query, d, m, d, k_columns[key * d :], tile, cols, shift - key, ahead, behind)
         _hide(tile, m, n, cols, shift - key, ahead, behind, -np.inf)
         for i in range(m):
             x = tile[i * cols : (i + 1) * cols]
@@ -180,7 +198,7 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
         _exponentials(tile[: m * cols])
         for i in range(m):
             total[i] += _sum(tile[i * cols : (i + 1) * cols])
-        multiply_add(tile, cols, 1, m, n, v[key * wide :], COLS, wide, acc, wide, wide)
+        _add_means(tile, cols, 1, m, n, v[key * wide :], acc, wide, shift - key, ahead, behind)
     for i in range(m):
         weight = 1 / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
         _scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
@@ -195,10 +213,10 @@ def _forward_task(task, chunks, q, k, v, out, lse, starts, sizes, steps, sight, 
     b, g, chunk = task // (G * chunks), task // chunks % G, task % chunks
     begin = min(S, max(0, starts[b], S - T - sight[1]))  # nobody sees the keys before
     keys = S - begin
-    k_columns, values = _room((keys + COLS) * D, q), _room(keys * wide, q)
+    k_columns, values = room((keys + COLS) * D, q), room(keys * wide, q)
     _transposed(_begin(k, k_steps, b, begin, g), k_steps[1], keys, D, k_columns)
     _copy_rows(_begin(v, v_steps, b, begin, g), v_steps[1], values, wide, keys, D, like(q, 1))
-    query, tile, acc = _room(height * D, q), _room(height * width, q), _room(height * wide, q)
+    query, tile, acc = room(height * D, q), room(height * width, q), room(height * wide, q)
     for h in range(g * (H // G), (g + 1) * (H // G)):
         for turn in range(-(-T // (height * chunks))):
             row = _dealt(turn, chunk, chunks) * height
@@ -301,14 +319,16 @@ def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, d
             _fill(p[i * cols : (i + 1) * cols], -lse[row + i])
             _fill(dx[i * cols : (i + 1) * cols], -delta[row + i])
         q_i, do_i, dq_i = query[row * wide :], dvalue[row * wide :], dquery[row * wide :]
-        multiply_add(q_i, wide, 1, m, d, k_columns, COLS * d, COLS, p, cols, cols)  # scores - lse
-        multiply_add(do_i, wide, 1, m, d, v_columns, COLS * d, COLS, dx, cols, cols)  # dp - delta
+        at = shift + row
+        _add_scores(q_i, wide, m, d, k_columns, p, cols, at, ahead, behind)  # scores - lse
+        _add_scores(do_i, wide, m, d, v_columns, dx, cols, at, ahead, behind)  # dp - delta
         _exponentials_and_slopes(p[: m * cols], dx[: m * cols])
-        _hide(p, m, n, cols, shift + row, ahead, behind, 0.0)
-        _hide(dx, m, n, cols, shift + row, ahead, behind, 0.0)
-        multiply_add(p, 1, cols, n, m, do_i, COLS, wide, dv, wide, wide)  # out = p v  ->  dv = p^T dout
-        multiply_add(dx, 1, cols, n, m, q_i, COLS, wide, dk, wide, wide)  # x = q k^T  ->  dk = dx^T q
-        multiply_add(dx, cols, 1, m, n, k, COLS, wide, dq_i, wide, wide)  #                dq = dx k
+        _hide(p, m, n, cols, at, ahead, behind, 0.0)
+        _hide(dx, m, n, cols, at, ahead, behind, 0.0)
+        # a key stands at query j - at, and is seen by queries ``behind`` ahead of it and ``ahead`` behind it
+        _add_means(p, 1, cols, n, m, do_i, dv, wide, -at, behind, ahead)  # out = p v  ->  dv = p^T dout
+        _add_means(dx, 1, cols, n, m, q_i, dk, wide, -at, behind, ahead)  # x = q k^T  ->  dk = dx^T q
+        _add_means(dx, cols, 1, m, n, k, dq_i, wide, at, ahead, behind)  #                 dq = dx k
 
 
 @jit
@@ -323,13 +343,13 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
     begin = min(S, max(0, starts[b], S - T - sight[1]))  # nobody sees the keys before
     keys = S - begin
     k_g, v_g = _begin(k, k_steps, b, begin, g), _begin(v, v_steps, b, begin, g)
-    k_rows, k_columns, v_columns = _room(keys * wide, q), _room((keys + COLS) * D, q), _room((keys + COLS) * D, q)
+    k_rows, k_columns, v_columns = room(keys * wide, q), room((keys + COLS) * D, q), room((keys + COLS) * D, q)
     _copy_rows(k_g, k_steps[1], k_rows, wide, keys, D, one)
     _transposed(k_g, k_steps[1], keys, D, k_columns)
     _transposed(v_g, v_steps[1], keys, D, v_columns)
-    query, dvalue, dquery, delta = _room(T * wide, q), _room(T * wide, q), _room(T * wide, q), np.empty(T, q.dtype)
-    p, dx = _room(height * width, q), _room(height * width, q)
-    dk_j, dv_j = _room(width * wide, q), _room(width * wide, q)
+    query, dvalue, dquery, delta = room(T * wide, q), room(T * wide, q), room(T * wide, q), np.empty(T, q.dtype)
+    p, dx = room(height * width, q), room(height * width, q)
+    dk_j, dv_j = room(width * wide, q), room(width * wide, q)
     if chunk == 0:
         _fill_rows(_begin(dk, dk_steps, b, 0, g), dk_steps[1], begin, D, 0.0)
         _fill_rows(_begin(dv, dv_steps, b, 0, g), dv_steps[1], begin, D, 0.0)

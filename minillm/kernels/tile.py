@@ -47,29 +47,43 @@ def pack(w: np.ndarray, transposed: bool) -> np.ndarray:
     """The panels of ``w``: (K, N), or of its transpose where ``w`` is stored as (N, K)."""
     k, n = w.shape[::-1] if transposed else w.shape
     panels = empty_panels(k, n, w.dtype)
-    _pack(w, transposed, k, n, panels)
+    _pack(np.ascontiguousarray(w).reshape(-1), k if transposed else n, transposed, k, n, panels)
     return panels
 
 
 @jit(parallel=True)
-def _pack(w, transposed, k, n, panels):
-    count = panels.size // (k * COLS)
+def _pack(w, ldw, transposed, k, n, panels):
     if panels.size < 1 << 15:
-        for p in range(count):
-            _pack_panel(w, transposed, p * COLS, min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS])
+        for p in range(panels.size // (k * COLS)):
+            pack_panel(w, ldw, transposed, k, n, p, panels)
     else:
-        for task in prange(count):
-            q = np.int64(task)  # Numba counts in unsigned integers here
-            _pack_panel(w, transposed, q * COLS, min(COLS, n - q * COLS), panels[q * k * COLS : (q + 1) * k * COLS])
+        for p in prange(panels.size // (k * COLS)):
+            pack_panel(w, ldw, transposed, k, n, np.int64(p), panels)  # Numba counts in unsigned integers here
 
 
 @jit
-def _pack_panel(w, transposed, first, cols, panel):
+def pack_panel(w, ldw, transposed, k, n, p, panels):
+    """Fill panel ``p`` of the (k, n) matrix that lies in ``w`` (or whose transpose does), ``ldw`` from row to row."""
+    cols, panel = min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS]
     if cols < COLS:
         panel[:] = 0
-    for i in range(panel.size // COLS):
+    if transposed:
         for j in range(cols):
-            panel[i * COLS + j] = w[first + j, i] if transposed else w[i, first + j]
+            column = w[(p * COLS + j) * ldw : (p * COLS + j) * ldw + k]
+            for i in range(k):
+                panel[i * COLS + j] = column[i]
+    else:
+        for i in range(k):
+            row, into = w[i * ldw + p * COLS : i * ldw + p * COLS + cols], panel[i * COLS : i * COLS + cols]
+            for j in range(cols):
+                into[j] = row[j]
+
+
+@jit
+def room(n, like):
+    """``n`` numbers of the dtype of the array ``like``, the first at the begin of a cache line (for kernels)."""
+    made = np.empty(n + LINE // like.itemsize, like.dtype)
+    return made[np.int64(-made.ctypes.data % LINE) // like.itemsize :]
 
 
 @intrinsic
