@@ -121,6 +121,20 @@ def test_padding_is_zero_and_what_follows_is_the_row_alone(cell):
 
 
 @every_cell
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+def test_an_input_that_needs_no_gradient_costs_none(cell, which):
+    arguments = layer(cell, 3, 4, 5, 6, np.float32)
+    x, w_ih, w_hh, _, _, *states = arguments
+    saved = forward(cell, arguments, None, which)
+    first = (np.ones_like(saved[0]),) + ((np.ones_like(states[1]),) if cell == "lstm" else ())
+    function = PAIRS[f"{cell}_backward"][which]
+    asked, spared = (function(*first, x, w_ih, w_hh, *states, *saved, None, needs) for needs in (True, False))
+    assert asked[0].shape == x.shape and spared[0] is None
+    for a, b in zip(asked[1:], spared[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@every_cell
 def test_the_future_does_not_change_the_past(cell):
     arguments = layer(cell, 18, 6, 4, 20, np.float32)
     before = forward(cell, arguments)[0].copy()

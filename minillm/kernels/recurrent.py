@@ -14,10 +14,11 @@ in the order that is given here.
 *Why gates.* Backward through T steps of an RNN multiplies T Jacobians: the gradient dies out or explodes. An LSTM's
 c_t = f c_{t-1} + ... and a GRU's z h_{t-1} carry it back unchanged while the gate is open.
 
-How they are made fast. The part of the gates that comes from the inputs is one large product over all steps, and so
-are the gradients of both matrices. Only U h_{t-1} has to wait for the step before: a product of few rows, for which the
-matrix is packed once for all steps (``tile.py``), followed by the gates in one vectorised pass. Threads share the rows
-of the batch: each takes its rows through all the steps alone, so that nobody waits for anybody.
+How they are made fast. U h_{t-1} has to wait for the step before: a product of few rows, for which the matrix is packed
+once for all steps (``tile.py``). The product W x_t, and backward that which gives dx_t, need not wait, but are made in
+the same step: their result is used, or their operand was made, while it lies in the nearest caches. The gates follow in
+one vectorised pass. Threads share the rows of the batch: each takes its rows through all the steps alone, so that
+nobody waits for anybody. Only the gradients of the matrices are products over all steps at once.
 
 ``starts``: before step ``starts[b]`` row b is padding: its state is zero there, and begins at zero.
 """
@@ -27,12 +28,12 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import JIT, contiguous, jit, kernel, like, prange, sigmoid, tanh
-from .matmul import linear_forward
-from .outer import weight_gradients
+from .matmul import linear_forward, product, sum_rows
 from .tile import ROWS, add_product, pack, width_of
 
 Starts = np.ndarray | None
 Arrays = tuple[np.ndarray, ...]
+Gradients = tuple[np.ndarray | None, ...]
 LITTLE = 1 << 19  # multiplications: some 10 microseconds, about what waking a thread costs
 
 # ---- the text to read ------------------------------------------------------------------------------------------------
@@ -58,13 +59,11 @@ def _weight_gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarr
 
     dz, dp: (B, T, G H), one array twice where the gates need only z + p.
     """
-    x, before = x.reshape(-1, x.shape[-1]), _before(h, h0).reshape(-1, h.shape[-1])
-    if dp is dz:
-        (dw_ih, dw_hh), db = weight_gradients(dz.reshape(-1, dz.shape[-1]), [x, before])
-        return dw_ih, dw_hh, db, db
-    (dw_ih,), db_ih = weight_gradients(dz.reshape(-1, dz.shape[-1]), [x])
-    (dw_hh,), db_hh = weight_gradients(dp.reshape(-1, dp.shape[-1]), [before])
-    return dw_ih, dw_hh, db_ih, db_hh
+    rows_z, rows_p = dz.reshape(-1, dz.shape[-1]), dp.reshape(-1, dp.shape[-1])
+    dw_ih = product(rows_z.T, x.reshape(-1, x.shape[-1]))
+    dw_hh = product(rows_p.T, _before(h, h0).reshape(-1, h.shape[-1]))
+    db_ih = sum_rows(rows_z)
+    return dw_ih, dw_hh, db_ih, db_ih if dp is dz else sum_rows(rows_p)
 
 
 def rnn_forward_numpy(
@@ -84,7 +83,7 @@ def rnn_forward_numpy(
 def rnn_backward_numpy(
     dh: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
     h: np.ndarray, starts: Starts = None, x_needs: bool = True,
-) -> Arrays:  # fmt: skip
+) -> Gradients:  # fmt: skip
     """Gradients of ``rnn_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0.   dh, h: (B, T, H)."""
     B, T, _ = h.shape
     dz = np.empty_like(h)  # (B, T, H), of what is inside the tanh
@@ -117,7 +116,7 @@ def lstm_forward_numpy(
 def lstm_backward_numpy(
     dh: np.ndarray, dc_last: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
     c0: np.ndarray, h: np.ndarray, c: np.ndarray, gates: np.ndarray, starts: Starts = None, x_needs: bool = True,
-) -> Arrays:  # fmt: skip
+) -> Gradients:  # fmt: skip
     """Gradients of ``lstm_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0.
 
     dh: (B, T, H), of all states; dc_last: (B, H), of the last memory.
@@ -165,7 +164,7 @@ def gru_forward_numpy(
 def gru_backward_numpy(
     dh: np.ndarray, x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, h0: np.ndarray,
     h: np.ndarray, gates: np.ndarray, u: np.ndarray, starts: Starts = None, x_needs: bool = True,
-) -> Arrays:  # fmt: skip
+) -> Gradients:  # fmt: skip
     """Gradients of ``gru_forward``: dx, dw_ih, dw_hh, db_ih, db_hh, dh0.   dh: (B, T, H)."""
     B, T, _ = h.shape
     dz, dp = np.empty_like(gates), np.empty_like(gates)  # (B, T, 3 H), of the inputs' part and of the state's part
