@@ -1,4 +1,4 @@
-"""What a person types: ``minillm train | generate | eval | info | tokenize``.
+"""What a person types: ``minillm train | generate | eval | info | tokenize | encode``.
 
 Text goes to standard output, everything about it to standard error, so that ``minillm generate ... > story.txt`` keeps
 the story alone. A person's mistake is one line that says what was expected, and exit code 2.
@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_eval(commands)
     _add_info(commands)
     _add_tokenize(commands)
+    _add_encode(commands)
     return parser
 
 
@@ -120,7 +121,9 @@ def _add_train(commands: Any) -> None:
         "exact entropy is known, so that the loss is shown against the best that any model could reach.",
     )
     p.add_argument(
-        "--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files; default: made-up stories"
+        "--data",
+        metavar="PATH",
+        help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
     p.add_argument(
         "--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ..."
@@ -177,7 +180,9 @@ def _add_eval(commands: Any) -> None:
         "stories, on its validation stories, against their exact floor.",
     )
     p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
-    p.add_argument("--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files")
+    p.add_argument(
+        "--data", metavar="PATH", help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made"
+    )
     p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
     p.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch; default 16")
     p.add_argument("--threads", type=int, metavar="N", help="threads for the kernels; default: all cores")
@@ -207,6 +212,24 @@ def _add_tokenize(commands: Any) -> None:
     p.add_argument("text", help="the text to cut")
     p.add_argument("--merges", action="store_true", help="show step by step how each piece is put together")
     p.set_defaults(run=_tokenize)
+
+
+def _add_encode(commands: Any) -> None:
+    p = commands.add_parser(
+        "encode",
+        help="turn a large text into token ids on the disk, to train on",
+        description="Encode a text of any size into a folder of token ids, which minillm train --data reads from the "
+        "disk as it needs them. Neither command ever holds the whole text in memory.",
+    )
+    p.add_argument("text", metavar="TEXT", help="a UTF-8 text file or a folder of .txt files")
+    p.add_argument("out", metavar="FOLDER", help="the folder to make")
+    p.add_argument("--tokenizer", metavar="RUN_OR_FILE", help="a run folder or a tokenizer.json; default: a new one")
+    p.add_argument("--vocab-size", type=int, metavar="N", help="tokens of the new tokenizer; default 1024")
+    p.add_argument(
+        "--validation", type=float, default=0.1, metavar="X", help="the share of the documents held out; default 0.1"
+    )
+    p.add_argument("--threads", type=int, metavar="N", help="threads for the kernels; default: all cores")
+    p.set_defaults(run=_encode)
 
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
@@ -365,6 +388,41 @@ def _tokenize(options: argparse.Namespace) -> int:
     loaded = load(options.tokenizer)
     print(render(loaded, options.text, merges=options.merges, color=sys.stdout.isatty()))
     return 0
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from . import data
+    from .tokenizer import BPETokenizer, load
+
+    if options.tokenizer is not None and options.vocab_size is not None:
+        raise ValueError("--vocab-size is for a new tokenizer: leave it out, or leave --tokenizer out")
+    files, out = data.text_files(options.text), Path(options.out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists already, and nothing in it is overwritten: choose another name")
+    _set_threads(options)
+    size = sum(file.stat().st_size for file in files)
+    if options.tokenizer is not None:
+        tokenizer = load(options.tokenizer)
+    else:
+        with _bytes_bar("reading", size) as bar:
+            parts = data.corpus_parts(files, options.validation, progress=bar.update)
+            texts = (part.text for part in parts if not part.held_out)
+            tokenizer = BPETokenizer.train(texts, 1024 if options.vocab_size is None else options.vocab_size)
+        _say(f"learned {tokenizer.vocab_size:,} tokens")
+    with _bytes_bar("encoding", size) as bar:
+        train, held_out = data.encode_files(files, out, tokenizer, options.validation, progress=bar.update)
+    _say(
+        f"{out}: {train:,} tokens to train on, {held_out:,} held out, {size / (train + held_out):.2f} bytes per token\n"
+        f"more: minillm train --data {out}"
+    )
+    return 0
+
+
+def _bytes_bar(what: str, size: int) -> Any:
+    """A progress bar over the bytes of a text; where standard error is no terminal, nothing."""
+    from tqdm import tqdm
+
+    return tqdm(total=size, desc=what, unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False)
 
 
 def _say(text: str) -> None:

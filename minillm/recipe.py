@@ -16,7 +16,7 @@ import numpy as np
 
 from . import data, models
 from .run import Run
-from .tokenizer import BPETokenizer, CharTokenizer, Tokenizer
+from .tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
 from .trainer import TrainConfig
 
 __all__ = ["Ingredients", "Recipe"]
@@ -40,9 +40,9 @@ class Recipe:
     ValueError: width must be divisible by heads; got width 100, heads 3
     """
 
-    data: str | None = None  # a text file, or a folder of .txt files; None: the stories that minillm makes up
+    data: str | None = None  # a text file, a folder of .txt files or of shards; None: the stories that minillm makes up
     model: str = "llama"  # llama, gpt2, or rnn (recurrent cells with attention over a window)
-    tokenizer: str = "bpe"  # bpe or char
+    tokenizer: str | None = None  # bpe or char; shards keep the one that encoded them, and leave both at None
     vocab_size: int | None = None
     layers: int | None = None
     heads: int | None = None
@@ -64,21 +64,31 @@ class Recipe:
             filled["heads"] = 4
         if self.width is None:
             filled["width"] = 256 if recurrent else 128
+        encoded = self.data is not None and data.holds_shards(self.data)
+        if encoded and (self.tokenizer is not None or self.vocab_size is not None):
+            raise ValueError(
+                f"{self.data} was encoded already, with the tokenizer that lies there: "
+                "leave tokenizer and vocab_size out"
+            )
+        if encoded:
+            del filled["vocab_size"]
+        elif self.tokenizer is None:
+            filled["tokenizer"] = "bpe"
         recipe = dataclasses.replace(self, **filled)
         for name, known in (("model", MODELS), ("tokenizer", TOKENIZERS)):
-            if getattr(recipe, name) not in known:
+            if getattr(recipe, name) not in known and not (encoded and name == "tokenizer"):
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(recipe, name)!r}")
         for name in ("layers", "heads", "width", "context", "batch_size", "steps"):
             if getattr(recipe, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(recipe, name)}")
-        assert recipe.heads and recipe.width and recipe.vocab_size is not None
+        assert recipe.heads and recipe.width
         if recipe.width % recipe.heads:
             raise ValueError(f"width must be divisible by heads; got width {recipe.width}, heads {recipe.heads}")
         if recipe.model == "llama" and recipe.width // recipe.heads % 2:
             raise ValueError(
                 f"the width of a head must be even for the llama model; got {recipe.width} / {recipe.heads}"
             )
-        if recipe.tokenizer == "bpe" and recipe.vocab_size < 257:
+        if recipe.tokenizer == "bpe" and recipe.vocab_size is not None and recipe.vocab_size < 257:
             raise ValueError(
                 "vocab_size must be at least 257 for the bpe tokenizer: 256 bytes and <|endoftext|>; "
                 f"got {recipe.vocab_size}"
@@ -147,8 +157,10 @@ def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, da
 
 
 def _texts(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
-    """Texts of the user's own: one long stream, or documents where there are many short ones."""
+    """Texts of the user's own: shards, one long stream, or documents where there are many short ones."""
     assert recipe.data is not None and recipe.context is not None
+    if data.holds_shards(recipe.data):
+        return _shards(recipe.data, recipe.context, tokenizer)
     documents = data.load_texts(recipe.data)
     train, validation = data.split_documents(documents, seed=recipe.seed)
     tokenizer = tokenizer or _train_tokenizer(recipe, train if recipe.tokenizer == "bpe" else documents)
@@ -162,6 +174,15 @@ def _texts(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data
         ids = [_joined(part, _eos(tokenizer)) for part in (train_ids, validation_ids)]
         dataset = data.StreamDataset(ids[0], ids[1], recipe.context)
     return tokenizer, dataset, about
+
+
+def _shards(folder: str, context: int, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
+    """A corpus that ``minillm encode`` made, which stays on the disk."""
+    tokenizer = tokenizer or load(Path(folder) / "tokenizer.json")
+    train, validation = (data.open_shards(folder, name, tokenizer) for name in ("train", "validation"))
+    documents = sum(map(len, train)) + sum(map(len, validation))
+    about = f"{Path(folder).name}: {documents:,} document{'s' * (documents > 1)}, encoded"
+    return tokenizer, data.ShardDataset(train, validation, context), about
 
 
 def _joined(documents: Sequence[Sequence[int]], eos: int) -> np.ndarray:
@@ -237,7 +258,8 @@ def evaluation_data(
 ) -> tuple[Iterator[data.Batch], float | None]:
     """What ``minillm eval`` measures on: batches, and the floor where it is known.
 
-    path: a text of the user's own, all of it. None: the validation part of what the run was trained on.
+    path: a text of the user's own, all of it; or a folder of shards, their validation part. None: the validation part
+    of what the run was trained on.
     context: tokens a row; None: what the run was trained with, else 256.
     """
     run = Run.open(folder) if (Path(folder) / "training.json").exists() else None
@@ -251,6 +273,8 @@ def evaluation_data(
             _stories(recipe, tokenizer)[1:3] if recipe.data is None else (_texts(recipe, tokenizer)[1], None)
         )
         return dataset.validation(batch_size), floor
+    if data.holds_shards(path):
+        return _shards(path, context, tokenizer)[1].validation(batch_size), None
     ids = tokenizer.encode_batch(data.load_texts(path))
     whole = data.StreamDataset(np.zeros(context + 1, np.int64), _joined(ids, _eos(tokenizer)), context)
     return whole.validation(batch_size), None

@@ -121,6 +121,28 @@ def test_resume_is_the_same_run(text, tmp_path, capsys):
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_encode_and_train_on_what_it_made(text, tmp_path, capsys):
+    shards, tiny = tmp_path / "shards", [option for option in TINY if option not in ("--tokenizer", "char")]
+    assert main(["encode", str(text), str(shards), "--vocab-size", "270"]) == 0
+    told = capsys.readouterr()
+    assert "learned 270 tokens" in told.err and f"minillm train --data {shards}" in told.err and not told.out
+    assert {path.name for path in shards.iterdir()} == {
+        "tokenizer.json", "tokenizer_config.json", "train-00000.tokens", "validation-00000.tokens"}  # fmt: skip
+    assert main(["train", "--data", str(shards), "--out", str(tmp_path / "run"), *tiny]) == 0
+    assert "shards: 2 documents, encoded; 270 tokens in the vocabulary" in capsys.readouterr().err
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == (shards / "tokenizer.json").read_bytes()
+    losses = []
+    for data in ([], ["--data", str(shards)]):
+        assert main(["eval", str(tmp_path / "run"), *data]) == 0
+        losses.append(capsys.readouterr().out.splitlines()[0])
+    assert losses[0] == losses[1] and losses[0].startswith("loss")
+    # the tokenizer of a run, again
+    assert main(["encode", str(text), str(tmp_path / "again"), "--tokenizer", str(tmp_path / "run")]) == 0
+    for name in ("train", "validation"):
+        file = f"{name}-00000.tokens"
+        assert (tmp_path / "again" / file).read_bytes() == (shards / file).read_bytes()
+
+
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +202,45 @@ def test_prompts_and_parameters(run, capsys):
     assert "top_p" in complaint(capsys, "generate", str(run), "the", "--top-p", "7")
     assert "temperature" in complaint(capsys, "generate", str(run), "the", "--temperature", "-1")
     assert "give a text with --data" not in complaint(capsys, "eval", str(run), "--data", "nowhere")
+
+
+def test_mistakes_of_encode(run, text, tmp_path, capsys):
+    def refused(*options: str) -> str:
+        return complaint(capsys, "encode", *options)
+
+    out = str(tmp_path / "shards")
+    latin, odd = tmp_path / "latin.txt", tmp_path / "odd.txt"
+    latin.write_bytes(b"abc abc abc\xe9def")
+    odd.write_text("the cat # sat on the mat")
+    assert "no such file" in refused(str(tmp_path / "none.txt"), out)
+    assert "byte 0xe9 at offset 11" in refused(str(latin), out)
+    assert "got '#'" in refused(str(odd), out, "--tokenizer", str(run))
+    assert "no tokenizer at" in refused(str(text), out, "--tokenizer", str(tmp_path / "none"))
+    assert "leave it out" in refused(str(text), out, "--tokenizer", str(run), "--vocab-size", "300")
+    assert "at least 257" in refused(str(text), out, "--vocab-size", "0")
+    assert "at most 0.5; got 0.9" in refused(str(text), out, "--validation", "0.9")
+    assert not list(tmp_path.glob("shards*"))
+    (tmp_path / "shards").mkdir()
+    assert "exists already" in refused(str(text), out)
+
+
+def test_shards_that_are_damaged_or_do_not_fit(text, tmp_path, capsys):
+    shards, out = tmp_path / "shards", ["--out", str(tmp_path / "run"), "--steps", "1"]
+    assert main(["encode", str(text), str(shards), "--vocab-size", "260"]) == 0
+    assert "leave tokenizer and vocab_size out" in complaint(
+        capsys, "train", "--data", str(shards), "--vocab-size", "300", *out
+    )
+    assert "longer than one context" in complaint(capsys, "train", "--data", str(shards), "--context", "9999", *out)
+    words = (shards / "tokenizer.json").read_text()
+    (shards / "tokenizer.json").write_text(words.replace("<|endoftext|>", "<|end|>"))
+    assert "encoded by another tokenizer" in complaint(capsys, "train", "--data", str(shards), *out)
+    (shards / "tokenizer.json").write_text(words)
+    file = shards / "train-00000.tokens"
+    file.write_bytes(file.read_bytes()[:-8])
+    assert "train-00000.tokens must have" in complaint(capsys, "train", "--data", str(shards), *out)
+    file.unlink()
+    assert "no train-*.tokens" in complaint(capsys, "train", "--data", str(shards), *out)
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_command_and_a_wrong_one(capsys):

@@ -1,9 +1,11 @@
 """Token ids on the disk: what goes in comes out, and a damaged or foreign file is refused."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from minillm.data.shards import Shard, ShardDataset, ShardWriter, encode_files, open_shards
+from minillm.data.shards import Shard, ShardDataset, ShardWriter, corpus_parts, encode_files, open_shards
 from minillm.tokenizer import BPETokenizer, CharTokenizer, read_parts
 
 WORDS = "the cat sat on a mat and the dog, who's 12 years old, didn't mind!\n\n"
@@ -79,13 +81,57 @@ def test_a_tokenizer_without_end_of_text_is_refused(tmp_path):
         ShardWriter(tmp_path, "train", CharTokenizer.train(["ab"], special_tokens=()))
 
 
+@pytest.mark.parametrize("documents", [1, 2, 3, 10, 25])
+def test_a_share_of_the_documents_is_held_out_and_of_a_single_one_its_end(tmp_path, documents, monkeypatch):
+    monkeypatch.setattr("minillm.data.shards.read_parts", lambda file, progress: read_parts(file, 50, progress))
+    texts = [f"{n} {WORDS.strip()}" * 3 for n in range(documents)]
+    (tmp_path / "a.txt").write_text("<|endoftext|>".join(texts))
+    read = []
+    found = {False: [""], True: [""]}
+    for text, held_out, ends in corpus_parts([tmp_path / "a.txt"], 0.1, progress=read.append):
+        found[held_out][-1] += text
+        found[held_out] += [""] * ends
+    assert sum(read) == (tmp_path / "a.txt").stat().st_size
+    if documents == 1:
+        cut = int(0.9 * len(texts[0]))
+        assert found == {False: [texts[0][:cut], ""], True: [texts[0][cut:], ""]}
+    else:
+        held_out = texts[9::10] or texts[-1:]
+        assert found == {False: [text for text in texts if text not in held_out] + [""], True: [*held_out, ""]}
+
+
+def test_texts_and_shares_that_cannot_be_split(tmp_path):
+    (tmp_path / "a.txt").write_text(" \n<|endoftext|> ")
+    with pytest.raises(ValueError, match="no text in .*a.txt"):
+        list(corpus_parts([tmp_path / "a.txt"]))
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ValueError, match="too short"):
+        list(corpus_parts([tmp_path / "a.txt"]))
+    for share in (0.0, 0.6, float("nan")):
+        with pytest.raises(ValueError, match="validation must be above 0 and at most 0.5"):
+            list(corpus_parts([tmp_path / "a.txt"], share))
+
+
+def test_a_text_without_spaces_is_read_in_parts(tmp_path):
+    file = tmp_path / "text.txt"
+    text = ("日本語の文。\n「中文字」\r\n" * 100).strip()
+    file.write_bytes(text.encode())
+    text = text.replace("\r\n", "\n")
+    parts = list(read_parts(file, 200))
+    assert len(parts) > 10 and "".join(parts) == text
+    for pattern in ("gpt2", "gpt4", "smollm2"):
+        tok = BPETokenizer.train([text], 300, pattern=pattern)
+        assert [id for part in parts for id in tok.encode(part)] == tok.encode(text)
+
+
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "smollm2", r"\w+|\W+"])
 def test_files_are_encoded_as_streams(tmp_path, pattern, monkeypatch):
-    monkeypatch.setattr("minillm.data.shards.read_parts", lambda file: read_parts(file, size=7))
+    monkeypatch.setattr("minillm.data.shards.read_parts", lambda file, progress: read_parts(file, 7, progress))
     tok = BPETokenizer.train([WORDS], 320, pattern=pattern)
     texts = [WORDS * n + f"é猫 {n}!" for n in (1, 3, 2, 5)]
     one, two = tmp_path / "a.txt", tmp_path / "b.txt"
     one.write_text("  " + " <|endoftext|>\n".join(texts[:3]) + "\n")
+    texts[3] += "猫。\n狗？\n\n's"
     two.write_bytes(b"\xef\xbb\xbf" + texts[3].replace("\n", "\r\n").encode())
     sizes = encode_files([one, two], tmp_path / "corpus", tok, validation=0.25)
     train, validation = (open_shards(tmp_path / "corpus", name, tok)[0] for name in ("train", "validation"))
@@ -111,11 +157,12 @@ def test_bytes_that_are_no_text_are_named_and_leave_nothing(tmp_path, tokenizer)
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 1000])
 def test_parts_of_a_file_add_up_to_it(tmp_path, size):
     file = tmp_path / "text.txt"
-    text = "\ufeff é猫🐈 a  b\r\nc\r\n\r\n  d<|endoftext|>e " * 5
+    text = "\ufeff é猫🐈 a  b\r\nc\r\n\r\n  d<|endoftext|>e 猫。\n狗！\r\n" * 5
     file.write_bytes(text.encode())
     parts = list(read_parts(file, size))
     assert "".join(parts) == text.removeprefix("\ufeff").replace("\r\n", "\n")
-    assert all(part.startswith(" ") for part in parts[1:])
+    for before, after in pairwise(parts):
+        assert after.startswith(" ") or (before.endswith("\n") and not (before[-2] + after[0]).isspace())
 
 
 def test_windows_come_from_every_shard_and_depend_on_seed_and_step_alone(tmp_path, tokenizer):

@@ -15,10 +15,10 @@ at all.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ _MAGIC = b"minillm tokens\0\0"
 _HEADER = struct.Struct("<16s4I2Q16s")
 _VERSION = 1
 TOKENS_PER_SHARD = 1 << 28  # 512 MB of uint16
+_BLOCK = 1 << 20  # characters that are encoded at a time
 
 
 class ShardWriter:
@@ -203,57 +204,129 @@ def open_shards(folder: str | Path, name: str, tokenizer: Tokenizer) -> list[Sha
     return [Shard(file, tokenizer) for file in files]
 
 
+def holds_shards(path: str | Path) -> bool:
+    """Whether `path` is a folder with shards in it."""
+    return Path(path).is_dir() and any(Path(path).glob("*.tokens"))
+
+
 def encode_files(
-    files: Iterable[str | Path],
+    files: Sequence[str | Path],
     folder: str | Path,
     tokenizer: Tokenizer,
     validation: float = 0.1,
     tokens_per_shard: int = TOKENS_PER_SHARD,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Encode UTF-8 files into the shards of a new corpus folder, as streams; returns the tokens of both parts.
 
-    A file is one document, or one per part between `<|endoftext|>` markers; white space around a document is left out.
-    Every n-th document, n = 1 / validation, goes to the validation part.
+    Which text is held out for validation, see `corpus_parts`. `progress(n)` is told how many bytes were read.
 
-    Raises FileExistsError when the folder exists, ValueError when a file is not UTF-8 or `validation` not in (0, 1).
+    Raises FileExistsError when the folder exists, ValueError when a file is not UTF-8, when there is no text, or when
+    `validation` is not in (0, 0.5].
     """
-    if not 0.0 < validation < 1.0:
-        raise ValueError(f"encode_files: validation must be between 0 and 1, both excluded; got {validation}")
     with atomic_folder(folder) as staging:
         with (
             ShardWriter(staging, "train", tokenizer, tokens_per_shard) as train,
             ShardWriter(staging, "validation", tokenizer, tokens_per_shard) as held_out,
         ):
-            started, writer = 0, train
-            for text, begins, ends in _documents(files, whole=not tokenizer.cuts_at_spaces):
-                if begins:
-                    started += 1
-                    writer = held_out if int(started * validation) > int((started - 1) * validation) else train
-                ids, _ = tokenizer.encode_array([text], add_special_tokens=False)
-                writer.add(ids, ends)
+            parts = corpus_parts(files, validation, whole=not tokenizer.cuts_at_spaces, progress=progress)
+            for block in _blocks(parts):
+                ids, stops = tokenizer.encode_array([part.text for part in block], add_special_tokens=False)
+                for part, start, stop in zip(block, [0, *stops.tolist()], stops.tolist(), strict=False):
+                    (held_out if part.held_out else train).add(ids[start:stop], part.ends)
         tokenizer.save(staging)
     return train.tokens, held_out.tokens
 
 
-def _documents(files: Iterable[str | Path], whole: bool) -> Iterator[tuple[str, bool, bool]]:
-    """The documents of the files in parts: (text, whether it begins a document, whether it ends it).
+class Part(NamedTuple):
+    """A document or a part of one: its text, whether it is held out for validation, whether the document ends here."""
 
-    whole: hold a document until it is complete.
+    text: str
+    held_out: bool
+    ends: bool
+
+
+def corpus_parts(
+    files: Sequence[str | Path],
+    validation: float = 0.1,
+    whole: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Part]:
+    """The documents of UTF-8 files in parts, read as streams, each part for training or held out for validation.
+
+    A file is one document, or one per part between `<|endoftext|>` markers; white space around a document is left out.
+    Every n-th document is held out, n = 1 / validation; of fewer documents the last; of a single one its end.
+    whole: hold a document until it is complete. `progress(n)` is told how many bytes were read.
+
+    Raises ValueError when a file is not UTF-8, when there is no text, or when `validation` is not in (0, 0.5].
     """
+    if not 0.0 < validation <= 0.5:
+        raise ValueError(f"corpus_parts: validation must be above 0 and at most 0.5; got {validation}")
+    every, length = _count(files, enough=round(1 / validation))
+    number, done = 1, 0  # of this document; characters before this part
+    for text, ends in _documents(files, whole, progress):
+        if every > 1:
+            yield Part(text, number % every == 0, ends)
+            number += ends
+            continue
+        cut = int(length * (1.0 - validation)) - done  # where the training text ends
+        if 0 < cut <= len(text):
+            yield Part(text[:cut], False, True)
+        if cut < len(text):
+            yield Part(text[max(cut, 0) :], True, ends)
+        if cut > len(text):
+            yield Part(text, False, False)
+        done += len(text)
+
+
+def _count(files: Sequence[str | Path], enough: int) -> tuple[int, int]:
+    """How many documents there are, and how many characters in them; counted until there are enough."""
+    documents = length = 0
+    for text, ends in _documents(files):
+        documents += ends
+        length += len(text)
+        if documents == enough:
+            break
+    if not documents:
+        raise ValueError(f"corpus_parts: no text in {', '.join(map(str, files))}, only white space or nothing at all")
+    if length < 2:
+        raise ValueError("corpus_parts: a text of 1 character is too short to hold a part of it out")
+    return documents, length
+
+
+def _documents(
+    files: Iterable[str | Path], whole: bool = False, progress: Callable[[int], None] | None = None
+) -> Iterator[tuple[str, bool]]:
+    """The documents of the files in parts: (text, whether it ends a document)."""
     for file in files:
-        held, begun = "", False  # text that may be the end of the document, or white space before it
-        for part in read_parts(file):
-            *complete, held = (held + part).split(END_OF_TEXT)
-            for text in complete:
-                if text.strip() or begun:
-                    yield (text.rstrip() if begun else text.strip()), not begun, True
-                begun = False
-            cut = 0 if whole else len(held.rstrip())
-            if cut and held.strip():
-                yield (held[:cut] if begun else held[:cut].lstrip()), not begun, False
-                held, begun = held[cut:], True
-        if held.strip() or begun:
-            yield (held.rstrip() if begun else held.strip()), not begun, True
+        held, begun = "", False  # the open document, as far as it was not yielded; whether some of it was
+        for part in read_parts(file, progress=progress):
+            more, *others = part.split(END_OF_TEXT)
+            if held.strip() and more.strip() and not whole:  # the white space between them is inside the document
+                yield (held if begun else held.lstrip()), False
+                held, begun = more, True
+            else:
+                held += more
+            for text in others:
+                if held.strip():
+                    yield (held.rstrip() if begun else held.strip()), True
+                held, begun = text, False
+        if held.strip():
+            yield (held.rstrip() if begun else held.strip()), True
+
+
+def _blocks(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Parts in lists of about `_BLOCK` characters, which are encoded together: a document may be a line."""
+    block: list[Part] = []
+    size = 0
+    for part in parts:
+        block.append(part)
+        size += len(part.text)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _hash(tokenizer: Tokenizer) -> bytes:

@@ -22,20 +22,25 @@ def load_texts(path: str | Path) -> list[str]:
     holds no ``.txt`` file, or when a file is not UTF-8 (the message names the file and the offset of the bad
     byte).
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"load_texts: no such file or folder: {path}")
-    files = _text_files(path) if path.is_dir() else [path]
-    documents = [document for file in files for document in _split_at_markers(_read_utf8(file))]
+    documents = [document for file in text_files(path) for document in _split_at_markers(_read_utf8(file))]
     if not documents:
         raise ValueError(f"load_texts: {path} holds no text, only white space or nothing at all")
     return documents
 
 
-def _text_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".txt" and file.is_file())
+def text_files(path: str | Path) -> list[Path]:
+    """The file ``path``, or every ``.txt`` file under the folder ``path``, recursively, in sorted order.
+
+    Raises FileNotFoundError when ``path`` does not exist, ValueError when a folder holds no ``.txt`` file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"text_files: no such file or folder: {path}")
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".txt" and file.is_file())
     if not files:
-        raise ValueError(f"load_texts: no .txt file in the folder {folder}")
+        raise ValueError(f"text_files: no .txt file in the folder {path}")
     return files
 
 

@@ -103,7 +103,7 @@ class Tokenizer(ABC):
 
     @property
     def cuts_at_spaces(self) -> bool:
-        """Whether a text gives the same ids in parts, cut before spaces that follow a visible character."""
+        """Whether a text gives the same ids in the parts that `read_parts` cuts it into."""
         return True
 
     @property

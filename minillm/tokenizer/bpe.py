@@ -179,8 +179,8 @@ class BPETokenizer(Tokenizer):
 
     @property
     def cuts_at_spaces(self) -> bool:
-        """Whether a text gives the same ids in parts, cut before spaces that follow a visible character."""
-        return self._splitter.cuts_at_spaces
+        """Whether a text gives the same ids in the parts that `read_parts` cuts it into."""
+        return self._splitter.cuts_at_spaces and not self.prefix_space
 
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         texts = self._prefixed(texts)

@@ -115,7 +115,7 @@ class UnigramTokenizer(Tokenizer):
 
     @property
     def cuts_at_spaces(self) -> bool:
-        """Whether a text gives the same ids in parts, cut before spaces that follow a visible character."""
+        """Whether a text gives the same ids in the parts that `read_parts` cuts it into."""
         return self.collapse_spaces
 
     def lattice(self, word: str) -> Lattice:
