@@ -143,6 +143,7 @@ SAMPLES = {
     ],
     "rotary_forward": _rotary,
     "rotary_packed_": _rotary_packed,
+    "rotary_packed_forward": _rotary_packed,
     "adamw_update": _adamw,
     "sgd_update": lambda rng, n, v: [(*rng.standard_normal((3, n * v)), 0.1, 0.9, 0.01, 0.5)],
     "sum_of_squares": X,

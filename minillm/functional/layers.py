@@ -289,8 +289,8 @@ def self_attention(
     options: dict[str, Any] = {"causal": True, "window": window or 0, "scale": 1 / math.sqrt(D)}
     packed = qkv.data
     if rotary is not None:
-        packed = packed.copy()
-        kernels.rotary_packed_(packed.reshape(B * T, width), *rotary, heads + G, D)
+        turned = kernels.rotary_packed_forward(packed.reshape(B * T, width), *rotary, heads + G, D)
+        packed = turned.reshape(B, T, width)
     if cache is not None:
         q, k, v = (
             part.reshape(B, T, -1, D) for part in np.split(packed, [heads * D, (heads + G) * D], axis=-1)

@@ -97,8 +97,10 @@ def rotary_forward_numpy(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.
 @kernel(twin=rotary_forward_numpy)
 def rotary_forward(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:  # noqa: D103
     heads, head_dim = x.shape[-2:]
-    y = np.array(x, x.dtype if x.dtype == np.float64 else np.float32, order="C")
-    _rotate(y.reshape(-1, heads * head_dim) if y.size else y, cos, sin, heads, head_dim)
+    x = contiguous(x)
+    y, width = np.empty(x.shape, x.dtype), heads * head_dim
+    if y.size:
+        _rotate(x.reshape(-1, width), y.reshape(-1, width), cos, sin, heads, head_dim)
     return y
 
 
@@ -128,24 +130,48 @@ def _rotate_row(x, cos, sin, heads):
 
 
 @jit(parallel=True)
-def _rotate_rows(x, cos, sin, heads):
+def _rotate_rows(x, y, cos, sin, heads):
+    # y: x turned; without rows in x, y itself is turned
     period = cos.shape[0]
-    if x.size < _SERIAL:
-        for n in range(x.shape[0]):
-            _rotate_row(x[n], cos[n % period], sin[n % period], heads)
+    if y.size < _SERIAL:
+        for n in range(y.shape[0]):
+            if x.shape[0]:
+                _copy(x[n], y[n])
+            _rotate_row(y[n], cos[n % period], sin[n % period], heads)
     else:
-        for n in prange(x.shape[0]):
-            _rotate_row(x[n], cos[n % period], sin[n % period], heads)
+        for n in prange(y.shape[0]):
+            if x.shape[0]:
+                _copy(x[n], y[n])
+            _rotate_row(y[n], cos[n % period], sin[n % period], heads)
 
 
-def _rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> None:
-    if x.size:
-        cos, sin = contiguous(cos, x.dtype), contiguous(sin, x.dtype)
-        _rotate_rows(x, cos.reshape(-1, head_dim // 2), sin.reshape(-1, head_dim // 2), heads)
+def _rotate(x: np.ndarray, y: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> None:
+    if y.size:
+        cos, sin = contiguous(cos, y.dtype), contiguous(sin, y.dtype)
+        _rotate_rows(x, y, cos.reshape(-1, head_dim // 2), sin.reshape(-1, head_dim // 2), heads)
 
 
 @kernel(twin=rotary_packed_numpy)
 def rotary_packed_(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> None:  # noqa: D103
     if x.ndim != 2 or not (x.flags.c_contiguous and x.flags.writeable):
         raise ValueError(f"rotary_packed_: x must be a writable C-contiguous (N, W) array; got shape {x.shape}")
-    _rotate(x, cos, sin, heads, head_dim)
+    _rotate(x[:0], x, cos, sin, heads, head_dim)
+
+
+def rotary_packed_forward_numpy(
+    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int
+) -> np.ndarray:
+    """What ``rotary_packed_`` makes of a copy of x.   x, y: (N, W)."""
+    y = x.copy()
+    rotary_packed_numpy(y, cos, sin, heads, head_dim)
+    return y
+
+
+@kernel(twin=rotary_packed_forward_numpy)
+def rotary_packed_forward(  # noqa: D103
+    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int
+) -> np.ndarray:
+    x = contiguous(x)
+    y = np.empty(x.shape, x.dtype)
+    _rotate(x, y, cos, sin, heads, head_dim)
+    return y

@@ -162,11 +162,16 @@ def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
     edge = np.zeros(rows * COLS if whole < n else 0, c.dtype)  # columns of the last panel, where it is not full
     for i in range(rows if whole < n else 0):
         edge[i * COLS : i * COLS + n - whole] = c[i * ldc + whole : i * ldc + n]
+    columns = room(min(_DEPTH, k) * rows if a_row == 1 else 0, c)
     for first in range(0, k, _DEPTH):
-        depth, a_part, b_part = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :]
-        multiply_add(a_part, a_row, a_step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
+        depth, a_part, b_part, step = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :], a_step
+        if a_row == 1:  # a transposed: its columns side by side, or they share few places of the cache
+            for i in range(depth):
+                columns[i * rows : (i + 1) * rows] = a_part[i * a_step : i * a_step + rows]
+            a_part, step = columns, rows
+        multiply_add(a_part, a_row, step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
         if whole < n:
-            multiply_add(a_part, a_row, a_step, rows, depth, b_part[whole * k :], 0, COLS, edge, COLS, COLS)
+            multiply_add(a_part, a_row, step, rows, depth, b_part[whole * k :], 0, COLS, edge, COLS, COLS)
     for i in range(rows if whole < n else 0):
         c[i * ldc + whole : i * ldc + n] = edge[i * COLS : i * COLS + n - whole]
 
@@ -329,25 +334,11 @@ def joint_linear_backward_numpy(
 def joint_linear_backward(  # noqa: D103
     dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool
 ) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    if _BLAS is None or not x.size or any(a.dtype != x.dtype for a in (dy, *weights)):
-        return joint_linear_backward_numpy(dy, x, weights, x_needs)
-    c, width = x.shape[-1], dy.shape[-1]
-    m, none = x.size // c, _NO_BIAS[x.dtype]
-    flat_dy, flat_x = contiguous(dy).reshape(1, -1), contiguous(x).reshape(1, -1)
-    dx = np.empty(x.shape, x.dtype) if x_needs else None
-    dws, column = [], 0
-    for w in weights:
-        n = len(w)
-        dw = np.empty((n, c), x.dtype)
-        # dw = dy^T x: the sum runs over the m rows
-        _multiply(flat_dy, column, width, True, flat_x, 0, c, False, dw.reshape(1, -1), 0, c, n, c, m, 0.0, none)
-        if dx is not None:  # dx = dy w, added to what the layers before gave
-            flat_w, tw = _flat(w)
-            ldw, flat_dx, beta = n if tw else c, dx.reshape(1, -1), 1.0 if column else 0.0
-            _multiply(flat_dy, column, width, False, flat_w, 0, ldw, tw, flat_dx, 0, c, m, c, n, beta, none)
-        dws.append(dw)
-        column += n
-    return dx, dws
+    # laying the weights together costs less than a product with each: dy and x are read once
+    w = weights[0] if len(weights) == 1 else np.concatenate(weights)
+    dx = product(dy, w) if x_needs else None
+    dw = product(dy.reshape(-1, dy.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+    return dx, np.split(dw, np.cumsum([len(w) for w in weights])[:-1])
 
 
 def weight_gradient_numpy(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
