@@ -419,7 +419,7 @@ def _tokenize(options: argparse.Namespace) -> int:
     from .tokenizer.show import render
 
     loaded = load(options.tokenizer)
-    print(render(loaded, options.text, merges=options.merges, color=sys.stdout.isatty()))
+    print(render(loaded, options.text, merges=options.merges, color=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     return 0
 
 
