@@ -419,7 +419,8 @@ def _tokenize(options: argparse.Namespace) -> int:
     from .tokenizer.show import render
 
     loaded = load(options.tokenizer)
-    print(render(loaded, options.text, merges=options.merges, color=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(render(loaded, options.text, merges=options.merges, color=color))
     return 0
 
 
