@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(commands: Any) -> None:
     p = commands.add_parser(
         "train",
-        help="train a model; with no options, on made-up stories, in about two minutes",
+        help="train a model; with no options, on made-up stories, in about three minutes",
         description="Train a model and leave a run folder. With no options: a small Llama on made-up stories whose "
         "exact entropy is known, so that the loss is shown against the best that any model could reach.",
     )
