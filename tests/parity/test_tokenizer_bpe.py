@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from minillm import tokenizer
 from minillm.kernels.split import PATTERNS
 from minillm.tokenizer import BPETokenizer, CharTokenizer
-from tests.tokenizer_texts import SAMPLES, agree, strings
+from tests.tokenizer_texts import SAMPLES, agree, anything, strings
 
 tokenizers = pytest.importorskip("tokenizers")
 tiktoken = pytest.importorskip("tiktoken")
@@ -55,6 +56,22 @@ def test_training_gives_the_same_vocabulary_and_merges(pattern):
     assert [tuple(pair) for pair in json.loads(ours)["merges"]] == [tuple(pair) for pair in theirs["merges"]]
 
 
+@pytest.mark.parametrize("text", ["Shakespeare", "source code"])
+def test_4096_tokens_are_learned_in_the_same_order(text):
+    """Every merge, ties too: among pairs of equal count their trainer takes the one with the lowest ids, as we do."""
+    if text == "Shakespeare":
+        file = Path(os.environ.get("MINILLM_DATA", "")) / "tinyshakespeare.txt"
+        if not file.is_file():
+            pytest.skip("MINILLM_DATA is no folder with tinyshakespeare.txt")
+        corpus = [file.read_text(encoding="utf-8")]
+    else:
+        corpus = [file.read_text(encoding="utf-8") for file in sorted(Path(os.__file__).parent.glob("*.py"))[:60]]
+    ours = BPETokenizer.train(corpus, 4096, SPECIALS)
+    theirs = json.loads(train_theirs("gpt2", 4096, corpus=corpus).to_str())["model"]["merges"]
+    assert len(ours.merges) == 4096 - 256 - len(SPECIALS)
+    assert ours.to_json()["model"]["merges"] == [list(pair) for pair in theirs]
+
+
 @pytest.mark.parametrize(
     ("pattern", "prefix_space"), [("gpt2", False), ("gpt2", True), ("smollm2", False), ("gpt4", False)]
 )
@@ -62,6 +79,20 @@ def test_their_file_gives_the_same_ids_text_and_offsets(pattern, prefix_space, t
     theirs = train_theirs(pattern, 900, prefix_space)
     theirs.save(str(tmp_path / "tokenizer.json"))
     agree(tokenizer.load(tmp_path), theirs, strings(1000 if pattern == "gpt4" or prefix_space else 5000))
+
+
+@pytest.fixture(scope="module", params=["gpt2", "smollm2"])
+def both(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs = train_theirs(request.param, 900)
+    theirs.save(str(folder / "tokenizer.json"))
+    return tokenizer.load(folder), theirs
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=anything)
+def test_any_text_gives_the_same_ids_text_and_offsets(both, text):
+    agree(*both, [text])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

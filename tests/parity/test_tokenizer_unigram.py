@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from minillm import tokenizer
 from minillm.tokenizer import UnigramTokenizer
 from minillm.tokenizer.normalize import Normalizer
-from tests.tokenizer_texts import ODD, agree, strings
+from tests.tokenizer_texts import ODD, agree, anything, strings
 
 tokenizers = pytest.importorskip("tokenizers")
 spm = pytest.importorskip("sentencepiece")
@@ -39,6 +40,17 @@ def test_transformers_file_gives_the_same_ids_text_and_offsets(t5):
     agree(ours, theirs, [*strings(5000, seed=8), *ODD])
 
 
+@pytest.fixture(scope="module")
+def both(t5):
+    return tokenizer.load(t5 / "saved"), tokenizers.Tokenizer.from_file(str(t5 / "saved" / "tokenizer.json"))
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=anything)
+def test_any_text_gives_the_same_ids_text_and_offsets(both, text):
+    agree(*both, [text])
+
+
 def test_sentencepiece_model_gives_the_same_ids(t5):
     ours = tokenizer.load(t5 / "spiece.model")
     theirs = spm.SentencePieceProcessor(model_file=str(t5 / "spiece.model"))
@@ -66,6 +78,7 @@ def test_likelihood_per_piece_is_that_of_sentencepiece(t5):
         pieces = sum(len(tok.encode(line, add_special_tokens=False)) for line in LINES)
         return sum(tok.log_likelihood(line) for line in LINES) / pieces
 
+    print(f"nats per piece: ours {per_piece(ours):.4f}, sentencepiece {per_piece(theirs):.4f}")
     assert per_piece(ours) > 1.01 * per_piece(theirs)  # negative numbers: at most 1 % lower
     assert sum(map(ours.log_likelihood, LINES)) > sum(map(theirs.log_likelihood, LINES))
 
