@@ -34,7 +34,9 @@ _ROOMS = {
         "add_layer_norm_backward", "add_layer_norm_forward", "add_rms_norm_backward", "add_rms_norm_forward",
         "layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward",
     ),
-    "embedding": ("embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_", "rotary_packed_forward"),
+    "embedding": (
+        "embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_", "rotary_packed_forward",
+    ),  # fmt: skip
     "recurrent": (
         "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
     ),
