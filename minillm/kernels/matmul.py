@@ -162,12 +162,16 @@ def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
     edge = np.zeros(rows * COLS if whole < n else 0, c.dtype)  # columns of the last panel, where it is not full
     for i in range(rows if whole < n else 0):
         edge[i * COLS : i * COLS + n - whole] = c[i * ldc + whole : i * ldc + n]
-    columns = room(min(_DEPTH, k) * rows if a_row == 1 else 0, c)
+    # columns of a transposed a that lie a multiple of 4 KB apart share few places of the cache: side by side, then
+    aside = a_row == 1 and a_step % 1024 == 0
+    columns = room(min(_DEPTH, k) * rows if aside else 0, c)
     for first in range(0, k, _DEPTH):
         depth, a_part, b_part, step = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :], a_step
-        if a_row == 1:  # a transposed: its columns side by side, or they share few places of the cache
+        if aside:
             for i in range(depth):
-                columns[i * rows : (i + 1) * rows] = a_part[i * a_step : i * a_step + rows]
+                column, to = a_part[i * a_step : i * a_step + rows], columns[i * rows : (i + 1) * rows]
+                for j in range(rows):
+                    to[j] = column[j]
             a_part, step = columns, rows
         multiply_add(a_part, a_row, step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
         if whole < n:
