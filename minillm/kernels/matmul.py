@@ -115,8 +115,8 @@ if _BLAS is not None:
             _set_blas_threads(before)
 
     @jit(parallel=True)
-    def _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, row_parts, col_parts, beta, bias):
-        # c = op(a) op(b) + bias + beta c for each matrix of a batch. a: (1 or batch, .), b alike, c: (batch, .), flat;
+    def _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, row_parts, col_parts, bias):
+        # c = op(a) op(b) + bias for each matrix of a batch. a: (1 or batch, .), b alike, c: (batch, .), flat;
         # a0, b0, c0: where the matrix begins; lda ...: the length of a row in memory. Each task owns a block of one c.
         parts = row_parts * col_parts
         blas = hold_blas_threads()
@@ -131,7 +131,7 @@ if _BLAS is not None:
             if bias.size:
                 for j in range(rows):
                     c_i[j * ldc : j * ldc + cols] = bias[col : col + cols]
-            gemm(ta, tb, rows, cols, k, a_i, lda, b_i, ldb, c_i, ldc, 1.0 if bias.size else beta)
+            gemm(ta, tb, rows, cols, k, a_i, lda, b_i, ldb, c_i, ldc, 1.0 if bias.size else 0.0)
         release_blas_threads(blas)
 
 
@@ -162,12 +162,16 @@ def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
     edge = np.zeros(rows * COLS if whole < n else 0, c.dtype)  # columns of the last panel, where it is not full
     for i in range(rows if whole < n else 0):
         edge[i * COLS : i * COLS + n - whole] = c[i * ldc + whole : i * ldc + n]
-    columns = room(min(_DEPTH, k) * rows if a_row == 1 else 0, c)
+    # columns of a transposed a that lie a multiple of 4 KB apart share few places of the cache: side by side, then
+    aside = a_row == 1 and a_step % 1024 == 0
+    columns = room(min(_DEPTH, k) * rows if aside else 0, c)
     for first in range(0, k, _DEPTH):
         depth, a_part, b_part, step = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :], a_step
-        if a_row == 1:  # a transposed: its columns side by side, or they share few places of the cache
+        if aside:
             for i in range(depth):
-                columns[i * rows : (i + 1) * rows] = a_part[i * a_step : i * a_step + rows]
+                column, to = a_part[i * a_step : i * a_step + rows], columns[i * rows : (i + 1) * rows]
+                for j in range(rows):
+                    to[j] = column[j]
             a_part, step = columns, rows
         multiply_add(a_part, a_row, step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
         if whole < n:
@@ -177,7 +181,7 @@ def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
 
 
 @jit(parallel=True)
-def _tiles(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias):
+def _tiles(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
     # what _blocks does, for one matrix; flat arrays
     panels = room(k * _padded(n), c)
     for p in prange(_padded(n) // COLS):
@@ -189,14 +193,14 @@ def _tiles(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias):
         for i in range(end - row):
             if bias.size:
                 c_i[i * ldc : i * ldc + n] = bias
-            elif beta == 0.0:
+            else:
                 c_i[i * ldc : i * ldc + n] = 0
         _multiply_panels(a_i, 1 if ta else lda, lda if ta else 1, end - row, k, panels, c_i, ldc, n)
 
 
 @jit(parallel=True)
 def _tiles_flipped(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k):
-    # the same for a wide c, without bias or beta, as c^T = b^T a^T: the smaller matrix is the one to pack
+    # the same for a wide c, without bias, as c^T = b^T a^T: the smaller matrix is the one to pack
     width = _padded(m)
     panels = room(k * width, c)
     for p in prange(width // COLS):
@@ -212,15 +216,15 @@ def _tiles_flipped(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k):
                 to[j] = block[j * width + i]
 
 
-def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, beta, bias):
-    """c = op(a) op(b) + bias, or + beta c (beta 0 or 1), for one matrix of each; a, b, c: (1, .)."""
+def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
+    """c = op(a) op(b) + bias for one matrix of each; a, b, c: (1, .), the rest as in ``_blocks``."""
     tiled = _TILES and c.dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= COLS and k >= ROWS
-    if tiled and n > m and not beta and not bias.size:
+    if tiled and n > m and not bias.size:
         _tiles_flipped(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k)
     elif tiled and m >= 128:
-        _tiles(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k, beta, bias)
+        _tiles(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k, bias)
     else:
-        _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, *parts_of(m, n, k), beta, bias)
+        _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, *parts_of(m, n, k), bias)
 
 
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
@@ -275,10 +279,10 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
     (flat_a, ta), (flat_b, tb) = _flat(a), _flat(b)
     lda, ldb, none = m if ta else k, k if tb else n, _NO_BIAS[a.dtype]
     if flat_c.shape[0] == 1:
-        _multiply(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, 0.0, none)
+        _multiply(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, none)
     else:
         rows, cols = parts_of(m, n, k) if flat_c.shape[0] < 8 else (1, 1)
-        _blocks(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, rows, cols, 0.0, none)
+        _blocks(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, rows, cols, none)
     return c
 
 
@@ -315,7 +319,7 @@ def joint_linear_forward(  # noqa: D103
     for i, w in enumerate(weights):
         n, bias = len(w), _NO_BIAS[x.dtype] if biases is None else contiguous(biases[i])
         flat_w, tw = _flat(w)  # w as stored (N, C) is the transpose of what the product wants
-        _multiply(flat_x, 0, k, False, flat_w, 0, n if tw else k, not tw, flat_y, column, width, m, n, k, 0.0, bias)
+        _multiply(flat_x, 0, k, False, flat_w, 0, n if tw else k, not tw, flat_y, column, width, m, n, k, bias)
         column += n
     return y
 
