@@ -129,6 +129,36 @@ def test_row_max(dtype):
         assert y[0] == dtype(top)
 
 
+@compiled
+def test_an_inner_kernel_has_no_way_in_from_python():
+    @_jit.jit(inner=True)
+    def double(x):
+        return 2 * x
+
+    @_jit.jit
+    def quadruple(x):
+        return double(double(x))
+
+    for _ in range(2):  # before and after it was compiled for another kernel
+        with pytest.raises(TypeError, match="double is for other kernels"):
+            double(1.0)
+        assert quadruple(1.0) == 4.0
+
+
+@compiled
+def test_a_constant_argument_is_no_signature_of_its_own():
+    @_jit.jit(inner=True)
+    def add(x, n, negative):
+        return x - n if negative else x + n
+
+    @_jit.jit
+    def sums(x, n):
+        return add(x, 1, True) + add(x, n, n > 2) + add(x, 7, False)
+
+    assert sums(1, 2) == 0 + 3 + 8
+    assert len(add.signatures) == 1
+
+
 def test_arrays_are_normalised_without_needless_copies():
     x = np.zeros((2, 3, 4), np.float32)
     assert _jit.contiguous(x) is x

@@ -219,6 +219,11 @@ def test_additive_attention_gradients_are_central_differences(which):
 # ---- tiles -----------------------------------------------------------------------------------------------------------
 
 
+@_jit.jit
+def _add_product(a, a_at, lda, rows, k, panels, c, width):
+    tile.add_product(a, a_at, lda, rows, k, panels, c, width)
+
+
 @compiled
 @both_dtypes
 def test_a_product_of_tiles_is_the_product(dtype):
@@ -226,10 +231,10 @@ def test_a_product_of_tiles_is_the_product(dtype):
     for rows, k, n in [(1, 1, 1), (2, 5, 3), (9, 17, 31), (16, 40, 64), (23, 3, 70)]:
         a, w = rng.standard_normal((rows, k + 2)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
         width = tile.width_of(n)
-        for panels in (tile.pack(w, False), tile.pack(np.ascontiguousarray(w.T), True)):
+        for panels in (tile.pack(w.ravel(), n, False, k, n), tile.pack(w.T.ravel(), k, True, k, n)):
             assert panels.ctypes.data % tile.LINE == 0 and panels.size == k * width
             c = np.ones((rows, width), dtype)
-            tile.add_product(a.ravel(), 1, k + 2, rows, k, panels, c.ravel(), width)  # columns 1 .. k of a
+            _add_product(a.ravel(), 1, k + 2, rows, k, panels, c.ravel(), width)  # columns 1 .. k of a
             np.testing.assert_allclose(c[:, :n], 1 + a[:, 1:-1] @ w, **TOLERANCE[dtype])
             assert (c[:, n:] == 1).all()
 

@@ -82,29 +82,65 @@ def kernel(twin: Callable) -> Callable[[F], F]:
     return bind
 
 
-def jit(function: Callable | None = None, *, parallel: bool = False, reorder: bool = True, inline: bool = False) -> Any:
+def jit(
+    function: Callable | None = None,
+    *,
+    parallel: bool = False,
+    reorder: bool = True,
+    inline: bool = False,
+    inner: bool = False,
+) -> Any:
     """Compile loops at their first call, and keep the machine code beside the source for the next process.
 
     Where the folder cannot be written (a read-only installation), Numba keeps it in the user's own cache folder; where
     that fails too, the code is compiled anew in each process. ``reorder=False`` keeps the order of additions as
     written, where a rounding error was put there on purpose. ``inline=True`` is for the formula of one number: always
-    put into the loop that calls it, for a loop with a call inside is not vectorised.
+    put into the loop that calls it, for a loop with a call inside is not vectorised. ``inner=True`` is for what only
+    other kernels call: it becomes part of them, and neither a way in from Python, which would check and unpack every
+    argument, is compiled for it, nor a place in the cache kept.
     """
     if function is None:
-        return lambda f: jit(f, parallel=parallel, reorder=reorder, inline=inline)
+        return lambda f: jit(f, parallel=parallel, reorder=reorder, inline=inline, inner=inner)
     options: dict[str, Any] = {
         "fastmath": SAFE_MATH if reorder else {"nsz", "contract"},
         "parallel": parallel,
         "nogil": True,
         "forceinline": inline,
         "error_model": "numpy",
+        "no_cpython_wrapper": inner,
+        "no_cfunc_wrapper": True,
     }
-    try:
-        dispatcher = numba.njit(cache=True, **options)(function)
-    except (RuntimeError, OSError):  # "no locator available": nowhere to write
+    if not JIT:
         return numba.njit(**options)(function)
-    _stamp_cache(dispatcher)
+    try:
+        dispatcher = numba.njit(cache=not inner, **options)(function)
+        _stamp_cache(dispatcher)
+    except (RuntimeError, OSError):  # "no locator available": nowhere to write
+        dispatcher = numba.njit(**options)(function)
+    _one_signature(dispatcher)
+    if inner:
+        _no_way_in(dispatcher)
     return dispatcher
+
+
+def _one_signature(dispatcher: Any) -> None:
+    """Let a kernel that others call with ``0`` and with ``n`` compile once: Numba would make a type of each constant."""
+    compile_for = dispatcher.compile
+    dispatcher.compile = lambda signature: compile_for(
+        tuple(map(types.unliteral, signature)) if isinstance(signature, tuple) else signature
+    )
+
+
+def _no_way_in(dispatcher: Any) -> None:
+    """Make a call from Python a TypeError; without its wrapper, Numba would jump to nowhere."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise TypeError(f"{dispatcher.py_func.__name__} is for other kernels: it has no way in from Python")
+
+    def remember(compiled: Any) -> None:
+        dispatcher.overloads[tuple(compiled.signature.args)] = compiled
+
+    dispatcher.add_overload, dispatcher._compile_for_args = remember, refuse
 
 
 def _stamp_cache(dispatcher: Any) -> None:
@@ -227,7 +263,7 @@ _LN2_HI, _LN2_LO = f32(0.693359375), f32(-2.12194440e-4)  # ln 2 in two parts, s
 _ROUND = f32(1.5 * 2**23)
 
 
-@jit(reorder=False, inline=True)
+@jit(reorder=False, inline=True, inner=True)
 def _exp32(x):
     # x = n ln 2 + r, |r| <= ln 2 / 2  ->  e^x = 2^n e^r; a polynomial for e^r, whose exponent bits then grow by n.
     # Added to 1.5 * 2^23, where floats have no fraction, a number is rounded and stands as an integer in the last bits.
@@ -249,7 +285,7 @@ def _exp32(x):
     return y if x <= f32(88.72283) else x + f32(np.inf)  # beyond the largest; and NaN stays NaN
 
 
-@jit(reorder=False, inline=True)
+@jit(reorder=False, inline=True, inner=True)
 def _tanh32(x):
     # near 0 a polynomial keeps the relative precision that 1 - 2 / (e^2x + 1) would lose to cancellation
     z = x * x
@@ -264,12 +300,12 @@ def _tanh32(x):
     return small if a < f32(0.625) else (large if x > f32(0) else (-large if x < f32(0) else x))
 
 
-@jit(reorder=False, inline=True)
+@jit(reorder=False, inline=True, inner=True)
 def _sigmoid32(x):
     return f32(1) / (f32(1) + _exp32(-x))  # where e^-x is infinite, 0
 
 
-@jit(reorder=False, inline=True)
+@jit(reorder=False, inline=True, inner=True)
 def _erf32(x):
     # near 0 x (1 + P(x^2)), farther out 1 - e^Q(|x|), Q fitted to log erfc; from |x| = 4 on erf is 1 in float32
     a = min(abs(x), f32(4))
@@ -309,7 +345,7 @@ def by_dtype(name: str, float32_version: Callable, python_version: Callable) -> 
     return function
 
 
-@jit
+@jit(inner=True)
 def _sigmoid64(x):
     e = math.exp(-abs(x))
     return (1.0 if x >= 0 else e) / (1.0 + e)
@@ -327,7 +363,7 @@ def _choose_like(x, value):
     return lambda x, value: np.float64(value)
 
 
-@jit
+@jit(inner=True)
 def _row_max32(x):
     # LLVM does not vectorise a maximum of floats, which NaN would spoil, but it does one of integers. The bits of
     # positive floats are in the order of the floats; those of negative ones are, once all but the sign are flipped.

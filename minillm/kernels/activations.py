@@ -143,13 +143,13 @@ def gelu_forward_numpy(x: np.ndarray, exact: bool = False) -> np.ndarray:
 _erf_numpy = np.vectorize(math.erf, otypes=[float])
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _gelu(x):
     # (1 + tanh u) / 2 = sigmoid(2u), which does not cancel where tanh u is near -1
     return x * sigmoid(like(x, 2 * _SQRT_2_OVER_PI) * (x + like(x, _GELU_CUBIC) * x * x * x))
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _normal32(x):
     # The tail beyond |x| is e^(-x^2/2) P(t), t = 1 / (1 + 0.35 |x| / sqrt 2), the form of Hastings (1955) with P fitted
     # anew: at most 5e-8 off. One exponential serves both numbers: 1.6 times as fast as erf and exp apart.
@@ -166,7 +166,7 @@ def _normal32(x):
     return (tail if x < f32(0) else f32(1) - tail), f32(_INV_SQRT_2PI) * bell
 
 
-@jit
+@jit(inner=True)
 def _normal64(x):
     return 0.5 * math.erfc(-x * _SQRT_HALF), _INV_SQRT_2PI * math.exp(-0.5 * x * x)
 
@@ -175,7 +175,7 @@ def _normal64(x):
 _normal = by_dtype("_normal", _normal32, _normal64) if JIT else _normal64
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _gelu_exact(x):
     below, _ = _normal(x)
     return x * below
@@ -219,14 +219,14 @@ def gelu_backward_numpy(dy: np.ndarray, x: np.ndarray, exact: bool = False) -> n
     return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _gelu_slope(x):
     s = sigmoid(like(x, 2 * _SQRT_2_OVER_PI) * (x + like(x, _GELU_CUBIC) * x * x * x))
     inner = like(x, 2 * _SQRT_2_OVER_PI) + like(x, 6 * _SQRT_2_OVER_PI * _GELU_CUBIC) * x * x
     return s + x * s * (like(x, 1) - s) * inner
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _gelu_exact_slope(x):
     below, density = _normal(x)
     return below + x * density
@@ -286,7 +286,7 @@ def silu_backward_numpy(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     return dy * (s + x * s * (1 - s))
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _silu_slope(x):
     s = sigmoid(x)
     return s + x * s * (like(x, 1) - s)
@@ -316,7 +316,7 @@ def swiglu_forward_numpy(gate_up: np.ndarray) -> np.ndarray:
     return silu_forward_numpy(gate) * up
 
 
-@jit
+@jit(inner=True)
 def _swiglu_row(gate, up, h):
     for j in range(h.size):
         h[j] = gate[j] * sigmoid(gate[j]) * up[j]
@@ -350,7 +350,7 @@ def swiglu_backward_numpy(dh: np.ndarray, gate_up: np.ndarray) -> np.ndarray:
     return np.concatenate([silu_backward_numpy(dh * up, gate), dh * silu_forward_numpy(gate)], axis=-1)
 
 
-@jit
+@jit(inner=True)
 def _swiglu_backward_row(dh, gate, up, dgate, dup):
     for j in range(dh.size):
         s = sigmoid(gate[j])

@@ -75,7 +75,7 @@ def additive_attention_backward_numpy(
     return dq, dk, dv, dw
 
 
-@jit
+@jit(inner=True)
 def _score(q, k, w):
     x = like(q, 0)
     for j in range(q.size):
@@ -83,13 +83,13 @@ def _score(q, k, w):
     return x
 
 
-@jit
+@jit(inner=True)
 def _add_scaled(factor, x, y):
     for j in range(x.size):
         y[j] += factor * x[j]
 
 
-@jit
+@jit(inner=True)
 def _dot(x, y):
     total = like(x, 0)
     for j in range(x.size):
@@ -97,7 +97,7 @@ def _dot(x, y):
     return total
 
 
-@jit
+@jit(inner=True)
 def _softmax(x):
     peak = x[0]
     for j in range(x.size):
@@ -110,7 +110,7 @@ def _softmax(x):
         x[j] /= total
 
 
-@jit
+@jit(inner=True)
 def _forward_queries(b, first, last, q, k, v, w, starts, out, p):
     T, S, window = q.shape[1], k.shape[1], p.shape[2]
     for t in range(first, last):
@@ -127,7 +127,7 @@ def _forward_queries(b, first, last, q, k, v, w, starts, out, p):
                 _add_scaled(weights[j], v[b, oldest + j], out[b, t])
 
 
-@jit
+@jit(inner=True)
 def _pair_backward(dx, q, k, w, a, dq, dk, dw):
     one = like(a, 1)
     for j in range(a.size):
@@ -142,7 +142,7 @@ def _pair_backward(dx, q, k, w, a, dq, dk, dw):
         dk[j] += a[j]
 
 
-@jit
+@jit(inner=True)
 def _backward_row(dout, q, k, v, w, p, dq, dk, dv, dw):
     # q, dq: (T, C), k, dk: (S, C), v, dv: (S, E), p: (T, window)
     (T, C), S, window = q.shape, k.shape[0], p.shape[1]

@@ -35,31 +35,31 @@ from .tile import tile as multiply
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(inner=True)
 def _fill(x, value):
     for i in range(x.size):
         x[i] = value
 
 
-@jit
+@jit(inner=True)
 def _scale(x, factor):
     for i in range(x.size):
         x[i] *= factor
 
 
-@jit
+@jit(inner=True)
 def _scaled(x, factor, y):
     for i in range(x.size):
         y[i] = x[i] * factor
 
 
-@jit
+@jit(inner=True)
 def _subtract(x, value):
     for i in range(x.size):
         x[i] -= value
 
 
-@jit
+@jit(inner=True)
 def _sum(x):
     total = like(x, 0)
     for i in range(x.size):
@@ -67,7 +67,7 @@ def _sum(x):
     return total
 
 
-@jit
+@jit(inner=True)
 def _dot(x, y):
     total = like(x, 0)
     for i in range(x.size):
@@ -75,13 +75,13 @@ def _dot(x, y):
     return total
 
 
-@jit
+@jit(inner=True)
 def _exponentials(x):
     for i in range(x.size):
         x[i] = exp(x[i])
 
 
-@jit
+@jit(inner=True)
 def _exponentials_and_slopes(x, dp):
     # x -> p, dp - delta -> dx
     for i in range(x.size):
@@ -90,20 +90,20 @@ def _exponentials_and_slopes(x, dp):
         dp[i] *= p
 
 
-@jit
+@jit(inner=True)
 def _fill_rows(x, x_row, rows, d, value):
     for i in range(rows):
         _fill(x[i * x_row : i * x_row + d], value)
 
 
-@jit
+@jit(inner=True)
 def _copy_rows(x, x_row, y, y_row, rows, d, factor):
     # y = factor * x for rows of d numbers that lie x_row and y_row apart
     for i in range(rows):
         _scaled(x[i * x_row : i * x_row + d], factor, y[i * y_row : i * y_row + d])
 
 
-@jit
+@jit(inner=True)
 def _transposed(x, x_row, rows, d, y):
     # rows of d numbers -> panels of COLS columns, a row of x being a column
     for i in range(rows):
@@ -112,7 +112,7 @@ def _transposed(x, x_row, rows, d, y):
             panel[j * COLS] = x_i[j]
 
 
-@jit
+@jit(inner=True)
 def _add_rows(weights, x, x_row, y):
     # y += sum_j weights_j x_j
     for j in range(weights.size):
@@ -121,7 +121,7 @@ def _add_rows(weights, x, x_row, y):
             y[i] += x_j[i] * weight
 
 
-@jit
+@jit(inner=True)
 def _hide(tile, m, n, cols, shift, ahead, behind, value):
     # put value where a query does not see a key; query i stands at column shift + i of n
     if n == cols and shift + ahead >= n - 1 and shift + m - 1 <= behind:
@@ -133,7 +133,7 @@ def _hide(tile, m, n, cols, shift, ahead, behind, value):
         _fill(tile[i * cols + b : (i + 1) * cols], value)
 
 
-@jit
+@jit(inner=True)
 def _add_scores(a, a_row, rows, d, columns, scores, cols, first, ahead, behind):
     # scores (rows, cols) += a b for b (d, cols) in panels, but not where no row of a tile sees a column of it; row i
     # stands at column first + i
@@ -144,7 +144,7 @@ def _add_scores(a, a_row, rows, d, columns, scores, cols, first, ahead, behind):
                          scores, row * cols + col, cols)  # type: ignore[call-arg]  # fmt: skip
 
 
-@jit
+@jit(inner=True)
 def _add_means(weights, row_step, step, rows, n, b, c, wide, first, ahead, behind):
     # c += weights b for b (n, wide), whose row first + i is where row i of the weights (rows, n) stands: the weights
     # that are hidden from all rows of a tile are left out
@@ -156,13 +156,13 @@ def _add_means(weights, row_step, step, rows, n, b, c, wide, first, ahead, behin
                          hi - lo, c, row * wide + col, wide)  # type: ignore[call-arg]  # fmt: skip
 
 
-@jit
+@jit(inner=True)
 def _begin(array, steps, b, t, h):
     # the memory from token t of head h on
     return array[b * steps[0] + t * steps[1] + h * steps[2] :]
 
 
-@jit
+@jit(inner=True)
 def _dealt(turn, chunk, chunks):
     # Blocks are dealt to the chunks of a head back and forth, 0 1 2 2 1 0 0 1 2 ..: in causal attention the later
     # queries see more keys, and the earlier keys are seen by more queries.
@@ -172,7 +172,7 @@ def _dealt(turn, chunk, chunks):
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(inner=True)
 def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, hi, sight, width, tile, acc):
     # the online softmax of some queries, the first of which stands at key shift, over the keys [lo, hi)
     m, (ahead, behind) = lse.size, sight
@@ -201,12 +201,12 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
             total[i] += _sum(tile[i * cols : (i + 1) * cols])
         _add_means(tile, cols, 1, m, n, v[key * wide :], acc, wide, shift - key, ahead, behind)
     for i in range(m):
-        weight = 1 / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
+        weight = like(acc, 1) / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
         _scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
         lse[i] = peak[i] + np.log(total[i])
 
 
-@jit
+@jit(inner=True)
 def _forward_task(task, chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block):
     # a task: one of the chunks of the queries whose heads read the same keys
     (_, T, S, H, G, D), (wide, height, width) = sizes, block
@@ -239,7 +239,7 @@ def forward(chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block
 # ---- a single query --------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(inner=True)
 def _decode_head(q, k, k_row, v, v_row, out, scale, x):
     # one query and a few keys, each read once: loops that keep pace with the memory; returns the log-sum-exp
     _fill(out, 0.0)
@@ -252,11 +252,11 @@ def _decode_head(q, k, k_row, v, v_row, out, scale, x):
     _exponentials(x)
     total = _sum(x)
     _add_rows(x, v, v_row, out)
-    _scale(out, 1 / total)
+    _scale(out, like(x, 1) / total)
     return top + np.log(total)
 
 
-@jit
+@jit(inner=True)
 def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, sight, scale):
     # a task: one part of the keys of a head; the query heads that read it take turns while it is in the cache
     _, _, S, H, G, D = sizes
@@ -301,14 +301,14 @@ def merge(outs, lses, out, lse):
         total = _sum(weights)
         _fill(to, 0.0)
         _add_rows(weights, outs.reshape(-1)[row * D :], out.size, to)
-        _scale(to, 1 / total if total != 0 else like(out, 0))
+        _scale(to, like(out, 1) / total if total != 0 else like(out, 0))
         lse[b, h, 0] = top + np.log(total)
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(inner=True)
 def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, dk, dv, n, d, shift, lo, hi, sight,
                    p, dx, block):  # fmt: skip
     # n keys with the queries [lo, hi) of a head; query t stands at key shift + t of these n
@@ -332,7 +332,7 @@ def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, d
         _add_means(dx, cols, 1, m, n, k, dq_i, wide, at, ahead, behind)  #                 dq = dx k
 
 
-@jit
+@jit(inner=True)
 def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps, sight, scale,
                    block):  # fmt: skip
     # A task: one of the chunks of the keys of a head, whose gradients it owns. To a query's gradient every key adds,

@@ -23,7 +23,7 @@ from numba import types
 from numba.extending import overload
 
 from ._jit import JIT, KERNELS, contiguous, jit, kernel, prange
-from .tile import COLS, ROWS, multiply_add, pack_panel, room
+from .tile import COLS, ROWS, multiply_add, pack, room
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
 
@@ -114,6 +114,14 @@ if _BLAS is not None:
         if before != 1:
             _set_blas_threads(before)
 
+    @jit(inner=True)
+    def _copy_rows(x, x_row, y, y_row, rows, cols):
+        # a loop, for an assignment of slices brings Numba's text of an error along: 1.7 seconds of compilation
+        for i in range(rows):
+            from_row, to_row = x[i * x_row : i * x_row + cols], y[i * y_row : i * y_row + cols]
+            for j in range(cols):
+                to_row[j] = from_row[j]
+
     @jit(parallel=True)
     def _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, row_parts, col_parts, bias):
         # c = op(a) op(b) + bias for each matrix of a batch. a: (1 or batch, .), b alike, c: (batch, .), flat;
@@ -129,8 +137,7 @@ if _BLAS is not None:
             b_i = b[i if b.shape[0] > 1 else 0][b0 + (col * ldb if tb else col) :]
             c_i = c[i][c0 + row * ldc + col :]
             if bias.size:
-                for j in range(rows):
-                    c_i[j * ldc : j * ldc + cols] = bias[col : col + cols]
+                _copy_rows(bias[col:], 0, c_i, ldc, rows, cols)
             gemm(ta, tb, rows, cols, k, a_i, lda, b_i, ldb, c_i, ldc, 1.0 if bias.size else 0.0)
         release_blas_threads(blas)
 
@@ -144,85 +151,83 @@ _TILES = ROWS == 8
 _HEIGHT, _DEPTH = 64, 1024  # rows of a block, and terms of a sum, that stay in the second-level cache with a panel
 
 
-@jit
+@jit(inner=True)
 def _padded(n):
     return (n + COLS - 1) // COLS * COLS
 
 
-@jit
+@jit(inner=True)
 def _block_of(part, parts, n):
     # rows [lo, hi) of n: of equal size but for whole tiles
     return part * n // parts // ROWS * ROWS, n if part == parts - 1 else (part + 1) * n // parts // ROWS * ROWS
 
 
-@jit
+@jit(inner=True)
 def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
     # c += a b for b (k, n) in panels
     whole = n // COLS * COLS
-    edge = np.zeros(rows * COLS if whole < n else 0, c.dtype)  # columns of the last panel, where it is not full
-    for i in range(rows if whole < n else 0):
-        edge[i * COLS : i * COLS + n - whole] = c[i * ldc + whole : i * ldc + n]
+    edge_rows = rows if whole < n else 0
+    edge = np.zeros(edge_rows * COLS, c.dtype)  # columns of the last panel, where it is not full
+    _copy_rows(c[whole:], ldc, edge, COLS, edge_rows, n - whole)
     # columns of a transposed a that lie a multiple of 4 KB apart share few places of the cache: side by side, then
     aside = a_row == 1 and a_step % 1024 == 0
     columns = room(min(_DEPTH, k) * rows if aside else 0, c)
     for first in range(0, k, _DEPTH):
         depth, a_part, b_part, step = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :], a_step
         if aside:
-            for i in range(depth):
-                column, to = a_part[i * a_step : i * a_step + rows], columns[i * rows : (i + 1) * rows]
-                for j in range(rows):
-                    to[j] = column[j]
+            _copy_rows(a_part, a_step, columns, rows, depth, rows)
             a_part, step = columns, rows
         multiply_add(a_part, a_row, step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
         if whole < n:
             multiply_add(a_part, a_row, step, rows, depth, b_part[whole * k :], 0, COLS, edge, COLS, COLS)
-    for i in range(rows if whole < n else 0):
-        c[i * ldc + whole : i * ldc + n] = edge[i * COLS : i * COLS + n - whole]
+    _copy_rows(edge, COLS, c[whole:], ldc, edge_rows, n - whole)
+
+
+@jit(inner=True)
+def _tiles_block(a, a_row, a_step, rows, k, panels, c, ldc, n, bias):
+    # some rows of c = a b + bias
+    if bias.size:
+        _copy_rows(bias, 0, c, ldc, rows, n)
+    else:
+        for i in range(rows):
+            c[i * ldc : i * ldc + n] = 0
+    _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n)
+
+
+@jit(inner=True)
+def _flipped_block(a, a_row, a_step, rows, k, panels, c, ldc, n):
+    # some columns of c^T = a b
+    width = _padded(n)
+    block = np.zeros(rows * width, c.dtype)
+    _multiply_panels(a, a_row, a_step, rows, k, panels, block, width, width)
+    for i in range(n):
+        to = c[i * ldc : i * ldc + rows]
+        for j in range(rows):
+            to[j] = block[j * width + i]
 
 
 @jit(parallel=True)
-def _tiles(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
-    # what _blocks does, for one matrix; flat arrays
-    panels = room(k * _padded(n), c)
-    for p in prange(_padded(n) // COLS):
-        pack_panel(b[b0:], ldb, tb, k, n, np.int64(p), panels)
+def _tiles(a, a0, a_row, a_step, panels, c, c0, ldc, m, n, k, bias, flipped):
+    # c = a b + bias for one matrix a (m, k) and b (k, n) in panels; or, without bias, c^T = a b
     parts = 2 * ((m + 2 * _HEIGHT - 1) // (2 * _HEIGHT))  # an even number: two threads get the same
     for part in prange(parts):
         row, end = _block_of(np.int64(part), parts, m)
-        a_i, c_i = a[a0 + row * (1 if ta else lda) :], c[c0 + row * ldc :]
-        for i in range(end - row):
-            if bias.size:
-                c_i[i * ldc : i * ldc + n] = bias
-            else:
-                c_i[i * ldc : i * ldc + n] = 0
-        _multiply_panels(a_i, 1 if ta else lda, lda if ta else 1, end - row, k, panels, c_i, ldc, n)
-
-
-@jit(parallel=True)
-def _tiles_flipped(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k):
-    # the same for a wide c, without bias, as c^T = b^T a^T: the smaller matrix is the one to pack
-    width = _padded(m)
-    panels = room(k * width, c)
-    for p in prange(width // COLS):
-        pack_panel(a[a0:], lda, not ta, k, m, np.int64(p), panels)
-    parts = 2 * ((n + 2 * _HEIGHT - 1) // (2 * _HEIGHT))
-    for part in prange(parts):
-        col, end = _block_of(np.int64(part), parts, n)
-        b_i, block = b[b0 + col * (ldb if tb else 1) :], np.zeros((end - col) * width, c.dtype)
-        _multiply_panels(b_i, ldb if tb else 1, 1 if tb else ldb, end - col, k, panels, block, width, width)
-        for i in range(m):
-            to = c[c0 + i * ldc + col : c0 + i * ldc + end]
-            for j in range(to.size):
-                to[j] = block[j * width + i]
+        if flipped:
+            _flipped_block(a[a0 + row * a_row :], a_row, a_step, end - row, k, panels, c[c0 + row :], ldc, n)
+        else:
+            c_i = c[c0 + row * ldc :]
+            _tiles_block(a[a0 + row * a_row :], a_row, a_step, end - row, k, panels, c_i, ldc, n, bias)
 
 
 def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
     """c = op(a) op(b) + bias for one matrix of each; a, b, c: (1, .), the rest as in ``_blocks``."""
     tiled = _TILES and c.dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= COLS and k >= ROWS
-    if tiled and n > m and not bias.size:
-        _tiles_flipped(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k)
+    if tiled and n > m and not bias.size:  # c^T = b^T a^T: the smaller matrix is the one to pack
+        panels = pack(a[0, a0:], lda, not ta, k, m)
+        _tiles(b[0], b0, *((ldb, 1) if tb else (1, ldb)), panels, c[0], c0, ldc, n, m, k, bias, True)
     elif tiled and m >= 128:
-        _tiles(a[0], a0, lda, ta, b[0], b0, ldb, tb, c[0], c0, ldc, m, n, k, bias)
+        panels = pack(b[0, b0:], ldb, tb, k, n)
+        _tiles(a[0], a0, *((1, lda) if ta else (lda, 1)), panels, c[0], c0, ldc, m, n, k, bias, False)
     else:
         _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, *parts_of(m, n, k), bias)
 
@@ -369,7 +374,7 @@ def _sum_rows(x, y, parts):
         _add_rows(x, y[lo:hi], lo)
 
 
-@jit
+@jit(inner=True)
 def _add_rows(x, y, lo):
     y[:] = 0
     for i in range(x.shape[0]):

@@ -27,13 +27,13 @@ def _weights_of(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | Non
     )
 
 
-@jit
+@jit(inner=True)
 def _add(a, b, total):
     for j in range(total.size):
         total[j] = a[j] + b[j]
 
 
-@jit
+@jit(inner=True)
 def _add_into(total, a):  # apart from _add: a loop that writes where it reads is vectorised only if it says so
     for j in range(total.size):
         total[j] += a[j]
@@ -63,7 +63,7 @@ def layer_norm_forward_numpy(
     return y.reshape(x.shape), mean, rstd
 
 
-@jit
+@jit(inner=True)
 def _layer_norm_row(x, weight, bias, eps, y):
     total, squares = like(x, 0), like(x, 0)
     for j in range(x.size):
@@ -145,7 +145,7 @@ def layer_norm_backward_numpy(
     return dx.reshape(x.shape), (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
 
-@jit
+@jit(inner=True)
 def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
     total, along = like(x, 0), like(x, 0)
     for j in range(x.size):
@@ -225,7 +225,7 @@ def rms_norm_forward_numpy(
     return y.reshape(x.shape), rstd
 
 
-@jit
+@jit(inner=True)
 def _rms_norm_row(x, weight, eps, y):
     squares = like(x, 0)
     for j in range(x.size):
@@ -298,7 +298,7 @@ def rms_norm_backward_numpy(
     return dx.reshape(x.shape), (dy * xhat).sum(axis=0)
 
 
-@jit
+@jit(inner=True)
 def _rms_norm_backward_row(dy, x, weight, rstd, dx, dweight):
     along = like(x, 0)
     for j in range(x.size):

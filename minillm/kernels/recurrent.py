@@ -188,31 +188,31 @@ def gru_backward_numpy(
 # z: the gates' sums, W x_t + b + U h_{t-1} + b' (of a GRU without the last two, which are p).
 
 
-@jit
+@jit(inner=True)
 def _copy(x, y):
     for j in range(x.size):
         y[j] = x[j]
 
 
-@jit
+@jit(inner=True)
 def _tanh(z, y):
     for j in range(y.size):
         y[j] = tanh(z[j])
 
 
-@jit
+@jit(inner=True)
 def _sigmoid(z, y):
     for j in range(y.size):
         y[j] = sigmoid(z[j])
 
 
-@jit
+@jit(inner=True)
 def _sigmoid_of_sum(z, p, y):
     for j in range(y.size):
         y[j] = sigmoid(z[j] + p[j])
 
 
-@jit
+@jit(inner=True)
 def _lstm_state(i, f, g, o, before, c, h):
     for j in range(h.size):
         c[j] = f[j] * before[j] + i[j] * g[j]
@@ -220,7 +220,7 @@ def _lstm_state(i, f, g, o, before, c, h):
         h[j] = o[j] * tanh(c[j])
 
 
-@jit
+@jit(inner=True)
 def _lstm_cell(z, before, gates, c, h):
     H = h.size
     _sigmoid(z[: 2 * H], gates[: 2 * H])
@@ -229,7 +229,7 @@ def _lstm_cell(z, before, gates, c, h):
     _lstm_state(gates[:H], gates[H : 2 * H], gates[2 * H : 3 * H], gates[3 * H :], before, c, h)
 
 
-@jit
+@jit(inner=True)
 def _gru_state(z, p, before, r, keep, n, u, h):
     _copy(p, u)
     for j in range(h.size):
@@ -238,7 +238,7 @@ def _gru_state(z, p, before, r, keep, n, u, h):
         h[j] = n[j] + keep[j] * (before[j] - n[j])
 
 
-@jit
+@jit(inner=True)
 def _gru_cell(z, p, before, gates, u, h):
     H = h.size
     _sigmoid_of_sum(z[: 2 * H], p[: 2 * H], gates[: 2 * H])
@@ -246,7 +246,7 @@ def _gru_cell(z, p, before, gates, u, h):
     _gru_state(z[last], p[last], before, gates[:H], gates[H : 2 * H], gates[2 * H :], u, h)
 
 
-@jit
+@jit(inner=True)
 def _rnn_cell_backward(carried, dh, h, dz):
     one = like(h, 1)
     for j in range(h.size):
@@ -255,7 +255,7 @@ def _rnn_cell_backward(carried, dh, h, dz):
         carried[j] = 0
 
 
-@jit
+@jit(inner=True)
 def _lstm_cell_backward(carried, dh, dc, gates, before, c, dz):
     H = c.size
     i, f, g, o = gates[:H], gates[H : 2 * H], gates[2 * H : 3 * H], gates[3 * H :]
@@ -270,7 +270,7 @@ def _lstm_cell_backward(carried, dh, dc, gates, before, c, dz):
         carried[j] = 0
 
 
-@jit
+@jit(inner=True)
 def _lstm_gates_backward(dc, i, f, g, before, di, df, dg):
     one = like(dc, 1)
     for j in range(dc.size):
@@ -281,7 +281,7 @@ def _lstm_gates_backward(dc, i, f, g, before, di, df, dg):
         dg[j] = dc[j] * i[j] * (one - g[j] * g[j])
 
 
-@jit
+@jit(inner=True)
 def _gru_cell_backward(carried, dh, gates, u, before, dz, dp):
     H = u.size
     r, z, n = gates[:H], gates[H : 2 * H], gates[2 * H :]
@@ -305,14 +305,14 @@ def _gru_cell_backward(carried, dh, gates, u, before, dz, dp):
 # ``begin``: what the sums begin with, see ``_prepared``; h0: (B, 1, H).
 
 
-@jit
+@jit(inner=True)
 def _begin_rows(begin, rows, lo, z):
     width = begin.shape[1]
     for r in range(rows):
         _copy(begin[lo + r if begin.shape[0] > 1 else 0], z[r * width :])
 
 
-@jit
+@jit(inner=True)
 def _add_part(x, t, lo, rows, panels, z, width):
     """Add the product of x_t, for the rows of a task, to z (rows, width).   x: (B, T, C)."""
     T, C = x.shape[1], x.shape[2]
@@ -320,7 +320,7 @@ def _add_part(x, t, lo, rows, panels, z, width):
         add_product(x.reshape(-1), (lo * T + t) * C, T * C, rows, C, panels, z, width)
 
 
-@jit
+@jit(inner=True)
 def _add_recurrent_part(h, h0, t, lo, rows, panels, z, width):
     """Add the product of h_{t-1}, which before the first step is h0 (B, 1, H)."""
     if t == 0:
@@ -329,7 +329,7 @@ def _add_recurrent_part(h, h0, t, lo, rows, panels, z, width):
         _add_part(h, t - 1, lo, rows, panels, z, width)
 
 
-@jit
+@jit(inner=True)
 def _rnn_forward_rows(lo, rows, x, w, u, begin, h0, starts, h):
     T, H, width = h.shape[1], h.shape[2], begin.shape[1]
     z = np.empty(rows * width, h.dtype)
@@ -344,7 +344,7 @@ def _rnn_forward_rows(lo, rows, x, w, u, begin, h0, starts, h):
                 _tanh(z[r * width : r * width + H], h[lo + r, t])
 
 
-@jit
+@jit(inner=True)
 def _lstm_forward_rows(lo, rows, x, w, u, begin, h0, c0, starts, gates, h, c):
     T, width = h.shape[1], begin.shape[1]
     z = np.empty(rows * width, h.dtype)
@@ -363,7 +363,7 @@ def _lstm_forward_rows(lo, rows, x, w, u, begin, h0, c0, starts, gates, h, c):
                 _lstm_cell(z[r * width : (r + 1) * width], before, gates[b, t], c[b, t], h[b, t])
 
 
-@jit
+@jit(inner=True)
 def _gru_forward_rows(lo, rows, x, w, w_h, begin, begin_h, h0, starts, gates, h, u):
     T, width = h.shape[1], begin.shape[1]
     z, p = np.empty(rows * width, h.dtype), np.empty(rows * width, h.dtype)
@@ -388,13 +388,13 @@ def _gru_forward_rows(lo, rows, x, w, w_h, begin, begin_h, h0, starts, gates, h,
 # multiplied by W, which gives dx_t.
 
 
-@jit
+@jit(inner=True)
 def _carry_back(dp, t, lo, rows, panels, carried):
     width = carried.shape[1]
     _add_part(dp, t, lo, rows, panels, carried[lo : lo + rows].reshape(-1), width)
 
 
-@jit
+@jit(inner=True)
 def _input_gradient(dz, t, lo, rows, panels, room, dx):
     # dx: (B, T, C), without columns when nobody asks for it
     C = dx.shape[2]
@@ -406,7 +406,7 @@ def _input_gradient(dz, t, lo, rows, panels, room, dx):
             _copy(room[r * width : r * width + C], dx[lo + r, t])
 
 
-@jit
+@jit(inner=True)
 def _rnn_backward_rows(lo, rows, dh, h, w, u, starts, carried, dz, dx):
     T, H = dh.shape[1], dh.shape[2]
     room = np.empty(rows * (w.size // dz.shape[2]), h.dtype)
@@ -421,7 +421,7 @@ def _rnn_backward_rows(lo, rows, dh, h, w, u, starts, carried, dz, dx):
         _input_gradient(dz, t, lo, rows, w, room, dx)
 
 
-@jit
+@jit(inner=True)
 def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, w, u, starts, carried, dz, dx):
     T, H = dh.shape[1], dh.shape[2]
     room = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
@@ -438,7 +438,7 @@ def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, w, u, starts, carried, d
         _input_gradient(dz, t, lo, rows, w, room, dx)
 
 
-@jit
+@jit(inner=True)
 def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx):
     T, H = dh.shape[1], dh.shape[2]
     room = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
@@ -545,7 +545,13 @@ def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]
     rows = bias[None] if T > 1 else sum((linear_forward(x, w, None) for x, w in products), bias)
     begin = np.zeros((len(rows), width_of(len(bias))), bias.dtype)
     begin[:, : len(bias)] = rows
-    return begin, *(pack(w, True) if T > 1 else np.empty(0, w.dtype) for _, w in products)
+    return begin, *(_packed(w, True) if T > 1 else np.empty(0, w.dtype) for _, w in products)
+
+
+def _packed(w: np.ndarray, transposed: bool) -> np.ndarray:
+    """The panels of ``w``: (K, N), or of its transpose where ``w`` is stored as (N, K)."""
+    k, n = w.shape[::-1] if transposed else w.shape
+    return pack(contiguous(w).reshape(-1), w.shape[1], transposed, k, n)
 
 
 def _int_starts(starts: Starts, B: int) -> np.ndarray:
@@ -556,9 +562,9 @@ def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts
     """The packed matrices, the rows' starts, and room for what is carried back and for dx (no column if unwanted)."""
     B, T, C = x.shape
     width = width_of(w_hh.shape[1])
-    w = pack(w_ih, False) if x_needs else np.empty(0, w_ih.dtype)
+    w = _packed(w_ih, False) if x_needs else np.empty(0, w_ih.dtype)
     dx = np.empty((B, T, C if x_needs else 0), x.dtype)
-    return w, pack(w_hh, False), _int_starts(starts, B), np.zeros((B, width), x.dtype), dx
+    return w, _packed(w_hh, False), _int_starts(starts, B), np.zeros((B, width), x.dtype), dx
 
 
 @kernel(twin=rnn_forward_numpy)

@@ -26,7 +26,7 @@ def softmax_forward_numpy(x: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-@jit
+@jit(inner=True)
 def _softmax_row(x, y):
     top, total = row_max(x), like(x, 0)
     for j in range(x.size):
@@ -60,7 +60,7 @@ def softmax_backward_numpy(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
 
 
-@jit
+@jit(inner=True)
 def _softmax_backward_row(dy, y, dx):
     dot = like(y, 0)
     for j in range(y.size):
@@ -97,7 +97,7 @@ def log_softmax_forward_numpy(x: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-@jit
+@jit(inner=True)
 def _log_sum_exp(x, top):
     """log sum_j e^(x_j - top)."""
     total = like(x, 0)
@@ -106,7 +106,7 @@ def _log_sum_exp(x, top):
     return like(x, np.log(total))
 
 
-@jit
+@jit(inner=True)
 def _log_softmax_row(x, y):
     top = row_max(x)
     log_total = _log_sum_exp(x, top)
@@ -137,7 +137,7 @@ def log_softmax_backward_numpy(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)
 
 
-@jit
+@jit(inner=True)
 def _log_softmax_backward_row(dy, y, dx):
     total = like(y, 0)
     for j in range(y.size):
@@ -189,7 +189,7 @@ def cross_entropy_forward_numpy(
     return np.where(kept, losses, 0).astype(logits.dtype), top + log_total
 
 
-@jit
+@jit(inner=True)
 def _cross_entropy_row(x, target, smoothing):
     """(loss, log sum exp) of one row."""
     top = row_max(x)
@@ -243,7 +243,7 @@ def cross_entropy_backward_numpy(
     return np.where(kept[:, None], dlosses[:, None] * dlogits, 0).astype(logits.dtype)
 
 
-@jit
+@jit(inner=True)
 def _cross_entropy_backward_row(dloss, x, target, lse, smoothing, dx):
     share = smoothing / like(x, x.size)
     for j in range(x.size):

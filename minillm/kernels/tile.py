@@ -43,11 +43,10 @@ def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
     return room[skip : skip + k * width_of(n)]
 
 
-def pack(w: np.ndarray, transposed: bool) -> np.ndarray:
-    """The panels of ``w``: (K, N), or of its transpose where ``w`` is stored as (N, K)."""
-    k, n = w.shape[::-1] if transposed else w.shape
+def pack(w: np.ndarray, ldw: int, transposed: bool, k: int, n: int) -> np.ndarray:
+    """The panels of a (k, n) matrix that lies in the flat ``w`` (or whose transpose does), ``ldw`` from row to row."""
     panels = empty_panels(k, n, w.dtype)
-    _pack(np.ascontiguousarray(w).reshape(-1), k if transposed else n, transposed, k, n, panels)
+    _pack(w, ldw, transposed, k, n, panels)
     return panels
 
 
@@ -61,9 +60,9 @@ def _pack(w, ldw, transposed, k, n, panels):
             pack_panel(w, ldw, transposed, k, n, np.int64(p), panels)  # Numba counts in unsigned integers here
 
 
-@jit
+@jit(inner=True)
 def pack_panel(w, ldw, transposed, k, n, p, panels):
-    """Fill panel ``p`` of the (k, n) matrix that lies in ``w`` (or whose transpose does), ``ldw`` from row to row."""
+    """Fill panel ``p`` of the (k, n) matrix that lies in ``w``, as ``pack`` has it."""
     cols, panel = min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS]
     if cols < COLS:
         panel[:] = 0
@@ -79,7 +78,7 @@ def pack_panel(w, ldw, transposed, k, n, p, panels):
                 into[j] = row[j]
 
 
-@jit
+@jit(inner=True)
 def room(n, like):
     """``n`` numbers of the dtype of the array ``like``, the first at the begin of a cache line (for kernels)."""
     made = np.empty(n + LINE // like.itemsize, like.dtype)
@@ -150,7 +149,7 @@ def tile(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c,
     return signature, generate
 
 
-@jit
+@jit(inner=True)
 def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
     """c += a @ b for a (rows, k) matrix ``a`` and a (k, width) matrix ``b``, whose panels lie ``b_panel`` apart."""
     for col in range(0, width, COLS):
@@ -159,7 +158,7 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
                  c, row * c_row + col, c_row)  # type: ignore[call-arg]  # fmt: skip
 
 
-@jit
+@jit(inner=True)
 def add_product(a, a_at, lda, rows, k, panels, c, width):
     """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c: flat (rows, width)."""
     multiply_add(a[a_at:], lda, 1, rows, k, panels, k * COLS, COLS, c, width, width)
