@@ -80,8 +80,7 @@ class Optimizer:
         self.steps = [0] * len(self.params)  # of each parameter: one without gradient makes none
         self._ends = np.cumsum([p.size for p in self.params]).tolist()
         self.flat = np.empty(self._ends[-1], dtype=self.params[0].dtype)
-        self._flat_grad = np.empty_like(self.flat)
-        self._views, self._grad_views = self._by_parameter(self.flat), self._by_parameter(self._flat_grad)
+        self._views = self._by_parameter(self.flat)
         self._gather()
 
     def zero_grad(self) -> None:
@@ -96,28 +95,26 @@ class Optimizer:
         for i, p in enumerate(self.params):
             self.steps[i] += p.grad is not None
             keys.append((p.grad is not None, self.weight_decays[i], self.steps[i]))
-        begin = first = 0
-        for (has_gradient, decay, step), run in itertools.groupby(keys):
-            first += len(list(run))
-            end = self._ends[first - 1]
+        begin = 0
+        for (has_gradient, decay, step), run in itertools.groupby(range(len(keys)), key=keys.__getitem__):
+            params = [self.params[i] for i in run]
+            end = begin + sum(p.size for p in params)
             if has_gradient:
-                self._update(slice(begin, end), self._flat_grad[begin:end], decay, step)
+                self._update(slice(begin, end), [p.grad for p in params if p.grad is not None], decay, step)
             begin = end
         for p in self.params:
             p.mark_changed()
 
-    def _update(self, where: slice, grad: np.ndarray, weight_decay: float, step: int) -> None:
-        """Change ``flat[where]``; ``step`` counts from 1."""
+    def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
+        """Change ``flat[where]``, whose gradients these are; ``step`` counts from 1."""
         raise NotImplementedError
 
     def _gather(self) -> None:
-        """Bring in the gradients, and the parameters whose ``data`` was replaced by another array."""
-        for p, view, grad_view in zip(self.params, self._views, self._grad_views, strict=True):
+        """Bring in the parameters whose ``data`` was replaced by another array."""
+        for p, view in zip(self.params, self._views, strict=True):
             if p.data is not view:
                 view[...] = p.data
                 p.data = view
-            if p.grad is not None:
-                grad_view[...] = p.grad
 
     def _by_parameter(self, flat: np.ndarray) -> list[np.ndarray]:
         pieces = np.split(flat, self._ends[:-1])
@@ -169,8 +166,8 @@ class SGD(Optimizer):
         self.momentum = _within("SGD", "momentum", momentum, 0.0, 1.0)
         self.velocity = np.zeros_like(self.flat)
 
-    def _update(self, where: slice, grad: np.ndarray, weight_decay: float, step: int) -> None:
-        kernels.sgd_update(self.flat[where], grad, self.velocity[where], self.lr, self.momentum, weight_decay)
+    def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
+        kernels.sgd_update(self.flat[where], grads, self.velocity[where], self.lr, self.momentum, weight_decay)
 
 
 class AdamW(Optimizer):
@@ -200,10 +197,10 @@ class AdamW(Optimizer):
         self.eps = _within("AdamW", "eps", eps, 0.0)
         self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
 
-    def _update(self, where: slice, grad: np.ndarray, weight_decay: float, step: int) -> None:
+    def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
         beta1, beta2 = self.betas
         kernels.adamw_update(
-            self.flat[where], grad, self.m[where], self.v[where], self.lr, beta1, beta2, self.eps, weight_decay, step
+            self.flat[where], grads, self.m[where], self.v[where], self.lr, beta1, beta2, self.eps, weight_decay, step
         )
 
 
@@ -227,11 +224,10 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm: max_norm must be a number >= 0; got {max_norm}")
     grads = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(sum(kernels.sum_of_squares(grad) for grad in grads))
+    norm = math.sqrt(kernels.sum_of_squares(grads))
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0 and norm < math.inf:
-        for grad in grads:
-            grad *= scale
+        kernels.scale_all(grads, scale)
     return norm
 
 

@@ -1,5 +1,6 @@
 """Every kernel = its NumPy twin; NaN and -inf; one thread = two; the gradients of the twins; few compilations."""
 
+import copy
 import importlib
 import math
 from pathlib import Path
@@ -48,11 +49,6 @@ def _rms_norm_backward(rng, n, v):
     return [(dy, x, weight, rstd), (dy, x, None, rstd)]
 
 
-def _after_sum(sampler):
-    """The samples of a norm's backward, with ds after dy."""
-    return lambda rng, n, v: [(dy, rng.standard_normal((n, v)), *rest) for dy, *rest in sampler(rng, n, v)]
-
-
 def _cross_entropy_backward(rng, n, v):
     logits, targets = rng.standard_normal((n, v)), _targets(rng, n, v)
     _, lse = PAIRS["cross_entropy_forward"][1](logits, targets)
@@ -76,9 +72,13 @@ def _rotary_packed(rng, n, v):
     return [(x, *_angles(rng, n, half), 3, 2 * half), (x, *_angles(rng, 2, n, half), 3, 2 * half)]
 
 
+def _in_pieces(rng, n, v):
+    return [([rng.standard_normal((n, v)), rng.standard_normal(v)], 0.5)]
+
+
 def _adamw(rng, n, v):
     param, grad, m = rng.standard_normal((3, n * v))
-    return [(param, grad, m, rng.random(n * v), 1e-2, 0.9, 0.95, 1e-8, 0.1, step, 0.5) for step in (1, 7)]
+    return [(param, grad, m, rng.random(n * v), 1e-2, 0.9, 0.95, 1e-8, 0.1, step) for step in (1, 7)]
 
 
 def _one(*shapes):
@@ -124,15 +124,6 @@ SAMPLES = {
         (rng.standard_normal((n, v)), weight, 1e-6) for weight in (None, rng.standard_normal(v))
     ],
     "rms_norm_backward": _rms_norm_backward,
-    "add_layer_norm_forward": lambda rng, n, v: [
-        (*rng.standard_normal((2, n, v)), *rng.standard_normal((2, v)), 0.1),
-        (*rng.standard_normal((2, n, v)), None, None, 0.1),
-    ],
-    "add_layer_norm_backward": _after_sum(_layer_norm_backward),
-    "add_rms_norm_forward": lambda rng, n, v: [
-        (*rng.standard_normal((2, n, v)), weight, 1e-6) for weight in (None, rng.standard_normal(v))
-    ],
-    "add_rms_norm_backward": _after_sum(_rms_norm_backward),
     "embedding_forward": lambda rng, n, v: [
         (rng.standard_normal((n, v)), _ids(rng, (5, 3), n)),
         (rng.standard_normal((5, v)), _ids(rng, n, 5).astype(np.uint8)),
@@ -145,13 +136,16 @@ SAMPLES = {
     "rotary_packed_": _rotary_packed,
     "rotary_packed_forward": _rotary_packed,
     "adamw_update": _adamw,
-    "sgd_update": lambda rng, n, v: [(*rng.standard_normal((3, n * v)), 0.1, 0.9, 0.01, 0.5)],
+    "sgd_update": lambda rng, n, v: [(*rng.standard_normal((3, n * v)), 0.1, 0.9, 0.01)],
     "sum_of_squares": X,
+    "scale_all": _in_pieces,
 }
 
 
 def samples(name, n, v, dtype, seed=0):
     def cast(value):
+        if isinstance(value, list):
+            return [cast(one) for one in value]
         floating = isinstance(value, np.ndarray) and value.dtype == np.float64
         return value.astype(dtype) if floating else value
 
@@ -161,10 +155,16 @@ def samples(name, n, v, dtype, seed=0):
 
 def results(function, arguments):
     """All arrays that a call makes or changes: what it returns, and its arguments afterwards."""
-    arguments = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
+    arguments = copy.deepcopy(arguments)
     made = function(*arguments)
     made = [] if made is None else list(made) if isinstance(made, tuple) else [made]
-    return made, [a for a in arguments if isinstance(a, np.ndarray)]
+    return made, arrays_of(arguments)
+
+
+def arrays_of(arguments):
+    """The arrays among them, and in the lists among them."""
+    listed = (a if isinstance(a, list) else [a] for a in arguments)
+    return [a for some in listed for a in some if isinstance(a, np.ndarray)]
 
 
 every_kernel = pytest.mark.parametrize("name", SAMPLES)
@@ -202,10 +202,11 @@ def test_equal_to_its_twin(name, dtype):
 
 @every_kernel
 def test_arguments_change_only_where_promised(name):
-    in_place = {"adamw_update": (0, 2, 3), "sgd_update": (0, 2), "rotary_packed_": (0,)}.get(name, ())
+    changed = {"adamw_update": (0, 2, 3), "scale_all": (0, 1), "sgd_update": (0, 2), "rotary_packed_": (0,)}
+    in_place = changed.get(name, ())
     for arguments in samples(name, 9, 33, np.float32):
-        arrays = [a for a in arguments if isinstance(a, np.ndarray)]
-        for i, (before, after) in enumerate(zip(arrays, results(PAIRS[name][0], arguments)[1], strict=True)):
+        _, afterwards = results(PAIRS[name][0], arguments)
+        for i, (before, after) in enumerate(zip(arrays_of(arguments), afterwards, strict=True)):
             assert np.array_equal(before, after) == (i not in in_place)
 
 
@@ -238,7 +239,7 @@ def test_beyond_the_serial_size(name):
 
 
 EMPTY = [
-    name for name in SAMPLES if not name.startswith(("add_", "cross_entropy", "rotary", "embedding", "adamw", "sgd"))
+    name for name in SAMPLES if not name.startswith(("cross_entropy", "rotary", "embedding", "adamw", "scale", "sgd"))
 ]
 
 
@@ -277,7 +278,7 @@ def test_empty_batches():
 
 @every_kernel
 def test_any_layout_and_dtype_gives_the_same(name):
-    if name in ("adamw_update", "sgd_update", "rotary_packed_"):
+    if name in ("adamw_update", "scale_all", "sgd_update", "rotary_packed_"):
         pytest.skip("changes its arguments in place: they must be contiguous, see below")
     kernel = PAIRS[name][0]
 
@@ -305,15 +306,46 @@ def test_updates_refuse_what_they_cannot_change_in_place():
     a = np.zeros(6, np.float32)
     frozen = a.copy()
     frozen.flags.writeable = False
-    rest = (0.1, 0.9, 0.99, 1e-8, 0.0, 1, 1.0)
+    rest = (0.1, 0.9, 0.99, 1e-8, 0.0, 1)
     for bad in (a.astype(np.float64), a[:5], np.zeros(12, np.float32)[::2], a.reshape(2, 3), frozen):
         with pytest.raises(ValueError, match=r"adamw_update: m must be a writable contiguous \(6,\) array of float32"):
             PAIRS["adamw_update"][0](a, a.copy(), bad, a.copy(), *rest)
         with pytest.raises(ValueError, match="sgd_update: velocity must be"):
             PAIRS["sgd_update"][0](a, a.copy(), bad, 0.1, 0.9, 0.0)
+    with pytest.raises(ValueError, match="adamw_update: param has 6 numbers; the gradients have 5"):
+        PAIRS["adamw_update"][0](a, [a[:2], a[3:]], a.copy(), a.copy(), *rest)
+    with pytest.raises(ValueError, match="scale_all: a read-only array"):
+        PAIRS["scale_all"][0]([frozen], 2.0)
     cos, sin = np.ones((2, 4, 2), np.float32)
     with pytest.raises(ValueError, match="rotary_packed_: x must be a writable C-contiguous"):
         PAIRS["rotary_packed_"][0](np.zeros((4, 16), np.float32)[:, ::2], cos, sin, 2, 4)
+
+
+@both_dtypes
+@pytest.mark.parametrize("sizes", [(1,), (3, 0, 5), (40_000, 7, 20_000), (16_384, 16_384)])
+def test_gradients_in_pieces_are_one_long_gradient(dtype, sizes):
+    rng = np.random.default_rng(3)
+    pieces = [rng.standard_normal(size).astype(dtype) for size in sizes]
+    whole = np.concatenate(pieces)
+    param, m, v = rng.random((3, whole.size)).astype(dtype)
+    for name, state in (("adamw_update", (m, v, 0.1, 0.9, 0.99, 1e-8, 0.1, 3)), ("sgd_update", (m, 0.1, 0.9, 0.1))):
+        outcomes = [results(PAIRS[name][0], (param, grad, *state)) for grad in (whole, pieces)]
+        for ours, theirs in zip(outcomes[0][1][:1], outcomes[1][1][:1], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            assert (ours != param).all()
+    assert math.isclose(PAIRS["sum_of_squares"][0](whole), PAIRS["sum_of_squares"][0](pieces), rel_tol=1e-13)
+    np.testing.assert_allclose(PAIRS["sum_of_squares"][0](pieces), (whole.astype(np.float64) ** 2).sum(), rtol=1e-12)
+    PAIRS["scale_all"][0](pieces, 0.3)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole * dtype(0.3))
+
+
+@both_dtypes
+def test_scaling_reaches_arrays_of_any_layout(dtype):
+    whole = np.arange(24, dtype=dtype).reshape(4, 6)
+    other = np.ones(3, np.float64 if dtype == np.float32 else np.float32)
+    PAIRS["scale_all"][0]([whole[:, ::2], whole[:, 1::2].T, other], 2.0)
+    np.testing.assert_array_equal(whole, 2 * np.arange(24).reshape(4, 6))
+    np.testing.assert_array_equal(other, [2, 2, 2])
 
 
 @pytest.mark.skipif(not _jit.JIT, reason="nothing is compiled")
@@ -333,7 +365,6 @@ def test_few_signatures_are_compiled():
 # ---- gradients: every backward against central differences of its forward --------------------------------------------
 
 TARGETS = np.array([2, 0, -100, 4])
-RESIDUAL = np.random.default_rng(4).standard_normal((4, 5))
 ROTATION = _angles(np.random.default_rng(5), 2, 2)  # cos and sin of T = 2, D = 4
 
 # name -> (forward of the differentiated arrays, gradients by the backward, shapes of the arrays)
@@ -354,16 +385,6 @@ GRADIENTS = {
     "rms_norm": (
         lambda f, x, w: f(x, w, 1e-5)[0],
         lambda f, b, dy, x, w: b(dy, x, w, f(x, w, 1e-5)[1]),
-        [(4, 5), (5,)],
-    ),
-    "add_layer_norm": (  # s + y as the output: the gradient of both is dy
-        lambda f, x, w, b: f(x, RESIDUAL, w, b, 1e-5)[0] + f(x, RESIDUAL, w, b, 1e-5)[1],
-        lambda f, back, dy, x, w, b: back(dy, dy, x + RESIDUAL, w, *f(x, RESIDUAL, w, b, 1e-5)[2:]),
-        [(4, 5), (5,), (5,)],
-    ),
-    "add_rms_norm": (
-        lambda f, x, w: f(x, RESIDUAL, w, 1e-5)[0] + f(x, RESIDUAL, w, 1e-5)[1],
-        lambda f, b, dy, x, w: b(dy, dy, x + RESIDUAL, w, f(x, RESIDUAL, w, 1e-5)[2]),
         [(4, 5), (5,)],
     ),
     "cross_entropy": (
@@ -502,5 +523,5 @@ def test_known_values(which):
 @pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
 def test_first_step_of_adamw_has_the_length_of_the_learning_rate(which):
     param, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
-    PAIRS["adamw_update"][which](param, np.array([5.0, -0.01, 0.0]), m, v, 0.1, 0.9, 0.99, 0.0001, 0.0, 1, 1.0)
+    PAIRS["adamw_update"][which](param, np.array([5.0, -0.01, 0.0]), m, v, 0.1, 0.9, 0.99, 0.0001, 0.0, 1)
     np.testing.assert_allclose(param, [-0.1 * 5 / 5.0001, 0.1 * 0.01 / 0.0101, 0.0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+# fmt: off
 _ROOMS = {
     "attention": (
         "attention_backward",
@@ -19,64 +20,32 @@ _ROOMS = {
     ),
     "_jit": ("KERNELS", "PAIRS", "get_num_threads", "on_compile", "set_num_threads"),
     "matmul": (
-        "joint_linear_backward",
-        "joint_linear_forward",
-        "linear_forward",
-        "matmul_path",
-        "product",
-        "sum_rows",
+        "joint_linear_backward", "joint_linear_forward", "linear_forward", "matmul_path", "product", "sum_rows",
         "weight_gradient",
-    ),  # fmt: skip
+    ),
     "activations": (
-        "gelu_backward",
-        "gelu_forward",
-        "sigmoid_backward",
-        "sigmoid_forward",
-        "silu_backward",
-        "silu_forward",
-        "swiglu_backward",
-        "swiglu_forward",
-        "tanh_backward",
-        "tanh_forward",
+        "gelu_backward", "gelu_forward", "sigmoid_backward", "sigmoid_forward", "silu_backward", "silu_forward",
+        "swiglu_backward", "swiglu_forward", "tanh_backward", "tanh_forward",
     ),
     "softmax": (
-        "cross_entropy_backward",
-        "cross_entropy_forward",
-        "log_softmax_backward",
-        "log_softmax_forward",
-        "softmax_backward",
-        "softmax_forward",
+        "cross_entropy_backward", "cross_entropy_forward", "log_softmax_backward", "log_softmax_forward",
+        "softmax_backward", "softmax_forward",
     ),
     "norm": (
-        "add_layer_norm_backward",
-        "add_layer_norm_forward",
-        "add_rms_norm_backward",
-        "add_rms_norm_forward",
-        "layer_norm_backward",
-        "layer_norm_forward",
-        "rms_norm_backward",
-        "rms_norm_forward",
+        "layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward",
     ),
     "embedding": (
-        "embedding_backward",
-        "embedding_forward",
-        "rotary_forward",
-        "rotary_packed_",
-        "rotary_packed_forward",
-    ),  # fmt: skip
+        "embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_", "rotary_packed_forward",
+    ),
     "recurrent": (
-        "gru_backward",
-        "gru_forward",
-        "lstm_backward",
-        "lstm_forward",
-        "rnn_backward",
-        "rnn_forward",
+        "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
     ),
     "additive": ("additive_attention_backward", "additive_attention_forward"),
     "decode": ("MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step", "read"),
     "quant": ("dequantize_rows", "quantize_rows"),
-    "optim": ("adamw_update", "sgd_update", "sum_of_squares"),
+    "optim": ("adamw_update", "scale_all", "sgd_update", "sum_of_squares"),
 }
+# fmt: on
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 

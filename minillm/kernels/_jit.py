@@ -124,11 +124,13 @@ def jit(
 
 
 def _one_signature(dispatcher: Any) -> None:
-    """Let a kernel that others call with ``0`` and with ``n`` compile once: Numba would make a type of each constant."""
+    """Let a kernel that others call with ``0`` and with ``n`` compile once: to Numba, a constant is a type."""
     compile_for = dispatcher.compile
-    dispatcher.compile = lambda signature: compile_for(
-        tuple(map(types.unliteral, signature)) if isinstance(signature, tuple) else signature
-    )
+
+    def compile_once(signature: Any) -> Any:
+        return compile_for(tuple(map(types.unliteral, signature)) if isinstance(signature, tuple) else signature)
+
+    dispatcher.compile = compile_once
 
 
 def _no_way_in(dispatcher: Any) -> None:

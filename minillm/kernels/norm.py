@@ -1,7 +1,4 @@
-"""Layer norm and RMS norm along the last axis, alone or of the sum x + r that a residual connection makes.
-
-The sum is fused because it costs as much as the norm: each row is added, measured and scaled while it is in the nearest
-cache.
+"""Layer norm and RMS norm along the last axis: each row is measured and scaled while it is in the nearest cache.
 
 A backward also sums the gradients of ``weight`` and ``bias`` over all rows. Threads that added into one shared array
 would race, so the rows are cut into blocks, by their number alone: each block has its own partial sum, and the partial
@@ -25,23 +22,6 @@ def _weights_of(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | Non
         np.ones(width, x.dtype) if weight is None else contiguous(weight, x.dtype),
         np.zeros(width, x.dtype) if bias is None else contiguous(bias, x.dtype),
     )
-
-
-@jit(inner=True)
-def _add(a, b, total):
-    for j in range(total.size):
-        total[j] = a[j] + b[j]
-
-
-@jit(inner=True)
-def _add_into(total, a):  # apart from _add: a loop that writes where it reads is vectorised only if it says so
-    for j in range(total.size):
-        total[j] += a[j]
-
-
-def _no_rows(x: np.ndarray) -> np.ndarray:
-    """What stands for an absent residual: an array of no rows."""
-    return np.empty((0, x.shape[-1]), x.dtype)
 
 
 # ---- layer norm ------------------------------------------------------------------------------------------------------
@@ -78,18 +58,13 @@ def _layer_norm_row(x, weight, bias, eps, y):
 
 
 @jit(parallel=True)
-def _layer_norm_rows(x, r, weight, bias, eps, s, y, mean, rstd):
-    # without rows in r, s is x itself
+def _layer_norm_rows(x, weight, bias, eps, y, mean, rstd):
     if x.size < _SERIAL:
         for n in range(x.shape[0]):
-            if r.shape[0]:
-                _add(x[n], r[n], s[n])
-            mean[n], rstd[n] = _layer_norm_row(s[n], weight, bias, eps, y[n])
+            mean[n], rstd[n] = _layer_norm_row(x[n], weight, bias, eps, y[n])
     else:
         for n in prange(x.shape[0]):
-            if r.shape[0]:
-                _add(x[n], r[n], s[n])
-            mean[n], rstd[n] = _layer_norm_row(s[n], weight, bias, eps, y[n])
+            mean[n], rstd[n] = _layer_norm_row(x[n], weight, bias, eps, y[n])
 
 
 @kernel(twin=layer_norm_forward_numpy)
@@ -100,31 +75,8 @@ def layer_norm_forward(  # noqa: D103
     y, rows = np.empty(x.shape, x.dtype), as_rows(x)
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     weights = _weights_of(x, weight, bias)
-    _layer_norm_rows(rows, _no_rows(x), *weights, x.dtype.type(eps), rows, as_rows(y), mean, rstd)
+    _layer_norm_rows(rows, *weights, x.dtype.type(eps), as_rows(y), mean, rstd)
     return y, mean, rstd
-
-
-def add_layer_norm_forward_numpy(
-    x: np.ndarray, r: np.ndarray, weight: np.ndarray | None = None, bias: np.ndarray | None = None, eps: float = 1e-5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """s = x + r and its layer norm: a residual connection, and the norm before the next layer.
-
-    x, r: (..., C), one shape -> s, y: (..., C), mean, rstd: (N,), as in ``layer_norm_forward``.
-    """
-    s = x + r
-    return s, *layer_norm_forward_numpy(s, weight, bias, eps)
-
-
-@kernel(twin=add_layer_norm_forward_numpy)
-def add_layer_norm_forward(  # noqa: D103
-    x: np.ndarray, r: np.ndarray, weight: np.ndarray | None = None, bias: np.ndarray | None = None, eps: float = 1e-5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    x = contiguous(x)
-    r, s, y, rows = contiguous(r, x.dtype), np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), as_rows(x)
-    mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
-    weights = _weights_of(x, weight, bias)
-    _layer_norm_rows(rows, as_rows(r), *weights, x.dtype.type(eps), as_rows(s), as_rows(y), mean, rstd)
-    return s, y, mean, rstd
 
 
 def layer_norm_backward_numpy(
@@ -161,51 +113,25 @@ def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
 
 
 @jit(parallel=True)
-def _layer_norm_backward_rows(dy, ds, x, weight, mean, rstd, dx, dweights, dbiases):
+def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases):
     n_rows, blocks = x.shape[0], dweights.shape[0]
     for b in prange(blocks):
         dweights[b], dbiases[b] = like(x, 0), like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
             _layer_norm_backward_row(dy[n], x[n], weight, mean[n], rstd[n], dx[n], dweights[b], dbiases[b])
-            if ds.shape[0]:
-                _add_into(dx[n], ds[n])
 
 
 @kernel(twin=layer_norm_backward_numpy)
 def layer_norm_backward(  # noqa: D103
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return _layer_norm_gradients(dy, _no_rows(x), x, weight, mean, rstd)
-
-
-def _layer_norm_gradients(
-    dy: np.ndarray, ds: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, mean, rstd = contiguous(x), contiguous(mean, x.dtype), contiguous(rstd, x.dtype)
-    dy, ds, rows = as_rows(contiguous(dy, x.dtype)), as_rows(contiguous(ds, x.dtype)), as_rows(x)
+    dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     weight, _ = _weights_of(x, weight, None)
     dx, partial = np.empty(x.shape, x.dtype), (min(_BLOCKS, len(rows)), x.shape[-1])
     dweights, dbiases = np.empty(partial, x.dtype), np.empty(partial, x.dtype)
-    _layer_norm_backward_rows(dy, ds, rows, weight, mean, rstd, as_rows(dx), dweights, dbiases)
+    _layer_norm_backward_rows(dy, rows, weight, mean, rstd, as_rows(dx), dweights, dbiases)
     return dx, dweights.sum(axis=0), dbiases.sum(axis=0)
-
-
-def add_layer_norm_backward_numpy(
-    dy: np.ndarray, ds: np.ndarray, s: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of ``add_layer_norm_forward``: (dx, dweight, dbias), and dr = dx.
-
-    s = x + r feeds the norm and, as ds says, what comes later: both gradients add.   dy, ds, s, dx: (..., C).
-    """
-    dx, dweight, dbias = layer_norm_backward_numpy(dy, s, weight, mean, rstd)
-    return dx + ds, dweight, dbias
-
-
-@kernel(twin=add_layer_norm_backward_numpy)
-def add_layer_norm_backward(  # noqa: D103
-    dy: np.ndarray, ds: np.ndarray, s: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return _layer_norm_gradients(dy, ds, s, weight, mean, rstd)
 
 
 # ---- RMS norm --------------------------------------------------------------------------------------------------------
@@ -237,18 +163,13 @@ def _rms_norm_row(x, weight, eps, y):
 
 
 @jit(parallel=True)
-def _rms_norm_rows(x, r, weight, eps, s, y, rstd):
-    # without rows in r, s is x itself
+def _rms_norm_rows(x, weight, eps, y, rstd):
     if x.size < _SERIAL:
         for n in range(x.shape[0]):
-            if r.shape[0]:
-                _add(x[n], r[n], s[n])
-            rstd[n] = _rms_norm_row(s[n], weight, eps, y[n])
+            rstd[n] = _rms_norm_row(x[n], weight, eps, y[n])
     else:
         for n in prange(x.shape[0]):
-            if r.shape[0]:
-                _add(x[n], r[n], s[n])
-            rstd[n] = _rms_norm_row(s[n], weight, eps, y[n])
+            rstd[n] = _rms_norm_row(x[n], weight, eps, y[n])
 
 
 @kernel(twin=rms_norm_forward_numpy)
@@ -259,28 +180,8 @@ def rms_norm_forward(  # noqa: D103
     y, rows = np.empty(x.shape, x.dtype), as_rows(x)
     rstd = np.empty(len(rows), x.dtype)
     weight, _ = _weights_of(x, weight, None)
-    _rms_norm_rows(rows, _no_rows(x), weight, x.dtype.type(eps), rows, as_rows(y), rstd)
+    _rms_norm_rows(rows, weight, x.dtype.type(eps), as_rows(y), rstd)
     return y, rstd
-
-
-def add_rms_norm_forward_numpy(
-    x: np.ndarray, r: np.ndarray, weight: np.ndarray | None = None, eps: float = 1e-5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """s = x + r and its RMS norm.   x, r: (..., C), one shape -> s, y: (..., C), rstd: (N,)."""
-    s = x + r
-    return s, *rms_norm_forward_numpy(s, weight, eps)
-
-
-@kernel(twin=add_rms_norm_forward_numpy)
-def add_rms_norm_forward(  # noqa: D103
-    x: np.ndarray, r: np.ndarray, weight: np.ndarray | None = None, eps: float = 1e-5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = contiguous(x)
-    r, s, y, rows = contiguous(r, x.dtype), np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), as_rows(x)
-    rstd = np.empty(len(rows), x.dtype)
-    weight, _ = _weights_of(x, weight, None)
-    _rms_norm_rows(rows, as_rows(r), weight, x.dtype.type(eps), as_rows(s), as_rows(y), rstd)
-    return s, y, rstd
 
 
 def rms_norm_backward_numpy(
@@ -311,44 +212,21 @@ def _rms_norm_backward_row(dy, x, weight, rstd, dx, dweight):
 
 
 @jit(parallel=True)
-def _rms_norm_backward_rows(dy, ds, x, weight, rstd, dx, dweights):
+def _rms_norm_backward_rows(dy, x, weight, rstd, dx, dweights):
     n_rows, blocks = x.shape[0], dweights.shape[0]
     for b in prange(blocks):
         dweights[b] = like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
             _rms_norm_backward_row(dy[n], x[n], weight, rstd[n], dx[n], dweights[b])
-            if ds.shape[0]:
-                _add_into(dx[n], ds[n])
 
 
 @kernel(twin=rms_norm_backward_numpy)
 def rms_norm_backward(  # noqa: D103
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    return _rms_norm_gradients(dy, _no_rows(x), x, weight, rstd)
-
-
-def _rms_norm_gradients(
-    dy: np.ndarray, ds: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
     x, rstd = contiguous(x), contiguous(rstd, x.dtype)
-    dy, ds, rows = as_rows(contiguous(dy, x.dtype)), as_rows(contiguous(ds, x.dtype)), as_rows(x)
+    dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     weight, _ = _weights_of(x, weight, None)
     dx, dweights = np.empty(x.shape, x.dtype), np.empty((min(_BLOCKS, len(rows)), x.shape[-1]), x.dtype)
-    _rms_norm_backward_rows(dy, ds, rows, weight, rstd, as_rows(dx), dweights)
+    _rms_norm_backward_rows(dy, rows, weight, rstd, as_rows(dx), dweights)
     return dx, dweights.sum(axis=0)
-
-
-def add_rms_norm_backward_numpy(
-    dy: np.ndarray, ds: np.ndarray, s: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of ``add_rms_norm_forward``: (dx, dweight), and dr = dx.   dy, ds, s, dx: (..., C)."""
-    dx, dweight = rms_norm_backward_numpy(dy, s, weight, rstd)
-    return dx + ds, dweight
-
-
-@kernel(twin=add_rms_norm_backward_numpy)
-def add_rms_norm_backward(  # noqa: D103
-    dy: np.ndarray, ds: np.ndarray, s: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return _rms_norm_gradients(dy, ds, s, weight, rstd)

@@ -131,9 +131,9 @@ def test_adamw_and_sgd(size):
     ]
     for step in range(1, 6):
         grad = _normal(size, seed=step)
-        K.adamw_update(adam, grad, m, v, 1e-2, 0.9, 0.95, 1e-8, 0.1, step, 0.5)
-        K.sgd_update(sgd, grad, velocity, 1e-2, 0.9, 0.1, 0.5)
-        theirs_adam.grad, theirs_sgd.grad = torch.from_numpy(0.5 * grad), torch.from_numpy(0.5 * grad)
+        K.adamw_update(adam, grad, m, v, 1e-2, 0.9, 0.95, 1e-8, 0.1, step)
+        K.sgd_update(sgd, grad, velocity, 1e-2, 0.9, 0.1)
+        theirs_adam.grad, theirs_sgd.grad = torch.from_numpy(grad), torch.from_numpy(grad)
         for optimizer in optimizers:
             optimizer.step()
     np.testing.assert_allclose(adam, theirs_adam.detach().numpy(), rtol=1e-5, atol=1e-6)
