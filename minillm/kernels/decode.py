@@ -227,7 +227,7 @@ def _table(decoder: Decoder) -> np.ndarray:
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(inner=True)
 def _norm(x, weight_address, bias_address, eps, y):
     C = x.shape[1]
     weight, bias = floats(weight_address, C), floats(bias_address, C)
@@ -238,25 +238,25 @@ def _norm(x, weight_address, bias_address, eps, y):
             _rms_norm_row(x[b], weight, eps, y[b])
 
 
-@jit
+@jit(inner=True)
 def _copy(x, y):
     for j in range(y.size):
         y[j] = x[j]
 
 
-@jit
+@jit(inner=True)
 def _add_into(y, x):
     for j in range(y.size):
         y[j] += x[j]
 
 
-@jit
+@jit(inner=True)
 def _scaled_floats(codes, scale, y):
     for j in range(y.size):
         y[j] = np.float32(codes[j]) * scale
 
 
-@jit
+@jit(inner=True)
 def _embed(entry, id, x):
     at, size = id * x.size, entry[OUTPUTS] * x.size
     if entry[KIND] == INT8:
@@ -266,7 +266,7 @@ def _embed(entry, id, x):
         _copy(floats(entry[WEIGHT], size)[at : at + x.size], x)
 
 
-@jit
+@jit(inner=True)
 def _activate(wide, activation, y):
     width = y.shape[1]
     for b in range(y.shape[0]):
@@ -281,7 +281,7 @@ def _activate(wide, activation, y):
                 row[j] = _gelu_exact(wide[b, j])
 
 
-@jit
+@jit(inner=True)
 def _attend(qkv, keys, values, starts, now, H, G, D, out):
     # one query a row; keys, values: (B, S, G, D), ``now`` of them
     B, S = keys.shape[:2]

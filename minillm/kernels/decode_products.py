@@ -36,19 +36,19 @@ def _byte_pointer(typing, address):
     return types.CPointer(types.int8)(types.int64), generate
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def floats(address, size):
     """The ``size`` floats at an address, or none where there is no address (for kernels)."""
     return carray(_float_pointer(address), (size if address != 0 else 0,))  # type: ignore[call-arg]
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def codes_at(address, size):
     """The ``size`` int8 numbers at an address (for kernels)."""
     return carray(_byte_pointer(address), (size,))  # type: ignore[call-arg]
 
 
-@jit(inline=True)
+@jit(inline=True, inner=True)
 def _unowned(x):
     # the memory of x as a flat array that counts no references: each slice of x would be counted in and out
     return carray(_float_pointer(np.int64(x.ctypes.data)), (x.size,))  # type: ignore[call-arg]
@@ -63,7 +63,7 @@ _NARROWEST = 64  # outputs of a task
 _COLUMNS = 512  # outputs whose sums stay in the nearest cache
 
 
-@jit
+@jit(inner=True)
 def _one_row(w, at, x):
     total = np.float32(0)
     w0 = w[at : at + x.size]
@@ -72,7 +72,7 @@ def _one_row(w, at, x):
     return total
 
 
-@jit
+@jit(inner=True)
 def _four_rows(w, at, apart, x):
     # four sums at once, and four streams of memory; the rows lie ``apart``
     k = x.size
@@ -87,7 +87,7 @@ def _four_rows(w, at, apart, x):
     return a0, a1, a2, a3
 
 
-@jit
+@jit(inner=True)
 def _four_rows_of_two(w, at, apart, x, z):
     # eight sums in registers: four rows of weights with two texts
     k = x.size
@@ -107,13 +107,13 @@ def _four_rows_of_two(w, at, apart, x, z):
     return (a0, a1, a2, a3), (b0, b1, b2, b3)
 
 
-@jit
+@jit(inner=True)
 def _apart(rows, B, k):
     # four rows at a time lie a quarter of the block apart; 0: one long row after the other, as the memory likes it best
     return 0 if B == 1 and k >= _LONG else rows // 4
 
 
-@jit
+@jit(inner=True)
 def _row_sums(w, rows, x, k, sums):
     # the products of ``rows`` rows of floats with each text; x: flat (B, k), sums: flat (B, rows)
     B = x.size // k
@@ -134,13 +134,13 @@ def _row_sums(w, rows, x, k, sums):
             sums[b * rows + n] = _one_row(w, n * k, x[b * k : (b + 1) * k])
 
 
-@jit
+@jit(inner=True)
 def _to_floats(codes, w):
     for j in range(w.size):
         w[j] = np.float32(codes[j])
 
 
-@jit
+@jit(inner=True)
 def _code_sums(codes, rows, x, k, sums):
     # the same of rows of codes: for one text they become floats in registers, for several in the nearest cache
     B = x.size // k
@@ -163,7 +163,7 @@ def _code_sums(codes, rows, x, k, sums):
                     sums[b * rows + n + i] = few[b * m + i]
 
 
-@jit
+@jit(inner=True)
 def _finish(sums, scale, bias, y, add):
     if scale.size:
         for j in range(y.size):
@@ -179,13 +179,13 @@ def _finish(sums, scale, bias, y, add):
             y[j] = sums[j]
 
 
-@jit
+@jit(inner=True)
 def _begin_sums(y, bias, add):
     for j in range(y.size):
         y[j] = (y[j] if add else np.float32(0)) + (bias[j] if bias.size else np.float32(0))
 
 
-@jit
+@jit(inner=True)
 def _add_eight(w, at, step, x, y):
     m = y.size
     x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
@@ -199,13 +199,13 @@ def _add_eight(w, at, step, x, y):
         )
 
 
-@jit
+@jit(inner=True)
 def _add_one(w0, x0, y):
     for j in range(y.size):
         y[j] += w0[j] * x0
 
 
-@jit
+@jit(inner=True)
 def _by_columns(w, width, bias, lo, hi, x, y, first, add):
     # the matrix lies the other way: a row of it holds what one input gives to all outputs
     B, k = x.shape
@@ -227,7 +227,7 @@ def _by_columns(w, width, bias, lo, hi, x, y, first, add):
                     _add_one(w[i * width + n + tiled : i * width + n + m], x[b, i], sums)
 
 
-@jit
+@jit(inner=True)
 def _outputs(entries, lo, hi, x, y, add):
     # outputs lo .. hi of the matrices of ``entries``, counted through
     first, (B, k), flat_x = 0, x.shape, _unowned(x)
@@ -257,7 +257,7 @@ def _shared_outputs(entries, total, tasks, x, y, add):
         _outputs(entries, lo, total if task == tasks - 1 else hi, x, y, add)
 
 
-@jit
+@jit(inner=True)
 def product(entries, x, y, add):
     """y = x w^T + b, or with ``add`` y += ..., for the matrices of ``entries`` side by side; x: (B, C), y: (B, N)."""
     total = 0

@@ -52,7 +52,7 @@ def dequantize_rows_numpy(codes: np.ndarray, scale: np.ndarray, out: np.ndarray)
     np.multiply(codes, scale[:, None], out=out)
 
 
-@jit
+@jit(inner=True)
 def _dequantize_row(codes, scale, out):
     for j in range(codes.size):
         out[j] = np.float32(codes[j]) * scale
