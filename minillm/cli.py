@@ -126,9 +126,7 @@ def _add_train(commands: Any) -> None:
         metavar="PATH",
         help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
-    p.add_argument(
-        "--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ..."
-    )
+    p.add_argument("--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ...")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit as if uninterrupted")
     p.add_argument("--model", type=_choice("llama", "gpt2", "rnn"), help="llama, gpt2 or rnn; default: llama")
     p.add_argument("--tokenizer", type=_choice("bpe", "char"), help="bpe or char; default: bpe")

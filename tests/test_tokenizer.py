@@ -56,6 +56,20 @@ def test_first_merges_are_the_most_frequent_pairs_and_ties_go_to_the_lowest():
     assert trained.encode("ab abab") == [256, 259, 256]
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_how_a_text_comes_in_does_not_matter(pattern, monkeypatch):
+    text = TEXT + "\n" + "日本語の文。\n「中文字」\n\n1\n's\r\nx" * 3
+    expected = BPETokenizer.train([text], 300, SPECIALS, pattern).merges
+    with_specials = text.replace(" the", "<|im_end|> the")  # special tokens are no text to learn from
+    alone = BPETokenizer.train(with_specials.split("<|im_end|>"), 300, SPECIALS, pattern).merges
+    assert pattern not in PATTERNS[:3] or alone == expected
+    for share in range(1, 40):  # characters: many small blocks, cut at many places, and put together often
+        monkeypatch.setattr("minillm.tokenizer.bpe._SHARE", share)
+        monkeypatch.setattr("minillm.tokenizer.bpe._PENDING", 50)
+        assert BPETokenizer.train([text], 300, SPECIALS, pattern).merges == expected
+        assert BPETokenizer.train(iter([with_specials]), 300, SPECIALS, pattern).merges == alone
+
+
 def test_min_frequency_ends_training_early():
     assert BPETokenizer.train(["abab xy"], 500, (), min_frequency=2).merges == [
         tuple(BPETokenizer.train(["x"], 256, ()).encode("ab"))
