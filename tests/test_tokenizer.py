@@ -165,5 +165,25 @@ def test_errors_say_what_is_wrong(bpe, tmp_path):
         tokenizer.load(tmp_path / "nowhere")
 
 
+def test_many_ids_are_decoded_as_few_are(either):
+    ids = either.encode(TEXT) * 20
+    assert len(ids) > 1000 and either.decode(ids) == TEXT * 20
+    assert either.decode([0, *ids], skip_special_tokens=True) == TEXT * 20
+    V = either.vocab_size
+    for bad, error, message in (
+        (V, ValueError, f"got {V} at 1007"), (-1, ValueError, "got -1 at 1007"), (1.5, TypeError, "got float at 1007"),
+        (10**30, ValueError, "got 10+ at 1007"), ("a", TypeError, "got str at 1007"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            either.decode([*ids[:1007], bad, *ids])
+
+
+def test_many_ids_of_a_vocabulary_with_gaps():
+    tok = BPETokenizer.from_ranks({bytes([byte]): byte for byte in range(256)}, {"<|end|>": 260})
+    assert tok.decode([65, 260] * 600) == "A<|end|>" * 600
+    with pytest.raises(ValueError, match=r"vocabulary, \[0, 261\); got 258 at 1200"):
+        tok.decode([65, 260] * 600 + [258])
+
+
 def test_decode_takes_arrays(bpe):
     assert bpe.decode(np.array(bpe.encode("the cat"))) == "the cat"

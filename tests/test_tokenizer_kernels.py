@@ -137,3 +137,18 @@ def test_a_token_that_its_own_merges_do_not_reach_is_not_taken_whole():
 def test_merge_steps_of_a_piece():
     table = bpe.MergeTable([*range(256)], [(97, 98, 256), (256, 97, 257)])
     assert bpe.join_pairs([97, 98, 97, 98], table) == [[97, 98, 97, 98], [256, 97, 98], [256, 256]]
+
+
+@settings(deadline=None, max_examples=100)
+@given(tokens=st.lists(st.none() | st.binary(max_size=20), min_size=1), numbers=st.lists(st.integers(-1, 20)))
+def test_joined_tokens_equal_their_twin(tokens, numbers):
+    ends = np.cumsum([len(token or b"") for token in tokens], dtype=np.int64)
+    starts = np.concatenate([[0], ends[:-1]])
+    ends = np.where([token is None for token in tokens], -1, ends)
+    data = bpe.padded(np.frombuffer(b"".join(token or b"" for token in tokens), np.uint8))
+    fast = bpe.join_tokens(np.array(numbers, np.int64), data, starts, ends)
+    plain = bpe.join_tokens_numpy(np.array(numbers, np.int64), data, starts, ends)
+    known = all(0 <= id < len(tokens) and tokens[id] is not None for id in numbers)
+    assert (fast is None) == (plain is None) == (not known)
+    if known:
+        assert fast.tobytes() == plain.tobytes() == b"".join(tokens[id] for id in numbers)
