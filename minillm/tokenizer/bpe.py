@@ -167,7 +167,7 @@ class BPETokenizer(Tokenizer):
             present = {name: id for name, id in self._specials.special.items() if name in text}
             stretches = (part for part in cut_at(replace_surrogates(text), present) if isinstance(part, str))
             for stretch in stretches:
-                for part in self._splitter.safe_parts(*self._prefixed([stretch]), _SHARE):
+                for part in self._splitter.safe_parts(self._prefixed([stretch])[0], _SHARE):
                     block.append(part)
                     size += len(part)
                     if size >= _SHARE:
