@@ -84,7 +84,9 @@ def _read_limited(path: Pathlike, limit: int) -> bytes:
 def parse_json(data: bytes | memoryview, source: str) -> dict[str, Any]:
     """Parse one JSON object as ``read_json`` does; ``source`` is its name in messages."""
     try:
-        value = json.loads(str(data, "utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        value = json.loads(
+            str(data, "utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+        )
     except RecursionError:
         raise ValueError(f"{source}: JSON nested too deeply") from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors too

@@ -136,11 +136,7 @@ def past(q, k, v, w=None):
         lo, hi = max(0, P + t - 3), P + t
         if hi > lo:
             keys = k[:, lo:hi]
-            x = (
-                np.tanh(q[:, t, None] + keys) @ w
-                if w is not None
-                else (keys @ q[:, t, :, None])[..., 0] / np.sqrt(q.shape[-1])
-            )
+            x = np.tanh(q[:, t, None] + keys) @ w if w is not None else (keys @ q[:, t, :, None])[..., 0] / np.sqrt(q.shape[-1])
             out[:, t] = (softmax(x)[:, None] @ v[:, lo:hi])[:, 0]
     return out
 
@@ -151,12 +147,7 @@ cos4, sin4 = angles(5, 2)
 additive = rng.standard_normal((2, 1, 4, 4))
 boolean = np.tril(np.ones((4, 4), bool))
 unary = [(normal(3, 4),), (normal(5),), (normal(2, 3, 4),)]
-pairs = [
-    (normal(3, 4), normal(3, 4)),
-    (normal(3, 4), normal(4)),
-    (normal(3, 1), normal(1, 4)),
-    (normal(2, 3, 4), normal(3, 1)),
-]
+pairs = [(normal(3, 4), normal(3, 4)), (normal(3, 4), normal(4)), (normal(3, 1), normal(1, 4)), (normal(2, 3, 4), normal(3, 1))]
 positive_pairs = [(positive(3, 4), normal(3, 4)), (positive(2, 3, 4), normal(3, 1)), (positive(3, 1), normal(4))]
 corner = [(distinct(3, 4),), (distinct(7),)]
 fit = "do not fit"

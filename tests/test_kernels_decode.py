@@ -135,7 +135,7 @@ def test_the_model_takes_this_way_and_is_never_stale():
 
     def differ_by_layers():
         other = model.new_cache(1, 8)
-        other.keys[:, :, : cache.length], other.values[:, :, : cache.length] = (
+        other.keys[:, :, :cache.length], other.values[:, :, :cache.length] = (
             a[:, :, : cache.length] for a in (cache.keys, cache.values)
         )
         other.length = cache.length

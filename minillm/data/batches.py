@@ -65,7 +65,9 @@ class StreamDataset:
                 f"tokens, a context of {context} needs at least {context + 1}"
             )
         if len(validation) < 2:
-            raise ValueError(f"StreamDataset: validation_ids must hold at least 2 tokens; got {len(validation)}")
+            raise ValueError(
+                f"StreamDataset: validation_ids must hold at least 2 tokens; got {len(validation)}"
+            )
         self._validation = validation
 
     @property

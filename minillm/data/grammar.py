@@ -95,7 +95,9 @@ class Pen:
         """
         return tuple(branches.values())[self._write(tuple(branches), weights, matters=True)]
 
-    def _write(self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False) -> int:
+    def _write(
+        self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False
+    ) -> int:
         chosen = self._hand(options, weights, matters)
         self.pieces.append(options[chosen])
         self.nats.append(-math.log(_share(options, weights, chosen)))

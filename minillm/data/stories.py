@@ -393,6 +393,7 @@ def ending(pen: Pen, w: World) -> None:
         pen.pick(more, end=".")
 
 
+
 class StoryGrammar(Grammar):
     """All these stories, each with its exact probability."""
 

@@ -50,7 +50,8 @@ def _read_utf8(file: Path) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"load_texts: {file} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason})"
+            f"load_texts: {file} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} "
+            f"({error.reason})"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -61,7 +62,9 @@ def _split_at_markers(text: str) -> list[str]:
     return [part for part in (part.strip() for part in text.split(END_OF_TEXT)) if part]
 
 
-def split_documents(documents: Sequence[str], validation: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
+def split_documents(
+    documents: Sequence[str], validation: float = 0.1, seed: int = 0
+) -> tuple[list[str], list[str]]:
     """Split documents into a training and a validation list, both in their original order.
 
     A random share ``validation`` of the documents (at least one) is held out; documents with equal text stay
@@ -74,7 +77,9 @@ def split_documents(documents: Sequence[str], validation: float = 0.1, seed: int
     Raises ValueError when ``validation`` is not between 0 and 1, or one side would be empty.
     """
     if not 0.0 < validation < 1.0:
-        raise ValueError(f"split_documents: validation must be between 0 and 1, both excluded; got {validation}")
+        raise ValueError(
+            f"split_documents: validation must be between 0 and 1, both excluded; got {validation}"
+        )
     distinct = list(dict.fromkeys(documents))
     if len(distinct) > 1:
         count = min(max(round(validation * len(distinct)), 1), len(distinct) - 1)

@@ -89,7 +89,9 @@ def _unique(data, ends, counts):
 
 
 @kernel(twin=unique_pieces_numpy)
-def unique_pieces(data: np.ndarray, ends: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unique_pieces(
+    data: np.ndarray, ends: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keep each distinct piece once; see `unique_pieces_numpy`."""
     found = _unique(padded(data), ends, counts)
     starts, stops, totals = found.T

@@ -22,7 +22,9 @@ ROOM = 1.1  # pruning stops at this much above the size asked for; the least lik
 LEAST = 0.5  # a piece expected to occur less often than this goes at once
 
 
-def word_counts(texts: Iterable[str], words: Callable[[str], list[str]], special_tokens: Sequence[str]) -> Counter[str]:
+def word_counts(
+    texts: Iterable[str], words: Callable[[str], list[str]], special_tokens: Sequence[str]
+) -> Counter[str]:
     """How often each word occurs in the texts, outside special tokens."""
     counts: Counter[str] = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
@@ -98,7 +100,9 @@ def _seeds(words: Mapping[str, int], characters: Sequence[str], most: int) -> tu
     return seeds, np.array([frequency[text] for text in seeds], float)
 
 
-def _losses(corpus: Lattices, inner: Lattices, scores: np.ndarray, counts: np.ndarray, keep: np.ndarray) -> np.ndarray:
+def _losses(
+    corpus: Lattices, inner: Lattices, scores: np.ndarray, counts: np.ndarray, keep: np.ndarray
+) -> np.ndarray:
     """By how much the text's log-probability would fall if each piece had to be spelled by others, per token."""
     used, best = corpus.best_edges(scores)
     frequency = np.bincount(corpus.piece[used], counts[corpus.word[used]], len(scores))

@@ -8,7 +8,9 @@ torch = pytest.importorskip("torch")
 from minillm import Tensor  # noqa: E402
 from tests.opspec import OPS  # noqa: E402
 
-CASES = [pytest.param(op, arrays, id=f"{op.id}-{i}") for op in OPS if op.torch for i, arrays in enumerate(op.inputs)]
+CASES = [
+    pytest.param(op, arrays, id=f"{op.id}-{i}") for op in OPS if op.torch for i, arrays in enumerate(op.inputs)
+]
 
 
 @pytest.mark.parametrize("op, arrays", CASES)
