@@ -30,8 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     warnings.showwarning = lambda message, *_, **__: print(f"minillm: warning: {message}", file=sys.stderr)
     try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where it can still be told that nobody reads it
+    except BrokenPipeError:  # as in ``minillm tokenize ... | head -1``: whoever reads has seen enough
+        _discard_output()
+        return 128 + 13  # what a shell gives a program that SIGPIPE ended
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         return options.run(options) or 0
+    except BrokenPipeError:
+        raise
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"minillm: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -40,9 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _discard_output() -> None:
+    """Send what is still to be written nowhere, or Python would complain of it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+
+
 def _one_line(error: Exception) -> str:
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
@@ -126,9 +147,7 @@ def _add_train(commands: Any) -> None:
         metavar="PATH",
         help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
-    p.add_argument(
-        "--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ..."
-    )
+    p.add_argument("--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ...")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit as if uninterrupted")
     p.add_argument("--model", type=_choice("llama", "gpt2", "rnn"), help="llama, gpt2 or rnn; default: llama")
     p.add_argument("--tokenizer", type=_choice("bpe", "char"), help="bpe or char; default: bpe")
@@ -224,11 +243,18 @@ def _add_tokenize(commands: Any) -> None:
     p = commands.add_parser(
         "tokenize",
         help="show how a text is cut into tokens",
-        description="Show the tokens of a text with their ids and bytes, in colours where the output is a terminal.",
+        description="Show the tokens of a text with their ids and bytes, in colours where the output is a terminal "
+        "and NO_COLOR is not set.",
     )
     p.add_argument("tokenizer", metavar="RUN_OR_FILE", help="a run folder or a tokenizer.json")
     p.add_argument("text", help="the text to cut")
-    p.add_argument("--merges", action="store_true", help="show step by step how each piece is put together")
+    p.add_argument(
+        "--merges",
+        "--lattice",
+        action="store_true",
+        help="show how each piece came about: BPE merge by merge; Unigram (T5) as a lattice, all pieces that fit into "
+        "a word with their log-probabilities, the best way through it marked",
+    )
     p.set_defaults(run=_tokenize)
 
 

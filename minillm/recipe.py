@@ -24,6 +24,7 @@ __all__ = ["Ingredients", "Recipe"]
 MODELS = ("llama", "gpt2", "rnn")
 TOKENIZERS = ("bpe", "char")
 VALIDATION_STORIES = 400
+VALIDATION_TOKENS = 100_000  # of a corpus in shards, which may hold millions
 
 # What suits the two kinds of text, where nothing was asked for.
 STORIES = {"vocab_size": 1024, "context": 256, "batch_size": 8, "steps": 1200, "learning_rate": 2e-3}
@@ -182,7 +183,7 @@ def _shards(folder: str, context: int, tokenizer: Tokenizer | None) -> tuple[Tok
     train, validation = (data.open_shards(folder, name, tokenizer) for name in ("train", "validation"))
     documents = sum(map(len, train)) + sum(map(len, validation))
     about = f"{Path(folder).name}: {documents:,} document{'s' * (documents > 1)}, encoded"
-    return tokenizer, data.ShardDataset(train, validation, context), about
+    return tokenizer, data.ShardDataset(train, validation, context, VALIDATION_TOKENS), about
 
 
 def _joined(documents: Sequence[Sequence[int]], eos: int) -> np.ndarray:
@@ -258,8 +259,8 @@ def evaluation_data(
 ) -> tuple[Iterator[data.Batch], float | None]:
     """What ``minillm eval`` measures on: batches, and the floor where it is known.
 
-    path: a text of the user's own, all of it; or a folder of shards, their validation part. None: the validation part
-    of what the run was trained on.
+    path: a text of the user's own, all of it; or a folder of shards, at most VALIDATION_TOKENS of their validation
+    part. None: the validation part of what the run was trained on.
     context: tokens a row; None: what the run was trained with, else 256.
     """
     run = Run.open(folder) if (Path(folder) / "training.json").exists() else None

@@ -12,6 +12,7 @@ import pytest
 
 from minillm import models
 from minillm.cli import main
+from minillm.tokenizer import BPETokenizer, UnigramTokenizer
 
 TINY = "--tokenizer char --layers 1 --heads 2 --width 16 --context 16 --batch-size 4 --steps 6".split()
 
@@ -110,6 +111,54 @@ def test_eval_and_info(run, text, capsys):
     assert rows["special tokens"] == "<|endoftext|> = 0" and rows["stops at"] == "<|endoftext|> (0)"
     assert main(["info"]) == 0
     assert "numba" in capsys.readouterr().out
+
+
+def test_tokenize_a_run_or_a_file(run, tmp_path, capsys, monkeypatch):
+    def shown(*options: str) -> str:
+        assert main(["tokenize", *options]) == 0
+        captured = capsys.readouterr()
+        assert not captured.err
+        return captured.out
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert shown(str(run), "the cat").startswith("t|h|e| |c|a|t\n")
+    assert "has no merges" in shown(str(run), "the cat", "--merges")
+    bpe = str(BPETokenizer.train(["low low lower"], 260).save(tmp_path / "bpe.json"))
+    piped = shown(bpe, "low lower")
+    assert piped.startswith("low| low|e|r\n") and "   259      4  ' low'\n" in piped and "\x1b" not in piped
+    assert piped.endswith("4 tokens, 9 bytes, 9 characters: 2.25 bytes per token\n")
+    assert "  ␣ low    merge 1: lo + w\n  ␣low     merge 2: ␣ + low\n" in shown(bpe, "a low", "--merges")
+    pieces = [("<unk>", 0.0), ("▁a", -2.0), ("b", -3.0), ("▁", -4.0), ("ab", -1.5), ("a", -4.0)]
+    unigram = str(UnigramTokenizer(pieces, 0).save(tmp_path / "unigram"))
+    assert shown(unigram, "ab").startswith(" a|b\n") and "best:" not in shown(unigram, "ab")
+    lattice = shown(unigram, "ab", "--lattice")
+    assert "'▁ab', best: ▁a b (log-probability -5.00)\n" in lattice and "\n  * ▁a     -2.00\n" in lattice
+    assert lattice == shown(str(tmp_path / "unigram"), "ab", "--merges")  # one switch with two names
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    colored = shown(bpe, "low lower")
+    assert "\x1b[30;48;5;" in colored and colored.split("\n\n")[1:] == piped.split("\n\n")[1:]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert shown(bpe, "low lower") == piped
+
+
+def test_output_that_nobody_reads_ends_a_command_quietly(run, tmp_path):
+    bpe = str(BPETokenizer.train(["low low lower"], 260).save(tmp_path / "bpe.json"))
+    commands = (
+        ["tokenize", bpe, "low lower "], ["tokenize", bpe, "low lower " * 5000], ["info"], ["info", str(run)],
+        ["eval", str(run)], ["generate", str(run), "the"], ["--help"], ["train", "--help"],
+    )  # fmt: skip
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for arguments in commands:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "minillm.cli", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered,
+        )  # fmt: skip
+        child.stdout.close()  # before anything is written
+        told = child.stderr.read()
+        child.stderr.close()
+        assert (child.wait(60), [line for line in told.splitlines() if not line.startswith("[")]) == (141, []), (
+            arguments
+        )
 
 
 def test_resume_is_the_same_run(text, tmp_path, capsys):
@@ -213,6 +262,15 @@ def test_prompts_and_parameters(run, capsys):
     assert "top_p" in complaint(capsys, "generate", str(run), "the", "--top-p", "7")
     assert "temperature" in complaint(capsys, "generate", str(run), "the", "--temperature", "-1")
     assert "give a text with --data" not in complaint(capsys, "eval", str(run), "--data", "nowhere")
+
+
+def test_tokenizers_that_are_not_there(run, tmp_path, capsys):
+    assert "no tokenizer at" in complaint(capsys, "tokenize", str(tmp_path / "none"), "x")
+    assert "no tokenizer at" in complaint(capsys, "tokenize", str(tmp_path), "x")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json" in complaint(capsys, "tokenize", str(tmp_path), "x")
+    assert "got '#'" in complaint(capsys, "tokenize", str(run), "a # b")
+    assert "did you mean --merges?" in complaint(capsys, "tokenize", str(run), "x", "--merge-s")
 
 
 def test_mistakes_of_encode(run, text, tmp_path, capsys):

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +247,16 @@ def test_numpy_mode_gives_the_twins():
 def test_wrong_settings_are_named(name, value, message):
     code, _, err = _run("from minillm import kernels; kernels.KERNELS", **{name: value})
     assert code == 1 and message in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and sets the C library of Linux")
+def test_freed_memory_is_kept_until_it_is_released():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    rows = [(np.ones(1 << 20, np.uint8), np.ones(1 << 10, np.uint8)) for _ in range(200)]
+    small = [row[1] for row in rows]  # lives on between the holes
+    del rows
+    kept = resident()
+    kernels.release_freed_memory()
+    assert resident() < kept - 150 and all(array.all() for array in small)

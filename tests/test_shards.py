@@ -24,12 +24,12 @@ def write(folder, tokenizer, documents, **options):
 
 
 def test_documents_come_back(tmp_path, tokenizer):
-    documents = [[5, 6, 7], [], [299], list(range(10, 50))]
+    documents = [[5, 6, 7], [], [294], list(range(10, 50))]
     (shard,) = write(tmp_path, tokenizer, documents)
     assert len(shard) == 4
     assert [shard.document(i).tolist() for i in range(4)] == documents
     assert shard.tokens.dtype == np.uint16
-    assert shard.tokens[:6].tolist() == [5, 6, 7, 0, 0, 299]  # an end-of-text token after each
+    assert shard.tokens[:6].tolist() == [5, 6, 7, 0, 0, 294]  # an end-of-text token after each
     assert isinstance(shard.tokens, np.memmap)
 
 
@@ -74,6 +74,25 @@ def test_ends_that_do_not_ascend_are_refused(tmp_path, tokenizer):
     shard.path.write_bytes(data)
     with pytest.raises(ValueError, match="ends of its documents"):
         Shard(shard.path, tokenizer)
+
+
+def test_ids_that_are_not_in_the_vocabulary_are_refused_where_they_are_read(tmp_path, tokenizer):
+    shards = write(tmp_path, tokenizer, [list(range(50)), list(range(70))], tokens_per_shard=40)
+    data = bytearray(shards[1].path.read_bytes())
+    data[64 + 2 * 33 + 1] ^= 1  # one bit: 33 becomes 289, and the next one ...
+    shards[1].path.write_bytes(data)
+    assert Shard(shards[1].path, tokenizer).document(0)[33] == 289  # ... is a token of its own
+    data[64 + 2 * 34 + 1] ^= 2
+    shards[1].path.write_bytes(data)
+    damaged = open_shards(tmp_path, "train", tokenizer)
+    told = r"train-00001.tokens is damaged: ids must be in \[0, 295\); got 546 at token 34"
+    with pytest.raises(ValueError, match=told):
+        damaged[1].document(0)
+    with pytest.raises(ValueError, match=told):
+        ShardDataset(damaged, damaged, context=8).batch(step=0, batch_size=200, seed=0)
+    with pytest.raises(ValueError, match=told):
+        list(ShardDataset(damaged, damaged, context=8).validation(batch_size=4))
+    assert ShardDataset(damaged[:1], damaged[:1], context=8).batch(step=0, batch_size=200, seed=0)[0].max() == 49
 
 
 def test_a_tokenizer_without_end_of_text_is_refused(tmp_path):
@@ -185,5 +204,9 @@ def test_validation_counts_every_target_once(tmp_path, tokenizer):
     assert targets.tolist() == train[0].tokens[1:].tolist()
     assert len(targets) == dataset.validation_tokens
     assert all((x >= 0).all() for x, _ in batches)
+    some = ShardDataset(train * 3, train * 3, context=16, most_validation=60)  # 15 rows of 16 at most: every 4th
+    rows = np.concatenate([x for x, _ in some.validation(batch_size=3)])
+    assert rows[:, 0].tolist() == [train[0].tokens[16 * (row % 5)] for row in (0, 4, 8, 12)]
+    assert some.validation_tokens == sum((y >= 0).sum() for _, y in some.validation(batch_size=3)) <= 60
     with pytest.raises(ValueError, match="longer than one context of 500"):
         ShardDataset(train, train, context=500)

@@ -56,6 +56,20 @@ def test_first_merges_are_the_most_frequent_pairs_and_ties_go_to_the_lowest():
     assert trained.encode("ab abab") == [256, 259, 256]
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_how_a_text_comes_in_does_not_matter(pattern, monkeypatch):
+    text = TEXT + "\n" + "日本語の文。\n「中文字」\n\n1\n's\r\nx" * 3
+    expected = BPETokenizer.train([text], 300, SPECIALS, pattern).merges
+    with_specials = text.replace(" the", "<|im_end|> the")  # special tokens are no text to learn from
+    alone = BPETokenizer.train(with_specials.split("<|im_end|>"), 300, SPECIALS, pattern).merges
+    assert pattern not in PATTERNS[:3] or alone == expected
+    for share in range(1, 40):  # characters: many small blocks, cut at many places, and put together often
+        monkeypatch.setattr("minillm.tokenizer.bpe._SHARE", share)
+        monkeypatch.setattr("minillm.tokenizer.bpe._PENDING", 50)
+        assert BPETokenizer.train([text], 300, SPECIALS, pattern).merges == expected
+        assert BPETokenizer.train(iter([with_specials]), 300, SPECIALS, pattern).merges == alone
+
+
 def test_min_frequency_ends_training_early():
     assert BPETokenizer.train(["abab xy"], 500, (), min_frequency=2).merges == [
         tuple(BPETokenizer.train(["x"], 256, ()).encode("ab"))
@@ -149,6 +163,26 @@ def test_errors_say_what_is_wrong(bpe, tmp_path):
         bpe.encode(b"a")
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):
         tokenizer.load(tmp_path / "nowhere")
+
+
+def test_many_ids_are_decoded_as_few_are(either):
+    ids = either.encode(TEXT) * 20
+    assert len(ids) > 1000 and either.decode(ids) == TEXT * 20
+    assert either.decode([0, *ids], skip_special_tokens=True) == TEXT * 20
+    V = either.vocab_size
+    for bad, error, message in (
+        (V, ValueError, f"got {V} at 1007"), (-1, ValueError, "got -1 at 1007"), (1.5, TypeError, "got float at 1007"),
+        (10**30, ValueError, "got 10+ at 1007"), ("a", TypeError, "got str at 1007"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            either.decode([*ids[:1007], bad, *ids])
+
+
+def test_many_ids_of_a_vocabulary_with_gaps():
+    tok = BPETokenizer.from_ranks({bytes([byte]): byte for byte in range(256)}, {"<|end|>": 260})
+    assert tok.decode([65, 260] * 600) == "A<|end|>" * 600
+    with pytest.raises(ValueError, match=r"vocabulary, \[0, 261\); got 258 at 1200"):
+        tok.decode([65, 260] * 600 + [258])
 
 
 def test_decode_takes_arrays(bpe):

@@ -44,7 +44,8 @@ def test_control_characters_cannot_reach_the_terminal(bpe):
 def test_merges_are_shown_step_by_step(bpe):
     shown = show.render(bpe, "lowest low", merges=True)
     assert "  l o w e s t\n  lo w e s t   merge 0: l + o\n  low e s t    merge 1: lo + w" in shown
-    assert "' low'" in shown
+    assert "' low'\n  ␣ l o w\n  ␣ lo w   merge 0: l + o\n" in shown
+    assert "  ␣ low    merge 1: lo + w\n  ␣low     merge 2: ␣ + low" in shown
 
 
 def test_unigram_shows_its_lattice():

@@ -103,7 +103,7 @@ class Shard:
     """One file of token ids, on the disk: `tokens` is a memory map, (N,) uint16 or uint32.
 
     Raises ValueError, naming the file, when it is no shard, is cut short, was made by another tokenizer, or contradicts
-    itself.
+    itself. The ids are checked as they are read: a look at all of them would read gigabytes before the first step.
     """
 
     def __init__(self, path: str | Path, tokenizer: Tokenizer) -> None:
@@ -124,6 +124,7 @@ class Shard:
                 f"Shard: {path} was encoded by another tokenizer: its hash is {fingerprint.hex()}, "
                 f"this one's {_hash(tokenizer).hex()}"
             )
+        self.vocab_size = tokenizer.vocab_size
         self.tokens = self._map(f"<u{itemsize}", _HEADER.size, size)
         self.ends = self._map("<u8", table, documents)
         if documents and (self.ends[-1] > size or (np.diff(self.ends.astype(np.int64), prepend=0) < 1).any()):
@@ -136,56 +137,85 @@ class Shard:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The ids from `start` up to `stop`, or to the end of the shard, which may come before: (<= stop - start,).
+
+        Raises ValueError, naming the file and the position, for an id that is not in the vocabulary.
+        """
+        ids = self.tokens[start:stop]
+        if len(ids) and ids.max() >= self.vocab_size:
+            at = int(np.argmax(ids >= self.vocab_size))
+            raise ValueError(
+                f"Shard: {self.path} is damaged: ids must be in [0, {self.vocab_size}); "
+                f"got {ids[at]} at token {start + at}"
+            )
+        return ids
+
     def document(self, number: int) -> np.ndarray:
-        """The ids of one document, without its end-of-text token."""
+        """The ids of one document, without its end-of-text token. Raises ValueError as `read` does."""
         start = int(self.ends[number - 1]) if number else 0
-        return self.tokens[start : int(self.ends[number]) - 1]
+        return self.read(start, int(self.ends[number]) - 1)
 
 
 class ShardDataset:
     """Random windows of `context` tokens from the shards of a corpus, for the trainer; the ids stay on the disk.
 
-    A batch is a pure function of (seed, step). Validation rows stand side by side, so that each target counts once.
+    A batch is a pure function of (seed, step). Validation rows stand side by side, so that each target counts once;
+    where they hold more than `most_validation` tokens, only every n-th row is read, or a large corpus would be
+    measured for hours.
 
     Raises ValueError when no training shard has room for a window, or the validation shards hold no target.
     """
 
-    def __init__(self, train: Sequence[Shard], validation: Sequence[Shard], context: int) -> None:
+    def __init__(
+        self,
+        train: Sequence[Shard],
+        validation: Sequence[Shard],
+        context: int,
+        most_validation: int | None = None,
+    ) -> None:
         self.context = context
-        self._train = [shard.tokens for shard in train if len(shard.tokens) > context]
-        self._validation = [shard.tokens for shard in validation if len(shard.tokens) > 1]
+        self._train = [shard for shard in train if len(shard.tokens) > context]
+        self._validation = [shard for shard in validation if len(shard.tokens) > 1]
         if not self._train:
             raise ValueError(f"ShardDataset: no training shard is longer than one context of {context} tokens")
         if not self._validation:
             raise ValueError("ShardDataset: the validation shards must hold at least 2 tokens")
-        self.tokens_per_epoch = sum(len(tokens) - 1 for tokens in self._train)
-        self.validation_tokens = sum(len(tokens) - 1 for tokens in self._validation)
+        self.tokens_per_epoch = sum(len(shard.tokens) - 1 for shard in self._train)
         # how many windows begin in this shard or one before it
-        self._windows = np.cumsum([len(tokens) - context for tokens in self._train])
+        self._windows = np.cumsum([len(shard.tokens) - context for shard in self._train])
+        targets = np.array([len(shard.tokens) - 1 for shard in self._validation])
+        rows = np.cumsum(-(-targets // context))  # how many rows begin in this shard or one before it
+        every = 1 if most_validation is None else -(-int(rows[-1]) * context // most_validation)
+        chosen = np.arange(0, rows[-1], every)
+        self._shards = np.searchsorted(rows, chosen, side="right")  # (R,) where each validation row comes from ...
+        self._starts = (chosen - np.concatenate([[0], rows])[self._shards]) * context  # ... and begins there
+        self.validation_tokens = int(np.minimum(context, targets[self._shards] - self._starts).sum())
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Return `batch_size` windows, drawn anew for each (seed, step): x and y, (B, T) int64."""
+        """Return `batch_size` windows, drawn anew for each (seed, step): x and y, (B, T) int64.
+
+        Raises ValueError for an id that is not in the vocabulary.
+        """
         drawn = np.random.default_rng((seed, step)).integers(0, self._windows[-1], size=batch_size)
         shards = np.searchsorted(self._windows, drawn, side="right")
         starts = drawn - np.concatenate([[0], self._windows])[shards]
-        rows = [self._train[s][at : at + self.context + 1] for s, at in zip(shards, starts, strict=True)]
+        rows = [self._train[s].read(at, at + self.context + 1) for s, at in zip(shards, starts, strict=True)]
         windows = np.stack(rows).astype(np.int64)  # (B, T + 1)
         return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
-        """Yield every validation target exactly once; the last rows are filled up with targets of -100."""
-        rows: list[np.ndarray] = []
-        for tokens in self._validation:
-            for start in range(0, len(tokens) - 1, self.context):
-                row = np.full(self.context + 1, -100, np.int64)
-                window = tokens[start : start + self.context + 1]
-                row[: len(window)] = window
-                rows.append(row)
-                if len(rows) == batch_size:
-                    yield _pair(rows)
-                    rows = []
-        if rows:
-            yield _pair(rows)
+        """Yield each validation target exactly once; rows that are too short are filled up with targets of -100.
+
+        Raises ValueError for an id that is not in the vocabulary.
+        """
+        for first in range(0, len(self._starts), batch_size):
+            starts = self._starts[first : first + batch_size]
+            rows = np.full((len(starts), self.context + 1), -100, np.int64)  # (B, T + 1)
+            for row, shard, start in zip(rows, self._shards[first : first + batch_size], starts, strict=True):
+                ids = self._validation[shard].read(start, start + self.context + 1)
+                row[: len(ids)] = ids
+            yield np.maximum(rows[:, :-1], 0), np.ascontiguousarray(rows[:, 1:])
 
 
 def open_shards(folder: str | Path, name: str, tokenizer: Tokenizer) -> list[Shard]:
@@ -331,9 +361,3 @@ def _blocks(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 def _hash(tokenizer: Tokenizer) -> bytes:
     return bytes.fromhex(tokenizer.fingerprint())[:16]
-
-
-def _pair(rows: Sequence[np.ndarray]) -> Batch:
-    """Rows (B, T + 1), filled up with -100 -> x, where 0 fills up, and y."""
-    windows = np.stack(rows)
-    return np.maximum(windows[:, :-1], 0), np.ascontiguousarray(windows[:, 1:])

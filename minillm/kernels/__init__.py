@@ -18,7 +18,7 @@ _ROOMS = {
         "attention_packed_backward",
         "attention_packed_forward",
     ),
-    "_jit": ("KERNELS", "PAIRS", "get_num_threads", "on_compile", "set_num_threads"),
+    "_jit": ("KERNELS", "PAIRS", "get_num_threads", "on_compile", "release_freed_memory", "set_num_threads"),
     "matmul": (
         "joint_linear_backward", "joint_linear_forward", "linear_forward", "matmul_path", "product", "sum_rows",
         "weight_gradient",

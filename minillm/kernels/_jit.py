@@ -41,6 +41,7 @@ __all__ = [
     "like",
     "on_compile",
     "prange",
+    "release_freed_memory",
     "row_max",
     "set_num_threads",
     "sigmoid",
@@ -221,6 +222,18 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc accepts
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     except (OSError, AttributeError):  # another C library: nothing to set
+        pass
+
+
+def release_freed_memory() -> None:
+    """Give kept blocks back to the system after all: for work on a stream, where no step is like the one before.
+
+    Its arrays are of all sizes, and the small ones that live on keep the holes between them from joining: 1 GB of text
+    would leave 1 GB of holes behind.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library, which was not asked to keep them
         pass
 
 

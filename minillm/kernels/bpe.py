@@ -1,4 +1,4 @@
-"""Byte-pair encoding: from pieces of bytes to tokens.
+"""Byte-pair encoding: from pieces of bytes to tokens, and back.
 
 A piece starts as its single bytes. A *merge* joins two adjacent tokens into a new one; merges have ranks, and the
 lowest rank goes first. The twin looks through the whole piece for each merge. The kernel does the same for short
@@ -17,7 +17,7 @@ import numpy as np
 
 from ._jit import jit, kernel
 
-__all__ = ["MergeTable", "encode_pieces", "encode_pieces_numpy", "join_pairs"]
+__all__ = ["MergeTable", "encode_pieces", "encode_pieces_numpy", "join_pairs", "join_tokens", "join_tokens_numpy"]
 
 _SHORT = 64  # bytes; a longer piece goes through the heap
 LONG = np.int64(9)  # the length that a word table notes for every word above eight bytes
@@ -368,3 +368,58 @@ def encode_pieces(data: np.ndarray, ends: np.ndarray, table: MergeTable) -> tupl
     out, lengths = np.empty(len(data), np.int32), np.empty(len(ends), np.int32)
     count = _encode(padded(data), ends, table.byte_ids, pairs, words, out, lengths)
     return out[:count].copy(), lengths
+
+
+# ---- back to bytes ---------------------------------------------------------------------------------------------------
+
+
+def join_tokens_numpy(ids: np.ndarray, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    """The bytes of all tokens, one after the other.
+
+    ids: (N,) int64; data: (M + 8,) uint8, the bytes of the vocabulary, padded; starts, ends: (V,) int64, where those of
+    each token begin and end, the end at -1 for an id that is not used -> (L,) uint8; None when an id is no token.
+    """
+    if len(ids) and not 0 <= ids.min() <= ids.max() < len(starts):
+        return None
+    lengths = ends[ids] - starts[ids]
+    if (lengths < 0).any():
+        return None
+    offsets = np.cumsum(lengths) - lengths  # where the bytes of each id go
+    return data[np.arange(lengths.sum()) + np.repeat(starts[ids] - offsets, lengths)]
+
+
+@jit
+def _joined_length(ids, starts, ends):
+    """How many bytes the tokens have together; -1 when an id is no token."""
+    length = np.int64(0)
+    for id in ids:
+        if id < 0 or id >= len(starts) or ends[id] < starts[id]:
+            return np.int64(-1)
+        length += ends[id] - starts[id]
+    return length
+
+
+@jit
+def _join_tokens(ids, data, starts, ends, out):
+    """Write the bytes of the tokens into `out`, which has room for eight more than there are."""
+    at = U(0)
+    for id in ids:
+        # subtle: always eight bytes, which LLVM moves at once; the next token is written over what was too much
+        start = U(starts[id])
+        n = U(ends[id]) - start
+        for i in range(8):
+            out[at + U(i)] = data[start + U(i)]
+        for i in range(U(8), n):
+            out[at + i] = data[start + i]
+        at += n
+
+
+@kernel(twin=join_tokens_numpy)
+def join_tokens(ids: np.ndarray, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    """The bytes of all tokens, one after the other; see `join_tokens_numpy`."""
+    length = _joined_length(ids, starts, ends)
+    if length < 0:
+        return None
+    out = np.empty(length + 8, np.uint8)
+    _join_tokens(ids, data, starts, ends, out)
+    return out[:length]

@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import regex
 from ..files import write_json
 
 END_OF_TEXT = "<|endoftext|>"
+_MANY = 1000  # ids: from here on a compiled loop decodes them
 
 
 @dataclass(frozen=True)
@@ -234,11 +237,31 @@ class Tokenizer(ABC):
             special = set(self._specials.special.values())
             ids = [id for id in ids if id not in special]
         try:
-            data = b"".join(map(self._bytes.__getitem__, ids))
-        except (KeyError, TypeError):
+            data = self._joined(ids)
+        except (KeyError, TypeError, OverflowError):
             self._check_ids(ids, "decode")
             raise
         return self._leading_bytes(ids[0]) + data[len(self._bytes[ids[0]]) :] if ids else data
+
+    def _joined(self, ids: Sequence[int]) -> bytes:
+        """The bytes of all ids; KeyError, TypeError or OverflowError where one is no id of the vocabulary."""
+        if len(ids) < _MANY:
+            return b"".join(map(self._bytes.__getitem__, ids))
+        from minillm.kernels.bpe import join_tokens
+
+        joined = join_tokens(np.frombuffer(array("q", ids), np.int64), *self._vocabulary)
+        if joined is None:
+            raise KeyError
+        return joined.tobytes()
+
+    @cached_property
+    def _vocabulary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The bytes of all tokens in a row, and where those of each begin and end, as `join_tokens` takes them."""
+        words = [token or b"" for token in self._tokens]
+        ends = np.cumsum([len(word) for word in words], dtype=np.int64)
+        starts = np.concatenate([[0], ends[:-1]])
+        data = np.frombuffer(b"".join(words) + bytes(8), np.uint8)
+        return data, starts, np.where([token is None for token in self._tokens], -1, ends)
 
     def _leading_bytes(self, id: int) -> bytes:
         """The bytes of an id that stands first in the text."""

@@ -17,8 +17,8 @@ from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_name
 from .byte_level import BYTE_ORDER
 from .patterns import Splitter
 
-_BLOCK = 1 << 20  # bytes of text that are counted at a time while training
-_SHARE = 1 << 18  # characters that one thread encodes at a time
+_SHARE = 1 << 18  # characters that are worked on at a time: while training, and by each thread while encoding
+_PENDING = 1 << 20  # bytes of counted pieces that may wait, at least, before they are put together
 
 
 class BPETokenizer(Tokenizer):
@@ -148,14 +148,33 @@ class BPETokenizer(Tokenizer):
 
         counted = (np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
         pending, size = [counted], 0
-        for block in _blocks(texts, self._specials.special):
-            data, ends, _ = self._cut(self._prefixed(block))
+        for block in self._blocks(texts):
+            data, ends, _ = self._cut(block)
             pending.append(kernel.unique_pieces(data, ends, np.ones(len(ends), np.int64)))
             size += len(pending[-1][0])
-            if size > len(counted[0]) + _BLOCK:  # rarely enough that the whole work stays linear
+            if size > len(counted[0]) + _PENDING:  # rarely enough that the whole work stays linear
                 counted = _merge_counts(pending)
                 pending, size = [counted], 0
         return _merge_counts(pending)
+
+    def _blocks(self, texts: Iterable[str]) -> Iterator[list[str]]:
+        """The texts without their special tokens, in lists of about `_SHARE` characters; a longer text is cut."""
+        block: list[str] = []
+        size = 0
+        for text in [texts] if isinstance(texts, str) else texts:
+            if not isinstance(text, str):
+                raise TypeError(f"BPETokenizer.train: texts must be strings; got {type(text).__name__}")
+            present = {name: id for name, id in self._specials.special.items() if name in text}
+            stretches = (part for part in cut_at(replace_surrogates(text), present) if isinstance(part, str))
+            for stretch in stretches:
+                for part in self._splitter.safe_parts(self._prefixed([stretch])[0], _SHARE):
+                    block.append(part)
+                    size += len(part)
+                    if size >= _SHARE:
+                        yield block
+                        block, size = [], 0
+        if block:
+            yield block
 
     def _cut(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cut texts into pieces.
@@ -273,23 +292,6 @@ def byte_positions(text: str) -> np.ndarray:
     points = np.frombuffer(text.encode("utf-32-le"), "<u4")
     widths = 1 + (points >= 0x80).astype(np.int8) + (points >= 0x800) + (points >= 0x10000)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(widths, dtype=np.int64)])
-
-
-def _blocks(texts: Iterable[str], specials: dict[str, int]) -> Iterable[list[str]]:
-    """Group texts, cut at special tokens, into lists of about `_BLOCK` characters."""
-    block: list[str] = []
-    size = 0
-    for text in [texts] if isinstance(texts, str) else texts:
-        if not isinstance(text, str):
-            raise TypeError(f"BPETokenizer.train: texts must be strings; got {type(text).__name__}")
-        present = {name: id for name, id in specials.items() if name in text}
-        block += [part for part in cut_at(replace_surrogates(text), present) if isinstance(part, str)]
-        size += len(text)
-        if size >= _BLOCK:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
 
 
 def _merge_counts(

@@ -10,7 +10,8 @@ import regex
 
 SECONDS = 5.0  # a pattern may take this long on one text ...
 SECONDS_PER_CHARACTER = 1e-5  # ... and this much more for each character: twenty times what a sane one needs
-_SAFE_CUT = regex.compile(r"\S ")  # before the space
+# before a space, or after a line end between two visible characters: Chinese and Japanese have no spaces
+_SAFE_CUT = regex.compile(r"(?<=\S)(?= )|(?<=\S\n)(?=\S)")
 
 
 class Splitter:
@@ -58,11 +59,11 @@ class Splitter:
         """
         start = 0
         while self.cuts_at_spaces and len(text) - start > size:
-            space = _SAFE_CUT.search(text, start + size)
-            if space is None:
+            cut = _SAFE_CUT.search(text, start + size)
+            if cut is None:
                 break
-            yield text[start : space.end() - 1]
-            start = space.end() - 1
+            yield text[start : cut.start()]
+            start = cut.start()
         yield text[start:]
 
     def pieces(self, text: str) -> Iterator[str]:

@@ -79,7 +79,7 @@ def _derivations(tokenizer: Tokenizer, text: str) -> Iterator[str]:
 
 
 def merge_table(tokenizer: BPETokenizer, piece: str) -> str:
-    """How one piece is joined, a line per merge: which pair of neighbours, and its rank.
+    """How one piece is joined, a line per merge: which pair of neighbours, and its rank. A space is written `␣`.
 
     >>> print(merge_table(BPETokenizer.train(["low low lower"], 260), "lower"))
     'lower'
@@ -87,15 +87,19 @@ def merge_table(tokenizer: BPETokenizer, piece: str) -> str:
       lo w e r   merge 0: l + o
       low e r    merge 1: lo + w
     """
+
+    def marked(id: int) -> str:
+        return visible(tokenizer.token_bytes(id)).replace(" ", "␣")  # a plain one stands between two tokens here
+
     steps = tokenizer.merge_steps(piece)
-    lines = [" ".join(visible(tokenizer.token_bytes(id)) for id in ids) for ids in steps]
+    lines = [" ".join(map(marked, ids)) for ids in steps]
     width = max(map(len, lines))
     rows = [f"'{visible(piece.encode('utf-8'))}'", f"  {lines[0]}"]
     for before, after, line in zip(steps, steps[1:], lines[1:], strict=False):
         at = next(i for i, (old, new) in enumerate(zip(before, [*after, -1], strict=True)) if old != new)
         left, right = before[at], before[at + 1]
-        names = f"{visible(tokenizer.token_bytes(left))} + {visible(tokenizer.token_bytes(right))}"
-        rows.append(f"  {line:{width}}  merge {tokenizer.merge_rank(left, right)}: {names}")
+        rank = tokenizer.merge_rank(left, right)
+        rows.append(f"  {line:{width}}  merge {rank}: {marked(left)} + {marked(right)}")
     return "\n".join(rows)
 
 

@@ -11,6 +11,7 @@ import regex
 PART = 1 << 20  # bytes read at a time
 # before a space, or after a line end between two visible characters; searched from the end
 _LAST_SAFE_CUT = regex.compile(r"(?r)(?<=\S)(?= )|(?<=\S\r?\n)(?=\S)")
+_RELEASE = 1 << 24  # bytes read between two releases of memory
 _SEEN = 3  # how many characters before a cut the expression looks at
 
 
@@ -42,6 +43,10 @@ def read_parts(path: str | Path, size: int = PART, progress: Callable[[int], Non
             held.append(text)
             if not data:
                 break
+            if offset // _RELEASE < (offset + len(data)) // _RELEASE:
+                from minillm.kernels import release_freed_memory  # here: a short text needs no compiler
+
+                release_freed_memory()
             offset += len(data)
             if progress is not None:
                 progress(len(data))
