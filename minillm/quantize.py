@@ -5,6 +5,7 @@ The rounding itself is in ``kernels/quant.py``, the model that holds the codes i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import files
 from .evaluate import Evaluation, evaluate
 from .models import QuantizedModel, quantize
 from .plot import GREY, INK, PALE
@@ -83,13 +85,12 @@ def quantize_folder(
             batches, floor = evaluation_data(folder, data, tokenizer, context, batch_size)
             results.append(evaluate(which, batches, tokenizer=tokenizer, floor=floor))
         before, after = results
-    small.save_pretrained(out, keep_from=folder)
     sizes = [sum(array.nbytes for array in which.state_dict().values()) for which in (model, small)]
     report = Report(out, sizes[0], sizes[1], weight_errors(model, small), before, after)
-    try:
-        plot_errors(report.errors, out / "quantization.png", title=folder.resolve().name)
-    except ImportError:
-        pass
+    with files.atomic_folder(out) as into:
+        small.save_pretrained(into, keep_from=folder)
+        with contextlib.suppress(ImportError):  # without matplotlib no picture
+            plot_errors(report.errors, into / "quantization.png", title=folder.resolve().name)
     return report
 
 
