@@ -88,6 +88,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.parse_args(["--help"])
     options, unknown = parser.parse_known_args(list(arguments))
+    if unknown and not unknown[0].startswith("-") and getattr(options, "prompt", None) == "":
+        options.prompt = unknown.pop(0)  # argparse looks for it before the options only: RUN --int8 "text"
     if unknown:
         known = [name for action in _actions_of(parser, options.command) for name in action.option_strings]
         near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1, cutoff=0.5)

@@ -5,6 +5,8 @@ The rounding itself is in ``kernels/quant.py``, the model that holds the codes i
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from . import files
 from .evaluate import Evaluation, evaluate
 from .models import QuantizedModel, quantize
 from .plot import GREY, INK, PALE
@@ -83,13 +86,12 @@ def quantize_folder(
             batches, floor = evaluation_data(folder, data, tokenizer, context, batch_size)
             results.append(evaluate(which, batches, tokenizer=tokenizer, floor=floor))
         before, after = results
-    small.save_pretrained(out, keep_from=folder)
     sizes = [sum(array.nbytes for array in which.state_dict().values()) for which in (model, small)]
     report = Report(out, sizes[0], sizes[1], weight_errors(model, small), before, after)
-    try:
-        plot_errors(report.errors, out / "quantization.png", title=folder.resolve().name)
-    except ImportError:
-        pass
+    with files.atomic_folder(out) as into:
+        small.save_pretrained(into, keep_from=folder)
+        with contextlib.suppress(ImportError):  # without matplotlib no picture
+            plot_errors(report.errors, into / "quantization.png", title=folder.resolve().name)
     return report
 
 
@@ -141,20 +143,18 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.2g} %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g} %")
     axes.set_xlabel("layer", color=GREY, fontsize=9)
     axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.text(0, 1.02, "error of the int8 weights, as a share of their size", transform=axes.transAxes, color=GREY,
               fontsize=9)  # fmt: skip
-    for i, (kind, points) in enumerate(kinds.items()):
-        color = f"C{i % 10}"
-        if points[0][0] < 0:  # outside of the layers: the embedding, the head
-            axes.axhline(points[0][1], color=GREY, linewidth=1, linestyle=(0, (5, 3)))
-            axes.annotate(kind, (0, points[0][1]), xycoords=axes.get_yaxis_transform(), xytext=(4, -12),
-                          textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
-        else:
-            at, values = zip(*sorted(points), strict=True)
-            axes.plot(at, values, color=color, linewidth=1.5, marker="o", markersize=4, label=kind)
+    inside = [kind for kind, points in kinds.items() if points[0][0] >= 0]
+    for i, kind in enumerate(inside):
+        at, values = zip(*sorted(kinds[kind]), strict=True)
+        axes.plot(at, values, color=f"C{i % 10}", linewidth=1.5, marker="o", markersize=4, label=kind)
+    outside = [kind for kind in kinds if kind not in inside]  # of the layers: the embedding, the head
+    for kind, dashes in zip(outside, itertools.cycle(["--", ":"])):
+        axes.axhline(kinds[kind][0][1], color=GREY, linewidth=1.2, linestyle=dashes, label=kind)
     axes.set_xlim(-0.2, max(last, 0) + 0.2)
     low, high = 100 * min(errors.values()), 100 * max(errors.values())
     axes.set_ylim(max(0.0, low - 0.3 * (high - low) - 0.02), high + 0.1 * (high - low) + 0.02)

@@ -175,6 +175,23 @@ def test_what_changes_the_layers_leads_back_to_them():
     assert reader_after(llama(), rows=decode.MOST_ROWS + 1) is None
 
 
+def test_hooks_that_come_and_go_in_the_middle_of_a_text_are_seen():
+    model, token = llama(), np.ones((1, 1), int)
+    cache, other = model.new_cache(1, 4), model.new_cache(1, 4)
+    seen = []
+    model.next_logits(token, cache)
+    expected = [model.next_logits(token, other) for _ in range(4)]
+    remove = model.model.layers[1].mlp.register_forward_hook(lambda module, inputs, y: seen.append(y.shape))
+    np.testing.assert_allclose(model.next_logits(token, cache), expected[1], atol=1e-5)
+    assert len(seen) == 1
+    model.next_logits(token, cache)
+    remove()
+    np.testing.assert_allclose(model.next_logits(token, cache), expected[3], atol=1e-5)
+    assert len(seen) == 2
+    if kernels.KERNELS == "numba":
+        assert cache.reader.decoder is not None  # and compiled again
+
+
 def test_a_prompt_scores_its_last_position_only():
     model = llama()
     seen = []

@@ -161,8 +161,13 @@ def test_the_command(kind, tmp_path, capsys):
     names = {path.name for path in small.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= names
     texts = []
-    for folder, option in ((small, []), (run, ["--int8"]), (small, ["--int8"])):
-        assert main(["generate", str(folder), "the ", *option, "--max-new-tokens", "8", "--temperature", "0"]) == 0
+    greedy = ["--max-new-tokens", "8", "--temperature", "0"]
+    for arguments in (
+        [str(small), "the ", *greedy],
+        [str(run), "--int8", "the ", *greedy],  # options and prompt in any order
+        ["--int8", *greedy, str(small), "the "],
+    ):
+        assert main(["generate", *arguments]) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] == texts[2] and texts[0].startswith("the ")
     assert main(["eval", str(small), "--data", str(text)]) == 0
@@ -177,6 +182,23 @@ def test_the_command(kind, tmp_path, capsys):
         assert main(["quantize", *wrong]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_the_folder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    from minillm import quantize
+
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("the cat sat on the mat and the dog sat on the log. " * 40)
+    assert main(["train", "--data", str(text), "--out", str(run), *TINY]) == 0
+
+    def full(*_, **__):
+        raise OSError("no space left on device")
+
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr(quantize, "plot_errors", full)
+    with pytest.raises(OSError, match="no space"):
+        quantize.quantize_folder(run)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_the_picture(tmp_path):

@@ -6,11 +6,12 @@ and a large one could not read its weights at the speed of the memory. So ``next
 of arrays that ``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same.
 
 It does so only when nothing has changed that this list does not tell of: hooks, layers of another kind in the place of
-ours, dropout, float64; and the list is made anew when a parameter has got another array.
+ours, dropout, float64; and the list is made anew when a parameter has got another array, or a hook came or went.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +38,29 @@ class Reader:
     """A model as a list of arrays, and what it was made from. ``decoder`` is None where the layers must be called."""
 
     parameters: list[tuple[Tensor, np.ndarray]]
+    attributes: list[dict[str, Any]]  # of all modules: that is where hooks turn up
+    hooked: int  # in how many modules there were some
     decoder: Decoder | None
 
     @classmethod
     def of(cls, model: Any) -> Reader:
         """Look at the model as it is now."""
         parameters = [(parameter, parameter.data) for parameter in model.parameters()]
-        return cls(parameters, model.decoder() if _is_plain(model) else None)
+        attributes = [vars(module) for module in model.modules()]
+        hooked = _count_hooked(attributes)
+        return cls(parameters, attributes, hooked, model.decoder() if not hooked and _is_plain(model) else None)
 
     def is_current(self) -> bool:
-        """Whether every parameter still has the array that it had. (What an optimiser writes into it is seen.)"""
-        return all([parameter.data is array for parameter, array in self.parameters])
+        """Whether every parameter still has the array that it had, and no hook came or went.
+
+        (What an optimiser writes into an array is seen.)
+        """
+        same = all([parameter.data is array for parameter, array in self.parameters])
+        return same and _count_hooked(self.attributes) == self.hooked
+
+
+def _count_hooked(attributes: Iterable[dict[str, Any]]) -> int:
+    return sum([any(own["_hooks"].values()) for own in attributes if "_hooks" in own])
 
 
 def _is_plain(model: Any) -> bool:
@@ -56,7 +69,7 @@ def _is_plain(model: Any) -> bool:
     return (
         kernels.KERNELS == "numba"
         and all(type(module) in PLAIN or type(module).__module__ == home for module in model.modules())
-        and not any(module.training or "_hooks" in vars(module) for module in model.modules())
+        and not any(module.training for module in model.modules())
         and all(parameter.dtype == np.float32 for parameter in model.parameters())
         and all(parameter.data.flags.c_contiguous and parameter.data.flags.aligned for parameter in model.parameters())
     )

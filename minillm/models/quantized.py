@@ -24,7 +24,7 @@ from .. import kernels
 from ..nn import init
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, as_ids, check_length
-from .decoding import Reader, next_logits
+from .decoding import next_logits
 
 if TYPE_CHECKING:
     from ..kernels.decode import Decoder, Matrix, Norm
@@ -66,9 +66,11 @@ class QuantizedModel(LanguageModel):
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
         """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
-        if cache.reader is None:
-            cache.reader = Reader([], self._decoder if kernels.KERNELS == "numba" else None)
         return next_logits(self, ids, cache)
+
+    def decoder(self) -> Decoder:
+        """The model as a list of arrays: see ``decoding.py``."""
+        return self._decoder
 
     def train(self, mode: bool = True) -> QuantizedModel:
         """Stay as it is. Raises ValueError when asked to train."""
@@ -97,7 +99,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
     Raises ValueError for another architecture, whose weights go through loops that do not know int8.
     """
     make = getattr(model, "decoder", None)
-    if make is None:
+    if make is None or isinstance(model, QuantizedModel):
         raise ValueError(f"quantize: GPT2 and Llama can be quantized; got {type(model).__name__}")
     names = {id(parameter.data): name for name, parameter in model.named_parameters()}
     state: dict[str, np.ndarray] = {}
