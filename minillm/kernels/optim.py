@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import carray, types
@@ -55,7 +56,7 @@ def _piece(addresses, ends, lo, hi, like):
     while ends[i] <= lo:
         i += 1
     begin = ends[i - 1] if i else 0
-    pointer = _pointer(addresses[i] + (lo - begin) * like.itemsize, like)  # type: ignore[call-arg]
+    pointer: Any = _pointer(addresses[i] + (lo - begin) * like.itemsize, like)  # type: ignore[call-arg]
     return carray(pointer, (min(hi, ends[i]) - lo,))
 
 
