@@ -69,17 +69,17 @@ class UnigramTokenizer(Tokenizer):
         """Learn a vocabulary of `vocab_size` ids by expectation maximisation; see `unigram_train.learn_pieces`.
 
         The special tokens come first, then `<unk>`, then the pieces, most likely first, then as many sentinels as
-        asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has them. Texts are normalized by NFKC. If
-        `</s>` is a special token, encoding ends with it. `progress(done, total)` counts pieces pruned away.
+        asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has them. Texts are normalized by NFKC. No
+        piece holds both letters and other characters. If `</s>` is a special token, encoding ends with it. `progress(done, total)` counts pieces pruned away.
 
         Raises ValueError when `vocab_size` has no room for the single characters of the texts.
         """
-        from .unigram_train import learn_pieces, word_counts
+        from .unigram_train import learn_pieces, runs_of_letters, word_counts
 
         names = [*special_tokens, "<unk>"]
         extra = [f"<extra_id_{i}>" for i in reversed(range(sentinels))]
         shell = cls([(name, 0.0) for name in names], len(names) - 1, normalizer=Normalizer([{"type": "NFKC"}]))
-        words = word_counts(texts, shell.words, [*special_tokens, *extra])
+        words = runs_of_letters(word_counts(texts, shell.words, [*special_tokens, *extra]))
         learned = learn_pieces(words, vocab_size - len(names) - sentinels, progress)
         pieces = [*((name, 0.0) for name in names), *learned, *((name, 0.0) for name in extra)]
         special = {name: id for id, (name, _) in enumerate(pieces) if name in names or name in extra}

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import regex
 
 from .base import cut_at, replace_surrogates
 
@@ -34,6 +35,24 @@ def word_counts(
         for part in cut_at(replace_surrogates(text), present):
             if isinstance(part, str):
                 counts.update(words(part))
+    return counts
+
+
+_RUN = regex.compile(r"▁*[\p{L}\p{M}]+|▁*[^\p{L}\p{M}▁]+|▁+")
+
+
+def runs_of_letters(words: Mapping[str, int]) -> Counter[str]:
+    """The words cut between letters and what is none, so that a piece learned from them holds one or the other.
+
+    So "dog" is the same piece before a comma and before a full stop; ``sentencepiece`` does the like by default.
+
+    >>> runs_of_letters({"▁dog.": 2, "▁dog": 1, "▁(1.5)": 1})
+    Counter({'▁dog': 3, '.': 2, '▁(1.5)': 1})
+    """
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for run in _RUN.findall(word):
+            counts[run] += count
     return counts
 
 
