@@ -70,7 +70,8 @@ class UnigramTokenizer(Tokenizer):
 
         The special tokens come first, then `<unk>`, then the pieces, most likely first, then as many sentinels as
         asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has them. Texts are normalized by NFKC. No
-        piece holds both letters and other characters. If `</s>` is a special token, encoding ends with it. `progress(done, total)` counts pieces pruned away.
+        piece holds both letters and other characters. If `</s>` is a special token, encoding ends with it.
+        `progress(done, total)` counts pieces pruned away.
 
         Raises ValueError when `vocab_size` has no room for the single characters of the texts.
         """
