@@ -48,7 +48,7 @@ from .decode_products import (
 from .embedding import _rotate_row, rotary_packed_
 from .matmul import joint_linear_forward, linear_forward
 from .norm import _layer_norm_row, _rms_norm_row, layer_norm_forward, rms_norm_forward
-from .quant import dequantize_rows
+from .quant import dequantize_row, dequantize_rows
 
 __all__ = ["MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step", "read"]
 
@@ -251,17 +251,11 @@ def _add_into(y, x):
 
 
 @jit(inner=True)
-def _scaled_floats(codes, scale, y):
-    for j in range(y.size):
-        y[j] = np.float32(codes[j]) * scale
-
-
-@jit(inner=True)
 def _embed(entry, id, x):
     at, size = id * x.size, entry[OUTPUTS] * x.size
     if entry[KIND] == INT8:
         scale = floats(entry[SCALE], entry[OUTPUTS])
-        _scaled_floats(codes_at(entry[WEIGHT], size)[at : at + x.size], scale[id], x)
+        dequantize_row(codes_at(entry[WEIGHT], size)[at : at + x.size], scale[id], x)
     else:
         _copy(floats(entry[WEIGHT], size)[at : at + x.size], x)
 

@@ -266,10 +266,10 @@ def _scale_blocks(addresses, ends, like, factor):
 def scale_all(arrays: Sequence[np.ndarray], factor: float) -> None:  # noqa: D103
     if not all(x.flags.writeable for x in arrays):
         raise ValueError("scale_all: a read-only array cannot be scaled in place")
-    here = [x for x in arrays if x.flags.c_contiguous and x.dtype == arrays[0].dtype and x.dtype.char in "fd"]
-    if not JIT or len(here) < len(arrays):
+    alike = all(x.flags.c_contiguous and x.dtype == arrays[0].dtype and x.dtype.char in "fd" for x in arrays)
+    if not JIT or not alike:
         return scale_all_numpy(arrays, factor)
-    pieces = _Pieces(here)
+    pieces = _Pieces(arrays)
     if pieces.size:
-        like = here[0].reshape(-1)
+        like = arrays[0].reshape(-1)
         _scale_blocks(pieces.addresses, pieces.ends, like, like.dtype.type(factor))

@@ -53,7 +53,8 @@ def dequantize_rows_numpy(codes: np.ndarray, scale: np.ndarray, out: np.ndarray)
 
 
 @jit(inner=True)
-def _dequantize_row(codes, scale, out):
+def dequantize_row(codes, scale, out):
+    """w_j = scale q_j for one row (for kernels).   codes: (C,) int8, out: (C,)."""
     for j in range(codes.size):
         out[j] = np.float32(codes[j]) * scale
 
@@ -62,10 +63,10 @@ def _dequantize_row(codes, scale, out):
 def _dequantize(codes, scale, out):
     if codes.size < _SERIAL:
         for n in range(codes.shape[0]):
-            _dequantize_row(codes[n], scale[n], out[n])
+            dequantize_row(codes[n], scale[n], out[n])
     else:
         for n in prange(codes.shape[0]):
-            _dequantize_row(codes[n], scale[n], out[n])
+            dequantize_row(codes[n], scale[n], out[n])
 
 
 @kernel(twin=dequantize_rows_numpy)
