@@ -87,7 +87,7 @@ class Effort:
 
     rounds: int = 21
     round_seconds: float = 0.2  # at least one step, at most as many as fit
-    slow_rounds: int = 3
+    slow_rounds: int = 5
     pause: float = 0.02  # longer than threads spin
 
 

@@ -84,7 +84,8 @@ def build_minillm(shape: Shape) -> Step:
 
     config = models.GPT2Config(**shape.model(), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     model = models.GPT2(config, rng=0)
-    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+    parameters = model.parameters()
+    optimizer = optim.AdamW(parameters, lr=1e-3)
     batches = _batches(shape)
 
     def step() -> None:
@@ -92,7 +93,7 @@ def build_minillm(shape: Shape) -> Step:
         loss = F.cross_entropy(model(ids), targets)
         optimizer.zero_grad()
         loss.backward()
-        optim.clip_grad_norm(model.parameters(), 1.0)
+        optim.clip_grad_norm(parameters, 1.0)
         optimizer.step()
 
     return step

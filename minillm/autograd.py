@@ -124,12 +124,12 @@ class Node:
         """
         if not self.requires_grad:
             raise RuntimeError("backward: this tensor was not computed from any tensor with requires_grad=True")
-        pending = {id(self): self._first_gradient(grad)}  # gradients on their way, by the tensor they belong to
-        summed: set[int] = set()  # those that are our own sums, to which more may be added in place
+        pending = {self: self._first_gradient(grad)}  # gradients on their way, by the tensor they belong to
+        summed: set[Node] = set()  # the tensors whose gradient is our own sum, to which more may be added in place
         nodes, changed = self._reachable()
         while nodes:
             node = nodes.pop()
-            dy = pending.pop(id(node), None)
+            dy = pending.pop(node, None)
             if dy is None:  # every operation that uses it said that it has no gradient
                 continue
             inputs, rule = node._inputs, node._backward
@@ -138,7 +138,7 @@ class Node:
                     instead = hook(dy)
                     dy = dy if instead is None else np.asarray(instead, dtype=dy.dtype)
             if rule is None or node._keeps_grad:
-                node._accumulate(dy, own=id(node) in summed and not node._hooks)  # a hook may have kept the array
+                node._accumulate(dy, own=node in summed and not node._hooks)  # a hook may have kept the array
                 if rule is None:
                     continue
             if changed:
@@ -156,18 +156,17 @@ class Node:
                 data = t._data
                 if type(g) is not np.ndarray or g.dtype is not data.dtype or g.shape != data.shape:
                     g = _fitting(g, t, node)
-                key = id(t)
-                before = pending.get(key)
+                before = pending.get(t)
                 if before is None:
                     # the closure returned a fresh array, or dy itself, or a view: only the first is ours to keep
-                    pending[key] = g
+                    pending[t] = g
                     if t._backward is None and g is not dy and g.base is None and not _twice(g, gradients):
-                        summed.add(key)
-                elif key in summed:
+                        summed.add(t)
+                elif t in summed:
                     before += g
                 else:
-                    pending[key] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
-                    summed.add(key)
+                    pending[t] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
+                    summed.add(t)
             if not retain_graph:
                 node._backward, node._inputs = _dropped(rule.__qualname__), ()
 
@@ -184,26 +183,24 @@ class Node:
             raise ValueError(f"backward: grad must have the tensor's shape {self.shape}; got {grad.shape}")
         return grad
 
-    def _reachable(self) -> tuple[list[Node], list[Node]]:
+    def _reachable(self) -> tuple[list[Node], set[Node]]:
         """The tensors that this one was computed from and that need gradients, oldest first (leaves before all).
 
         Beside them those, of all inputs, whose arrays were changed in place since they were made (a parameter: used).
         """
-        seen, found, stack = {id(self)}, [self], [self]
-        changed: dict[int, Node] = {id(self): self} if self._changed > self._born else {}
+        seen, stack = {self}, [self]
+        changed = {self} if self._changed > self._born else set()
         while stack:  # a loop, not recursion: graphs are deeper than Python's stack
             node = stack.pop()
             for t in node._inputs:
                 if t._changed and t._changed > (t._born or node._born):
-                    changed[id(t)] = t
-                if t.requires_grad and id(t) not in seen:
-                    seen.add(id(t))
-                    found.append(t)
+                    changed.add(t)
+                if t.requires_grad and t not in seen:
+                    seen.add(t)
                     stack.append(t)
-        found.sort(key=_birth)
-        return found, list(changed.values())
+        return sorted(seen, key=_birth), changed
 
-    def _check_unchanged(self, changed: Sequence[Node]) -> None:
+    def _check_unchanged(self, changed: set[Node]) -> None:
         """Raise if an array, or a view of it, is needed here as it was before it was changed in place."""
         for t in changed:
             if t._changed > self._born and _keeps(self._backward, t._data):

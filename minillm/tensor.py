@@ -142,11 +142,10 @@ class Tensor(Node):
 
     def __mul__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a, b = self._data, other._data
-        a_needs, b_needs = self.requires_grad, other.requires_grad
+        a, b, b_needs = self._data, other._data, other.requires_grad
 
         def backward(dy):  # y = a b
-            return unbroadcast(dy * b, a.shape) if a_needs else None, unbroadcast(dy * a, b.shape) if b_needs else None
+            return unbroadcast(dy * b, a.shape), unbroadcast(dy * a, b.shape) if b_needs else None
 
         return Tensor.from_op(broadcasting(np.multiply, a, b), (self, other), backward)
 
@@ -302,7 +301,7 @@ class Tensor(Node):
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same entries in the same order, with other axes: ``x.reshape(B, T, C)`` or ``x.reshape((B, -1))``."""
-        before = self.shape
+        before = self._data.shape
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
         def backward(dy):

@@ -18,21 +18,23 @@ from .checks import check_ids
 from .elementwise import where
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bool = False) -> Tensor:
     """Project ``x`` into another space: every output is a weighted sum of the inputs, one neuron each.
 
     x: (..., C_in), weight: (C_out, C_in), bias: (C_out,) -> y: (..., C_out).
     y = x W^T + b;   dx = dy W,   dW = dy^T x,   db = sum of dy over all rows
+    by_columns: a column of the weight is a neuron, (C_in, C_out), as in GPT-2's files: y = x W + b.
     Raises ValueError when the widths do not agree.
     """
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+    layout, w = ("(C_in, C_out)", weight.data.T) if by_columns else ("(C_out, C_in)", weight.data)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != w.shape[1]:
         raise ValueError(
-            f"linear: weight must be (C_out, C_in) with C_in = {x.shape[-1] if x.ndim else '?'}, the width of x; "
+            f"linear: weight must be {layout} with C_in = {x.shape[-1] if x.ndim else '?'}, the width of x; "
             f"got weight {weight.shape} for x {x.shape}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: bias must be (C_out,) = {weight.shape[:1]}; got {bias.shape}")
-    a, w = floats(x), weight.data
+    if bias is not None and bias.shape != w.shape[:1]:
+        raise ValueError(f"linear: bias must be (C_out,) = {w.shape[:1]}; got {bias.shape}")
+    a = floats(x)
     y = kernels.linear_forward(a, w, None if bias is None else bias.data)  # (..., C_out)
     x_needs, w_needs = x.requires_grad, weight.requires_grad
 
@@ -40,7 +42,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         # y = x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows
         rows, dy_rows = a.reshape(-1, a.shape[-1]), dy.reshape(-1, dy.shape[-1])
         dx = kernels.product(dy, w) if x_needs else None
-        dw = kernels.weight_gradient(dy_rows, rows, w) if w_needs else None
+        left, right = (rows, dy_rows) if by_columns else (dy_rows, rows)
+        dw = kernels.product(left.T, right) if w_needs else None
         return (dx, dw) if bias is None else (dx, dw, kernels.sum_rows(dy_rows))
 
     return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)

@@ -15,6 +15,7 @@ BLAS's own threads; ``matmul_path()`` says which way is taken and why.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -265,6 +266,8 @@ def product_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @kernel(twin=product_numpy)
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
+    if a.ndim == b.ndim == 2 and a.size * b.size <= 1 << 13:  # tiny: this is NumPy's shortest way
+        return a.dot(b)
     if _BLAS is None or a.ndim < 2 or b.ndim < 2 or a.dtype != b.dtype or a.dtype.char not in "fd":
         return np.matmul(a, b)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -278,7 +281,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
         lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         a = a if a.shape[:-2] == lead or a.ndim == 2 else np.broadcast_to(a, lead + a.shape[-2:])
         b = b if b.shape[:-2] == lead else np.broadcast_to(b, lead + b.shape[-2:])
-    rows_of_one = m // int(np.prod(lead)) if b.ndim == 2 else m
+    rows_of_one = m // max(1, math.prod(lead)) if b.ndim == 2 else m
     c = np.empty((*lead, rows_of_one, n), a.dtype)
     flat_c = c.reshape(1 if b.ndim == 2 else -1, m * n)
     (flat_a, ta), (flat_b, tb) = _flat(a), _flat(b)
@@ -348,18 +351,6 @@ def joint_linear_backward(  # noqa: D103
     dx = product(dy, w) if x_needs else None
     dw = product(dy.reshape(-1, dy.shape[-1]).T, x.reshape(-1, x.shape[-1]))
     return dx, np.split(dw, np.cumsum([len(w) for w in weights])[:-1])
-
-
-def weight_gradient_numpy(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """dw = dy^T x, laid out in memory as w is.   dy: (N, C_out), x: (N, C_in), w, dw: (C_out, C_in)."""
-    return np.matmul(dy.T, x)
-
-
-@kernel(twin=weight_gradient_numpy)
-def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:  # noqa: D103
-    if w.flags.f_contiguous and not w.flags.c_contiguous:  # a transpose: whoever takes it back finds rows in order
-        return product(x.T, dy).T  # dw^T = x^T dy
-    return product(dy.T, x)
 
 
 def sum_rows_numpy(x: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ class Conv1D(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return F.linear(x, self.weight.T, self.bias)
+        return F.linear(x, self.weight, self.bias, by_columns=True)
 
 
 class Attention(Module):
