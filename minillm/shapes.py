@@ -1,4 +1,4 @@
-"""Shapes that do not match: what NumPy stretches forward must be summed back in the gradient."""
+"""Shapes and dtypes that do not match: what NumPy stretches forward must be summed back in the gradient."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
                     f"axis -{axis} has {m} and {n} (equal lengths, or one of them 1, would)"
                 ) from None
         raise
+
+
+def floats(x: Node) -> np.ndarray:
+    """The array behind ``x``, for operations on real numbers: integers and booleans become float32."""
+    if not isinstance(x, Node):
+        raise TypeError(f"expected a Tensor; got {type(x).__name__}. Tensor(x) makes one")
+    return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
 
 
 def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool, ndim: int) -> np.ndarray:

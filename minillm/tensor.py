@@ -15,6 +15,7 @@ Size letters, here and in every file: B batch, T time, C channels, H heads, D he
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 
 from . import kernels
 from .autograd import Node, no_grad
-from .shapes import array_index, broadcasting, unbroadcast, with_axes
+from .numpy_functions import on_arrays, python_operator
+from .shapes import array_index, broadcasting, floats, unbroadcast, with_axes
 
 __all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "unbroadcast", "with_axes"]
 
@@ -34,6 +36,15 @@ def _without_gradient(function: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
     return compare
 
 
+def _reflected(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """``2 - t``: Python asks t, as 2 does not know how."""
+
+    def from_the_right(self: Tensor, other: Any) -> Tensor:
+        return operation(operand(other, self), self)
+
+    return from_the_right
+
+
 class Tensor(Node):
     """An array, its gradient, and the operation that made it.
 
@@ -43,7 +54,6 @@ class Tensor(Node):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # ndarray + Tensor asks Tensor
 
     def __init__(self, array: Any, requires_grad: bool = False) -> None:
         if isinstance(array, Tensor):
@@ -90,6 +100,14 @@ class Tensor(Node):
                 "use t.detach().numpy() or t.data for the values alone"
             )
         return np.array(self._data, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """``array + t``, which Python lets NumPy begin, is the Tensor's own sum; ``np.exp(t)`` is NumPy's."""
+        if operation := python_operator(ufunc, method, inputs, options):
+            return operation(*[operand(x, self) for x in inputs])
+        return on_arrays(self, getattr(ufunc, method), (), inputs, options)
+
+    __array_function__ = on_arrays
 
     def __repr__(self) -> str:
         values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
@@ -212,17 +230,8 @@ class Tensor(Node):
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def __rsub__(self, other: Any) -> Tensor:
-        return operand(other, self) - self
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return operand(other, self) / self
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return operand(other, self) ** self
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return operand(other, self) @ self
+    __rsub__, __rtruediv__ = _reflected(operator.sub), _reflected(operator.truediv)
+    __rpow__, __rmatmul__ = _reflected(operator.pow), _reflected(operator.matmul)
 
     # Comparisons give boolean tensors, which & | ~ combine; a step function has no gradient worth following.
 
@@ -356,13 +365,6 @@ def operand(x: Any, like: Tensor) -> Tensor:
         keep = like.dtype if like.dtype.kind == "f" else None
         return Tensor(x if keep is None else np.asarray(x, dtype=keep))
     return Tensor(x)
-
-
-def floats(x: Tensor) -> np.ndarray:
-    """The array behind ``x``, for operations on real numbers: integers and booleans become float32."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"expected a Tensor; got {type(x).__name__}. Tensor(x) makes one")
-    return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
 
 
 def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, keepdims: bool) -> Tensor:
