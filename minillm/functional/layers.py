@@ -188,11 +188,14 @@ def scaled_dot_product_attention(
     """Let every query look at the keys and take home a mean of the values, weighted by likeness (Vaswani et al. 2017).
 
     q: (B, H, T, D), k, v: (B, G, S, D), H a multiple of G -> (B, H, T, D).
-    y = softmax(q k^T scale + mask) v,  scale = 1 / sqrt(D) unless given: a dot product of D independent terms has
-    variance D, and without the division softmax would start almost one-hot, with hardly a gradient.
-    causal: query t sees keys up to S - T + t (the last query sees all, also when T < S). window: only the latest
-    ``window`` of those. mask: broadcasts to (B, H, T, S); True (or 0) lets through, False (or -inf) hides, other
-    numbers are added to the scores, and get gradients when it is a Tensor. A query that sees nothing gives 0.
+    y = p v,  p = softmax(q k^T scale + mask),  scale = 1 / sqrt(D) unless given: a dot product of D independent terms
+    has variance D, and without the division softmax would start almost one-hot, with hardly a gradient.
+    dv = p^T dy,   ds = p (dp - sum_s p dp)  with dp = dy v^T,   dq = scale ds k,   dk = scale ds^T q,   dmask = ds
+    causal: query t sees keys up to S - T + t: the last query sees all, as when new tokens follow a cache of keys, and
+    for T > S the first see none. (torch's is_causal counts from the start, up to key t; the same for T = S.) window:
+    only the latest ``window`` of those. mask: broadcasts to (B, H, T, S); True (or 0) lets through, False (or -inf)
+    hides, other numbers are added to the scores, and get gradients when it is a Tensor. A query that sees no key gives
+    0, without gradients.
     Raises ValueError for shapes that do not fit.
     """
     for name, t in (("q", q), ("k", k), ("v", v)):
