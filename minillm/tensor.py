@@ -187,7 +187,7 @@ class Tensor(Node):
 
         def backward(dy):  # y = a^b  ->  dy/da = b a^(b - 1),   dy/db = y log a
             with np.errstate(divide="ignore", invalid="ignore"):
-                da = dy * np.where(b == 0, 0, b * np.power(a, b - 1))  # a^0 is 1, even at a = 0
+                da = np.where(b == 0, 0, dy * b * np.power(a, b - 1))  # a^0 is 1, even at a = 0
                 db = dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)) if b_needs else None
             return unbroadcast(da, a.shape), None if db is None else unbroadcast(db, b.shape)
 

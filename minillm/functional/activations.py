@@ -34,7 +34,7 @@ def relu(x: Tensor) -> Tensor:
     a = floats(x)
 
     def backward(dy):
-        return (dy * (a > 0),)
+        return (np.where(a <= 0, dy.dtype.type(0), dy),)  # not dy * (a > 0): infinity times 0 is NaN
 
     return Tensor.from_op(np.maximum(a, 0), (x,), backward)
 
@@ -138,9 +138,9 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
 
     def backward(dy):
-        return (dy * np.where(a > 0, dy.dtype.type(1), below + dy.dtype.type(alpha)),)
+        return (dy * np.where(a <= 0, below + dy.dtype.type(alpha), dy.dtype.type(1)),)
 
-    return Tensor.from_op(np.where(a > 0, a, below), (x,), backward)
+    return Tensor.from_op(np.where(a <= 0, below, a), (x,), backward)
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -114,43 +114,49 @@ def cos(x: Tensor) -> Tensor:
     return Tensor.from_op(np.cos(a), (x,), backward)
 
 
-def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:  # noqa: A002 - torch's words
-    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside."""
+def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002 - torch's words
+    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside.
+
+    The bounds are numbers (or arrays that broadcast to x), and have no gradient: ``maximum`` and ``minimum`` give one.
+    y keeps x's dtype; integers between bounds that are not become float32.
+    """
     if min is None and max is None:
         raise ValueError("clip: expected min, max or both; got neither")
-    a = x.data
+    low, high, a = min, max, x.data
+    if a.dtype.kind == "f" or any(np.asarray(bound).dtype.kind == "f" for bound in (min, max)):
+        a = floats(x)
+        low, high = (bound if bound is None else np.asarray(bound, a.dtype) for bound in (min, max))
     inside = np.ones(a.shape, bool)
-    if min is not None:
-        inside &= a >= min
-    if max is not None:
-        inside &= a <= max
+    if low is not None:
+        inside &= a >= low
+    if high is not None:
+        inside &= a <= high
 
     def backward(dy):
         return (np.where(inside, dy, dy.dtype.type(0)),)
 
-    return Tensor.from_op(np.clip(a, min, max), (x,), backward)
+    return Tensor.from_op(np.clip(a, low, high), (x,), backward)
 
 
 def maximum(x: Any, y: Any) -> Tensor:
-    """The greater of two, entry by entry; it gets the gradient, and equals share it evenly."""
-    return _choose(np.maximum, x, y)
+    """z = the greater of x and y, entry by entry; the greater gets dz, equals get half each. NaN beats all numbers."""
+    return _choose(np.maximum, np.less, x, y)
 
 
 def minimum(x: Any, y: Any) -> Tensor:
-    """The smaller of two, entry by entry; it gets the gradient, and equals share it evenly."""
-    return _choose(np.minimum, x, y)
+    """z = the smaller of x and y, entry by entry; the smaller gets dz, equals get half each. NaN beats all numbers."""
+    return _choose(np.minimum, np.greater, x, y)
 
 
-def _choose(function: Any, x: Any, y: Any) -> Tensor:
+def _choose(function: np.ufunc, loses: np.ufunc, x: Any, y: Any) -> Tensor:
     like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else Tensor(x)
     x, y = operand(x, like), operand(y, like)
     a, b = x.data, y.data
-    z = broadcasting(function, a, b)
 
     def backward(dz):
         share, nothing = np.where(a == b, dz / 2, dz), dz.dtype.type(0)
-        da, db = np.where(a == z, share, nothing), np.where(b == z, share, nothing)
+        da, db = np.where(loses(a, b), nothing, share), np.where(loses(b, a), nothing, share)
         return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
     backward.__qualname__ = function.__name__
-    return Tensor.from_op(z, (x, y), backward)
+    return Tensor.from_op(broadcasting(function, a, b), (x, y), backward)

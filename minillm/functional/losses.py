@@ -117,9 +117,10 @@ def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: 
     check_reduction("huber_loss", reduction)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive; got {delta}")
-    d = _difference("huber_loss", prediction, target)
-    distance = abs(d)
-    return reduced(where(distance.data <= delta, d * d * 0.5, (distance - delta / 2) * delta), reduction)
+    distance = abs(_difference("huber_loss", prediction, target))
+    # both pieces are p (|d| - p / 2), p = min(|d|, delta); p is also the slope dl / d|d|, and may stand as a constant
+    pull = np.minimum(distance.data, distance.dtype.type(delta))
+    return reduced(pull * (distance - pull / 2), reduction)
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:

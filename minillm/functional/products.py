@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
+from .shaping import common_dtype
 
 
 def matmul(a: Any, b: Any) -> Tensor:
@@ -30,13 +31,18 @@ def einsum(subscripts: str, *tensors: Any) -> Tensor:
     the letters that occur once, in the alphabet's order. A letter twice in one term takes the diagonal; "..." stands
     for axes that are not spelled out, and broadcast.
     The gradient of one factor is an einsum of dy with the other factors, with the letters of that factor on the right.
+    Integers and booleans beside floats become floats of that width; a sum over booleans counts them.
     Raises ValueError for terms that do not fit the tensors.
     """
     parts = tuple(t if isinstance(t, Tensor) else Tensor(t) for t in tensors)
     shapes = [t.shape for t in parts]
     spelled, right = _spelled_out(subscripts, shapes)
     terms = ["".join(dict.fromkeys(term)) for term in spelled]  # each letter once
-    arrays = [np.einsum(f"{s}->{term}", t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]  # views
+    dtype = common_dtype(parts)
+    if dtype.kind == "b" and set("".join(terms)) - set(right):
+        dtype = np.dtype(np.int64)  # a sum of booleans counts them, as ``Tensor.sum`` does
+    views = [np.einsum(f"{s}->{term}", t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]
+    arrays = [a.astype(dtype, copy=False) for a in views]
 
     def backward(dy):
         gradients = []

@@ -51,7 +51,8 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
 
     def backward(dy):
         centred = a - a.mean(axis=axis, keepdims=True)
-        return (with_axes(dy, axis, keepdims, a.ndim) * centred / np.where(y == 0, 1, n * y),)
+        dy = np.where(y == 0, dy.dtype.type(0), with_axes(dy, axis, keepdims, a.ndim))
+        return (dy * centred / np.where(y == 0, 1, n * y),)
 
     return Tensor.from_op(y if keepdims else np.squeeze(y, axis=axis), (x,), backward)
 

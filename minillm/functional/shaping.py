@@ -17,7 +17,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     parts = _tensors("concatenate", tensors)
     axis = _axis("concatenate", parts[0], axis)
     try:
-        y = np.concatenate([t.data for t in parts], axis=axis, dtype=_dtype(parts))
+        y = np.concatenate([t.data for t in parts], axis=axis, dtype=common_dtype(parts))
     except ValueError as error:
         raise ValueError(f"concatenate: {error}; got shapes {[t.shape for t in parts]}, axis {axis}") from None
     ends = np.cumsum([t.shape[axis] for t in parts])[:-1]
@@ -38,7 +38,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     def backward(dy):
         return [np.take(dy, i, axis=axis) for i in range(n)]
 
-    return Tensor.from_op(np.stack([t.data for t in parts], axis=axis, dtype=_dtype(parts)), parts, backward)
+    return Tensor.from_op(np.stack([t.data for t in parts], axis=axis, dtype=common_dtype(parts)), parts, backward)
 
 
 def _tensors(name: str, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -48,7 +48,7 @@ def _tensors(name: str, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(operand(t, like) for t in tensors)
 
 
-def _dtype(parts: Sequence[Tensor]) -> np.dtype:
+def common_dtype(parts: Sequence[Tensor]) -> np.dtype:
     """The widest float among them, or the widest integer where there is none."""
     dtypes = [t.dtype for t in parts]
     return np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
