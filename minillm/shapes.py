@@ -58,7 +58,10 @@ def floats(x: Node) -> np.ndarray:
 
 
 def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool, ndim: int) -> np.ndarray:
-    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1 (a 0-d array had none to lose)."""
+    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1: for axis 1, (M,) -> (M, 1).
+
+    So it broadcasts against what it was reduced from. A 0-d array had no axes to lose.
+    """
     return y if keepdims or axis is None or ndim == 0 else np.expand_dims(y, axis)
 
 

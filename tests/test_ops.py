@@ -31,6 +31,12 @@ def test_every_differentiable_name_has_a_row():
     assert public - {op.name for op in OPS} - WITHOUT_GRADIENT == set()
 
 
+def test_every_docstring_has_an_equation_and_shapes():
+    for name in {op.name for op in OPS if not op.name.startswith("Tensor.__")}:
+        told = getattr(Tensor, name[7:]) if name.startswith("Tensor.") else getattr(F, name)
+        assert "=" in told.__doc__ and "->" in told.__doc__, name
+
+
 @pytest.mark.parametrize("op, arrays", CASES)
 def test_forward_is_numpys(op: Op, arrays):
     y = op.call(*tensors(arrays, grad=False))
