@@ -122,16 +122,16 @@ def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
 def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder (Huber 1964).
 
-    d = prediction - target, both (...) -> one number, or (...) for reduction "none";   dl/dd = d, within
-    [-delta, delta].
+    prediction, target: (...) -> one number, or (...) for reduction "none".
+    d = prediction - target;   dl/dd = d, clipped to [-delta, delta].
     """
     check_reduction("huber_loss", reduction)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive; got {delta}")
     distance = abs(_difference("huber_loss", prediction, target))
     # both pieces are p (|d| - p / 2), p = min(|d|, delta); p is also the slope dl / d|d|, and may stand as a constant
-    pull = np.minimum(distance.data, distance.dtype.type(delta))
-    return reduced(pull * (distance - pull / 2), reduction)
+    pull = np.minimum(floats(distance), float(delta))
+    return reduced((distance - pull / 2) * pull, reduction)
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:
