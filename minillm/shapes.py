@@ -1,4 +1,4 @@
-"""Shapes that do not match: what NumPy stretches forward must be summed back in the gradient."""
+"""Shapes and dtypes that do not match: what NumPy stretches forward must be summed back in the gradient."""
 
 from __future__ import annotations
 
@@ -50,8 +50,18 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
         raise
 
 
+def floats(x: Node) -> np.ndarray:
+    """The array behind ``x``, for operations on real numbers: integers and booleans become float32."""
+    if not isinstance(x, Node):
+        raise TypeError(f"expected a Tensor; got {type(x).__name__}. Tensor(x) makes one")
+    return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
+
+
 def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool, ndim: int) -> np.ndarray:
-    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1 (a 0-d array had none to lose)."""
+    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1: for axis 1, (M,) -> (M, 1).
+
+    So it broadcasts against what it was reduced from. A 0-d array had no axes to lose.
+    """
     return y if keepdims or axis is None or ndim == 0 else np.expand_dims(y, axis)
 
 

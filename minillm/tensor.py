@@ -15,6 +15,7 @@ Size letters, here and in every file: B batch, T time, C channels, H heads, D he
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,16 +23,28 @@ import numpy as np
 
 from . import kernels
 from .autograd import Node, no_grad
-from .shapes import array_index, broadcasting, unbroadcast, with_axes
+from .numpy_functions import on_arrays, python_operator
+from .shapes import array_index, broadcasting, floats, unbroadcast, with_axes
 
 __all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "unbroadcast", "with_axes"]
 
 
 def _without_gradient(function: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
+    """``a < b`` and its kin: a step function has no gradient worth following."""
+
     def compare(self: Tensor, other: Any) -> Tensor:
         return Tensor(broadcasting(function, self._data, operand(other, self)._data))
 
     return compare
+
+
+def _reflected(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """``2 - t``: Python asks t, as 2 does not know how."""
+
+    def from_the_right(self: Tensor, other: Any) -> Tensor:
+        return operation(operand(other, self), self)
+
+    return from_the_right
 
 
 class Tensor(Node):
@@ -43,7 +56,6 @@ class Tensor(Node):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # ndarray + Tensor asks Tensor
 
     def __init__(self, array: Any, requires_grad: bool = False) -> None:
         if isinstance(array, Tensor):
@@ -72,7 +84,7 @@ class Tensor(Node):
         return self.__array__()
 
     def astype(self, dtype: Any) -> Tensor:
-        """The values as another dtype; the gradient comes back as this one."""
+        """The values as another dtype, (...) -> (...);   dx = dy, as this dtype again."""
         if np.dtype(dtype).kind != "f":
             return Tensor(self._data.astype(dtype))
         if np.dtype(dtype) not in (np.float32, np.float64):
@@ -90,6 +102,14 @@ class Tensor(Node):
                 "use t.detach().numpy() or t.data for the values alone"
             )
         return np.array(self._data, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """``array + t``, which Python lets NumPy begin, is our own sum; on ``np.exp(t)`` see numpy_functions.py."""
+        if operation := python_operator(ufunc, method, inputs, options):
+            return operation(*[operand(x, self) for x in inputs])
+        return on_arrays(self, getattr(ufunc, method), (), inputs, options)
+
+    __array_function__ = on_arrays
 
     def __repr__(self) -> str:
         values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
@@ -168,7 +188,7 @@ class Tensor(Node):
 
         def backward(dy):  # y = a^b  ->  dy/da = b a^(b - 1),   dy/db = y log a
             with np.errstate(divide="ignore", invalid="ignore"):
-                da = dy * np.where(b == 0, 0, b * np.power(a, b - 1))  # a^0 is 1, even at a = 0
+                da = np.where(b == 0, 0, dy * b * np.power(a, b - 1))  # a^0 is 1, even at a = 0
                 db = dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)) if b_needs else None
             return unbroadcast(da, a.shape), None if db is None else unbroadcast(db, b.shape)
 
@@ -211,19 +231,10 @@ class Tensor(Node):
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def __rsub__(self, other: Any) -> Tensor:
-        return operand(other, self) - self
+    __rsub__, __rtruediv__ = _reflected(operator.sub), _reflected(operator.truediv)
+    __rpow__, __rmatmul__ = _reflected(operator.pow), _reflected(operator.matmul)
 
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return operand(other, self) / self
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return operand(other, self) ** self
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return operand(other, self) @ self
-
-    # Comparisons give boolean tensors, which & | ~ combine; a step function has no gradient worth following.
+    # Comparisons give boolean tensors, which & | ~ combine.
 
     __eq__ = _without_gradient(np.equal)  # type: ignore[assignment]
     __ne__ = _without_gradient(np.not_equal)  # type: ignore[assignment]
@@ -239,7 +250,10 @@ class Tensor(Node):
     # ---- choosing, reducing, reshaping -------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Tensor:
-        """y = x[index]: any NumPy index. An entry that is taken several times gets the sum of its gradients."""
+        """y = x[index]: any NumPy index;   dx[index] += dy. An entry that is taken several times gets the sum.
+
+        (M, N) -> (N,) for an integer, (K, N) for a slice or array of K, (M, 1, N) for [:, None].
+        """
         index = array_index(index)
         shape, dtype = self.shape, self.dtype
         parts = index if isinstance(index, tuple) else (index,)
@@ -247,7 +261,7 @@ class Tensor(Node):
 
         def backward(dy):
             dx = np.zeros(shape, dtype)
-            if once:
+            if once:  # integers and slices take no entry twice
                 dx[index] = dy
             else:
                 np.add.at(dx, index, dy)  # repeated indices add
@@ -256,7 +270,7 @@ class Tensor(Node):
         return Tensor.from_op(self._data[index], (self,), backward)
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = sum of x over ``axis`` (all axes by default); every summand gets dy."""
+        """y = sum of x over ``axis`` (all axes by default);   dx = dy for every summand.   (..., N, ...) -> (...)"""
         shape = self.shape
 
         def backward(dy):
@@ -265,7 +279,7 @@ class Tensor(Node):
         return Tensor.from_op(self._data.sum(axis=axis, keepdims=keepdims), (self,), backward)
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = (1 / n) sum of x over ``axis``; every summand gets dy / n."""
+        """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.   (..., N, ...) -> (...)"""
         shape = self.shape
         y = floats(self).mean(axis=axis, keepdims=keepdims)
         n = self._data.size / max(1, np.size(y))
@@ -276,7 +290,10 @@ class Tensor(Node):
         return Tensor.from_op(y, (self,), backward)
 
     def var(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """y = sum of (x - mean)^2 / (n - ddof) over ``axis``; ddof 0 as in NumPy (torch's default is 1)."""
+        """y = sum (x - mean)^2 / (N - ddof) over ``axis``;   dx = dy 2 (x - mean) / (N - ddof).
+
+        x: (..., N, ...) -> (...). ddof is 0, as NumPy's; torch's default is 1.
+        """
         x = floats(self)
         centred = x - x.mean(axis=axis, keepdims=True)
         y = x.var(axis=axis, keepdims=keepdims, ddof=ddof)
@@ -288,19 +305,22 @@ class Tensor(Node):
         return Tensor.from_op(y, (self,), backward)
 
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The greatest entry over ``axis``; entries that tie share the gradient evenly."""
+        """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
         return _extremum(self, np.max, axis, keepdims)
 
     def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The least entry over ``axis``; entries that tie share the gradient evenly."""
+        """y = the least entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
         return _extremum(self, np.min, axis, keepdims)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """Where the greatest entry is, as integers (no gradient)."""
+        """Where the greatest entry is, as integers (no gradient).   (..., N, ...) -> (...)"""
         return Tensor(np.asarray(np.argmax(self._data, axis=axis, keepdims=keepdims)))
 
     def reshape(self, *shape: Any) -> Tensor:
-        """The same entries in the same order, with other axes: ``x.reshape(B, T, C)`` or ``x.reshape((B, -1))``."""
+        """The same entries in the same order, with other axes: ``x.reshape(B, T, C)`` or ``x.reshape((B, -1))``.
+
+        (...) -> any shape with as many entries;   dx = dy in x's shape.
+        """
         before = self._data.shape
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
@@ -316,7 +336,10 @@ class Tensor(Node):
         return Tensor.from_op(y, (self,), backward)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order, as NumPy's: reversed by default, else ``x.transpose(0, 2, 1)``."""
+        """The axes in another order, as NumPy's: reversed by default, else ``x.transpose(0, 2, 1)``.
+
+        (L, M, N) -> (N, M, L), or (L, N, M);   dx = dy with its axes back in their places.
+        """
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes or range(self.ndim)[::-1]
         inverse = np.argsort([axis % max(1, self.ndim) for axis in order])
         if inverse.size != self.ndim:
@@ -331,7 +354,7 @@ class Tensor(Node):
         return Tensor.from_op(self._data.transpose(order), (self,), backward)
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        """Two axes change places."""
+        """Two axes change places: (..., M, N) -> (..., N, M) for -1 and -2;   dx = dy, changed back."""
 
         def backward(dy):
             return (dy.swapaxes(axis1, axis2),)
@@ -340,7 +363,7 @@ class Tensor(Node):
 
     @property
     def T(self) -> Tensor:
-        """The transpose: all axes reversed."""
+        """The transpose, all axes reversed: (M, N) -> (N, M);   dx = dy transposed."""
         return self.transpose()
 
 
@@ -357,14 +380,8 @@ def operand(x: Any, like: Tensor) -> Tensor:
     return Tensor(x)
 
 
-def floats(x: Tensor) -> np.ndarray:
-    """The array behind ``x``, for operations on real numbers: integers and booleans become float32."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"expected a Tensor; got {type(x).__name__}. Tensor(x) makes one")
-    return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
-
-
 def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, keepdims: bool) -> Tensor:
+    """y = ``choose`` (np.max or np.min) of x over ``axis``;   dx = dy / k where x = y, k how many do, else 0."""
     data = x.data
     try:
         y = choose(data, axis=axis, keepdims=True)

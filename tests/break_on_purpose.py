@@ -185,7 +185,6 @@ def rows_for(where: Any, name: str) -> list[Op]:
     shared = {
         "_extremum": {"Tensor.max", "Tensor.min"},
         "_choose": {"maximum", "minimum"},
-        "_windows": {"max_pool2d", "avg_pool2d"},
         "_by_dot_products": {"past_attention"},
         "_by_a_network": {"past_attention"},
     }

@@ -411,6 +411,10 @@ OPS: list[Op] = [
        [(normal(2, 3, 4, 6),)], [(lambda: F.avg_pool2d(three, 2), ValueError, "expected x (B, C, Y, X)")]),
     Op("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 1), lambda x: np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3)).mean((-1, -2)),
        lambda t, x: t.nn.functional.avg_pool2d(x, 3, 1), [(normal(1, 2, 4, 5),)], label="overlapping"),
+    Op("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1),
+       lambda x: np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf), (3, 3), (2, 3))[:, :, ::2, ::2].max((-1, -2)),
+       lambda t, x: t.nn.functional.max_pool2d(x, 3, 2, 1), [(distinct(1, 2, 4, 5),)],
+       [(lambda: F.max_pool2d(Tensor(np.ones((1, 1, 4, 4))), 2, padding=2), ValueError, "at most half of the window")], label="overlapping, padded"),
 ]  # fmt: skip
 
 # Public names that give no gradient, and so need no row.

@@ -31,6 +31,12 @@ def test_every_differentiable_name_has_a_row():
     assert public - {op.name for op in OPS} - WITHOUT_GRADIENT == set()
 
 
+def test_every_docstring_has_an_equation_and_shapes():
+    for name in {op.name for op in OPS if not op.name.startswith("Tensor.__")}:
+        told = getattr(Tensor, name[7:]) if name.startswith("Tensor.") else getattr(F, name)
+        assert "=" in told.__doc__ and "->" in told.__doc__, name
+
+
 @pytest.mark.parametrize("op, arrays", CASES)
 def test_forward_is_numpys(op: Op, arrays):
     y = op.call(*tensors(arrays, grad=False))
@@ -208,10 +214,36 @@ def test_one_number_has_no_spread():
 
 def test_where_nothing_passes_an_infinite_gradient_is_stopped():
     """sqrt has slope inf at 0; 0 times inf is NaN, so the gradient is chosen, not multiplied."""
-    for bend in (lambda x: F.clip(x, 0.0), lambda x: F.maximum(x, 0.0)):
+    for bend in (F.relu, lambda x: F.clip(x, 0.0), lambda x: F.maximum(x, 0.0)):
         x = Tensor([-1.0, 4.0], requires_grad=True)
         F.sqrt(bend(x)).sum().backward()
         assert x.grad.tolist() == [0.0, 0.25]
+
+
+def test_clip_keeps_the_dtype():
+    whole, x = Tensor([0, 1, 2, 3]), Tensor([0.0, 1.0, 2.0, 3.0])
+    assert F.clip(whole, 1, 2).dtype == np.int64 and F.clip(whole, 1, 2).data.tolist() == [1, 1, 2, 2]
+    for low, high in ((0.5, 2.5), (None, 2.5), (np.float64(0.5), 2)):
+        y = F.clip(whole, low, high)  # as torch's; NumPy would give float64
+        assert y.dtype == np.float32 and y.data.tolist() == [low or 0.0, 1.0, 2.0, high]
+        assert F.clip(x, low, high).dtype == np.float32
+    assert F.clip(Tensor(np.arange(4, dtype=np.int8)), 1, max=2).dtype == np.int8
+    assert F.clip(Tensor(np.arange(4, dtype=np.uint8)), -1, 1000).data.tolist() == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match="needs a gradient"):
+        F.clip(x, Tensor(0.5, requires_grad=True))
+
+
+def test_einsum_counts_booleans_and_keeps_float32():
+    mask = Tensor([[True, False, True], [True, True, False]])
+    assert F.einsum("ij->i", mask).data.tolist() == mask.sum(axis=1).data.tolist() == [2, 2]
+    assert F.einsum("ij,kj->ik", mask, mask).data.tolist() == [[2, 1], [1, 2]]
+    assert F.einsum("ij,ij->ji", mask, mask).dtype == bool
+    x = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    for other in (mask, Tensor([[1, 2, 3], [4, 5, 6]])):
+        x.grad = None
+        y = F.einsum("ij,ij->i", x, other)
+        y.sum().backward()
+        assert y.dtype == np.float32 and x.grad.tolist() == other.data.astype(float).tolist()
 
 
 def test_infinities_outside_are_left_out():

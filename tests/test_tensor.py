@@ -357,6 +357,63 @@ def test_arrays_on_both_sides():
     assert x.grad.tolist() == [[2.0, 2.0], [4.0, 4.0]]
 
 
+def test_numpys_operators_are_pythons():
+    x, a = Tensor([[1.0, 2.0]], requires_grad=True), np.array([[3.0, 4.0]], np.float32)
+    for y, expected in (
+        *((a + x, a + x.data), (a - x, a - x.data), (a * x, a * x.data), (a / x, a / x.data), (a**x, a**x.data)),
+        *((np.add(x, 1), x.data + 1), (np.power(x, 2), x.data**2), (np.negative(x), -x.data), (a @ x.T, a @ x.data.T)),
+        *((np.float64(2) * x, 2 * x.data), (np.int64(2) - x, 2 - x.data), (a[0, 0] / x, 3 / x.data)),
+    ):
+        assert isinstance(y, Tensor) and y.requires_grad and y.dtype == np.float32 and np.array_equal(y.data, expected)
+    for y, expected in (
+        *((a == x, [[False, False]]), (a != x, [[True, True]]), (a < x, [[False, False]]), (a <= x, [[False, False]])),
+        *((a > x + 2, [[False, False]]), (a >= x + 2, [[True, True]]), (np.invert(x > 1), [[True, False]])),
+        *(((a > 3) & (x > 1), [[False, True]]), ((a > 3) | (x > 1), [[False, True]])),
+    ):
+        assert isinstance(y, Tensor) and y.data.tolist() == expected
+    total = np.zeros((1, 2))
+    total += x  # an array cannot remember where it came from: this makes a new tensor
+    assert isinstance(total, Tensor) and total.requires_grad
+
+
+def test_numpys_functions_take_a_tensor_outside_the_graph_as_its_array():
+    x = Tensor([[1.0, 4.0], [9.0, 16.0]])
+    for y, expected in (
+        *((np.sqrt(x), [[1, 2], [3, 4]]), (np.sum(x, axis=0), [10, 20]), (np.mean(x), 7.5), (np.max(x), 16)),
+        *((np.concatenate([x, x[:1]]), [[1, 4], [9, 16], [1, 4]]), (np.median(x), 6.5), (np.add.reduce(x), [10, 20])),
+        *((np.clip(x, 2, a_max=x[0]), [[1, 4], [1, 4]]), (np.argmax(x), 3), (np.transpose(x), [[1, 9], [4, 16]])),
+    ):
+        assert not isinstance(y, Tensor) and y.tolist() == expected
+    assert np.allclose(x, x.data) and np.all(x == x) and np.isfinite(x).all()
+    np.testing.assert_array_equal(x, x.data)
+    for write in (lambda: np.exp(x.data, out=x), lambda: np.fill_diagonal(x, 0), lambda: np.copyto(x, 1)):
+        with pytest.raises(ValueError, match="read-only"):  # the graph would not know
+            write()
+
+
+def test_numpys_functions_do_not_lose_a_gradient():
+    x = Tensor([[1.0, 4.0]], requires_grad=True)
+    for words, call in (
+        ("np.exp would lose the gradient of this tensor: use F.exp(...), or give it t.data", lambda: np.exp(x)),
+        ("use F.abs(...)", lambda: np.abs(x)),
+        ("use F.maximum(...)", lambda: np.maximum(0, x)),
+        ("np.sum would lose the gradient of this tensor: use t.sum(...), or", lambda: np.sum(x)),
+        *((f"use t.{f.__name__}(...)", lambda f=f: f(x)) for f in (np.mean, np.max, np.min, np.var, np.argmax)),
+        *((f"use F.{f.__name__}(...)", lambda f=f: f([x, x])) for f in (np.concatenate, np.stack)),
+        ("use F.where(...)", lambda: np.where(x > 1, x, 0)),
+        ("np.linalg.norm would lose the gradient of this tensor: use F.norm(...)", lambda: np.linalg.norm(x)),
+        ("np.median would lose the gradient of this tensor: give it t.data", lambda: np.median(x)),
+        ("np.add.reduce would lose the gradient of this tensor: give it t.data", lambda: np.add.reduce(x)),
+        ("np.vstack would lose", lambda: np.vstack((x.detach(), x))),
+        ("use F.clip(...)", lambda: np.clip(np.ones(2), 0, a_max=x)),
+    ):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert words in str(caught.value)
+    assert np.shape(x) == (1, 2) and np.size(x) == 2 and np.ndim(x) == 2
+    assert np.zeros_like(x).tolist() == [[0.0, 0.0]] and np.zeros_like(x).flags.writeable
+
+
 def test_to_numpy():
     a = parameter(1.0)
     for turn in (np.asarray, Tensor.numpy):

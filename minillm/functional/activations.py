@@ -1,4 +1,7 @@
-"""What a neuron does with its weighted sum: the non-linearities, and softmax, which turns scores into probabilities."""
+"""What a neuron does with its weighted sum: the non-linearities, and softmax, which turns scores into probabilities.
+
+"(...) -> (...)": each entry by itself, y has the shape of x, whatever that is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from .checks import last_axis
 
 
 def tanh(x: Tensor) -> Tensor:
-    """y = (e^x - e^-x) / (e^x + e^-x), between -1 and 1;   dx = dy (1 - y^2)."""
+    """y = (e^x - e^-x) / (e^x + e^-x), between -1 and 1;   dx = dy (1 - y^2).   (...) -> (...)"""
     y = np.tanh(floats(x))
 
     def backward(dy):
@@ -20,7 +23,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """y = 1 / (1 + e^-x), between 0 and 1;   dx = dy y (1 - y)."""
+    """y = 1 / (1 + e^-x), between 0 and 1;   dx = dy y (1 - y).   (...) -> (...)"""
     y = kernels.sigmoid_forward(floats(x))
 
     def backward(dy):
@@ -30,11 +33,11 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    """y = max(x, 0);   dx = dy where x > 0, else 0."""
+    """y = max(x, 0);   dx = dy where x > 0, else 0.   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):
-        return (dy * (a > 0),)
+        return (np.where(a <= 0, dy.dtype.type(0), dy),)  # not dy * (a > 0): infinity times 0 is NaN
 
     return Tensor.from_op(np.maximum(a, 0), (x,), backward)
 
@@ -43,7 +46,7 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
     """y = x P(N(0, 1) <= x): lets through what is large, damps what is small (Hendrycks & Gimpel 2016).
 
     approximate "tanh": y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), as GPT-2; "none": x/2 (1 + erf(x / sqrt 2)).
-    dx = dy (P + x p(x)), p the bell curve (or the derivative of the tanh form).
+    dx = dy (P + x p(x)), p the bell curve (or the derivative of the tanh form).   (...) -> (...)
     """
     if approximate not in ("tanh", "none"):
         raise ValueError(f"gelu: approximate must be 'tanh' or 'none'; got {approximate!r}")
@@ -56,7 +59,7 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """y = x s(x), s the sigmoid;   dx = dy s (1 + x (1 - s))."""
+    """y = x s(x), s the sigmoid;   dx = dy s (1 + x (1 - s)).   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):
@@ -105,6 +108,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """The logarithm of softmax, without taking the logarithm of a tiny number.
 
+    x: (..., V) -> y: (..., V), every entry <= 0.
     y_i = x_i - max x - log sum_j exp(x_j - max x);   dx = dy - softmax(x) sum_j dy_j
     """
     last_axis("log_softmax", x)
@@ -119,7 +123,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """y = x where x > 0, else s x, s the negative_slope;   dx = dy or s dy.
+    """y = x where x > 0, else s x, s the negative_slope;   dx = dy or s dy.   (...) -> (...)
 
     A neuron that is off still hears which way to go (Maas et al. 2013).
     """
@@ -133,18 +137,18 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x (Clevert et al. 2015)."""
+    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x.   (...) -> (...)   (Clevert et al. 2015)"""
     a = floats(x)
     below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
 
     def backward(dy):
-        return (dy * np.where(a > 0, dy.dtype.type(1), below + dy.dtype.type(alpha)),)
+        return (dy * np.where(a <= 0, below + dy.dtype.type(alpha), dy.dtype.type(1)),)
 
-    return Tensor.from_op(np.where(a > 0, a, below), (x,), backward)
+    return Tensor.from_op(np.where(a <= 0, below, a), (x,), backward)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """y = ln(1 + e^x), a relu without the corner;   dx = dy sigmoid(x)."""
+    """y = ln(1 + e^x), a relu without the corner;   dx = dy sigmoid(x).   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):

@@ -1,4 +1,7 @@
-"""Operations on each entry by itself: exp, log, sqrt and their kin, and the choice between two tensors."""
+"""Operations on each entry by itself: exp, log, sqrt and their kin, and the choice between two tensors.
+
+"(...) -> (...)": y has the shape of x, whatever that is. Two tensors are stretched to one shape, as NumPy's arrays.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from ..tensor import Tensor, broadcasting, floats, operand, unbroadcast
 
 
 def exp(x: Tensor) -> Tensor:
-    """y = e^x;   dx = dy y."""
+    """y = e^x;   dx = dy y.   (...) -> (...)"""
     y = np.exp(floats(x))
 
     def backward(dy):
@@ -20,7 +23,7 @@ def exp(x: Tensor) -> Tensor:
 
 
 def log(x: Tensor) -> Tensor:
-    """y = ln x;   dx = dy / x. Zero gives -inf, negative entries NaN, as NumPy."""
+    """y = ln x;   dx = dy / x.   (...) -> (...). Zero gives -inf, negative entries NaN, as NumPy."""
     a = floats(x)
 
     def backward(dy):
@@ -31,7 +34,7 @@ def log(x: Tensor) -> Tensor:
 
 
 def sqrt(x: Tensor) -> Tensor:
-    """y = x^(1/2);   dx = dy / (2 y)."""
+    """y = x^(1/2);   dx = dy / (2 y).   (...) -> (...)"""
     with np.errstate(invalid="ignore"):
         y = np.sqrt(floats(x))
 
@@ -43,7 +46,10 @@ def sqrt(x: Tensor) -> Tensor:
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
-    """Take from x where the condition holds, else from y; each side gets the gradient of the entries it gave."""
+    """z = x where the condition holds, else y;   dx = dz where it holds, dy = dz where it does not, else 0.
+
+    condition, x, y: shapes that broadcast to one, (...) -> z: (...). What was not taken gets 0, even of dz = infinity.
+    """
     chosen = np.asarray(condition.data if isinstance(condition, Tensor) else condition, dtype=bool)
     like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else Tensor(x)
     x, y = operand(x, like), operand(y, like)
@@ -63,7 +69,7 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 
 
 def log1p(x: Tensor) -> Tensor:
-    """y = ln(1 + x), exact for tiny x, where 1 + x would round the digits away;   dx = dy / (1 + x)."""
+    """y = ln(1 + x), exact for tiny x, where 1 + x would lose digits;   dx = dy / (1 + x).   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):
@@ -74,7 +80,7 @@ def log1p(x: Tensor) -> Tensor:
 
 
 def rsqrt(x: Tensor) -> Tensor:
-    """y = x^(-1/2);   dx = -dy y^3 / 2."""
+    """y = x^(-1/2);   dx = -dy y^3 / 2.   (...) -> (...)"""
     with np.errstate(divide="ignore", invalid="ignore"):
         y = 1 / np.sqrt(floats(x))
 
@@ -85,7 +91,7 @@ def rsqrt(x: Tensor) -> Tensor:
 
 
 def abs(x: Tensor) -> Tensor:  # noqa: A001 - the field's word
-    """y = |x|;   dx = dy sign(x), 0 at 0."""
+    """y = |x|;   dx = dy sign(x), 0 at 0.   (...) -> (...)"""
     a = x.data
 
     def backward(dy):
@@ -95,7 +101,7 @@ def abs(x: Tensor) -> Tensor:  # noqa: A001 - the field's word
 
 
 def sin(x: Tensor) -> Tensor:
-    """y = sin x;   dx = dy cos x."""
+    """y = sin x;   dx = dy cos x.   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):
@@ -105,7 +111,7 @@ def sin(x: Tensor) -> Tensor:
 
 
 def cos(x: Tensor) -> Tensor:
-    """y = cos x;   dx = -dy sin x."""
+    """y = cos x;   dx = -dy sin x.   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):
@@ -114,43 +120,55 @@ def cos(x: Tensor) -> Tensor:
     return Tensor.from_op(np.cos(a), (x,), backward)
 
 
-def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:  # noqa: A002 - torch's words
-    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside."""
+def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002 - torch's words
+    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside.   (...) -> (...)
+
+    The bounds are numbers (or arrays that broadcast to x), and have no gradient: ``maximum`` and ``minimum`` give one.
+    y keeps x's dtype; integers between bounds that are not become float32.
+    """
     if min is None and max is None:
         raise ValueError("clip: expected min, max or both; got neither")
-    a = x.data
+    low, high, a = min, max, x.data
+    if a.dtype.kind == "f" or any(np.asarray(bound).dtype.kind == "f" for bound in (min, max)):
+        a = floats(x)
+        low, high = (bound if bound is None else np.asarray(bound, a.dtype) for bound in (min, max))
     inside = np.ones(a.shape, bool)
-    if min is not None:
-        inside &= a >= min
-    if max is not None:
-        inside &= a <= max
+    if low is not None:
+        inside &= a >= low
+    if high is not None:
+        inside &= a <= high
 
     def backward(dy):
         return (np.where(inside, dy, dy.dtype.type(0)),)
 
-    return Tensor.from_op(np.clip(a, min, max), (x,), backward)
+    return Tensor.from_op(np.clip(a, low, high), (x,), backward)
 
 
 def maximum(x: Any, y: Any) -> Tensor:
-    """The greater of two, entry by entry; it gets the gradient, and equals share it evenly."""
-    return _choose(np.maximum, x, y)
+    """z = x where x > y, else y;   dx = dz where x > y, dz / 2 where x = y, else 0;   dy likewise.
+
+    x, y: shapes that broadcast to one, (...) -> z: (...). NaN beats all numbers; both sides then get dz.
+    """
+    return _choose(np.maximum, np.less, x, y)
 
 
 def minimum(x: Any, y: Any) -> Tensor:
-    """The smaller of two, entry by entry; it gets the gradient, and equals share it evenly."""
-    return _choose(np.minimum, x, y)
+    """z = x where x < y, else y;   dx = dz where x < y, dz / 2 where x = y, else 0;   dy likewise.
+
+    x, y: shapes that broadcast to one, (...) -> z: (...). NaN beats all numbers; both sides then get dz.
+    """
+    return _choose(np.minimum, np.greater, x, y)
 
 
-def _choose(function: Any, x: Any, y: Any) -> Tensor:
+def _choose(function: np.ufunc, loses: np.ufunc, x: Any, y: Any) -> Tensor:
     like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else Tensor(x)
     x, y = operand(x, like), operand(y, like)
     a, b = x.data, y.data
-    z = broadcasting(function, a, b)
 
     def backward(dz):
         share, nothing = np.where(a == b, dz / 2, dz), dz.dtype.type(0)
-        da, db = np.where(a == z, share, nothing), np.where(b == z, share, nothing)
+        da, db = np.where(loses(a, b), nothing, share), np.where(loses(b, a), nothing, share)
         return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
     backward.__qualname__ = function.__name__
-    return Tensor.from_op(z, (x, y), backward)
+    return Tensor.from_op(broadcasting(function, a, b), (x, y), backward)

@@ -53,6 +53,7 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
     """Several linear layers of one input at once, their outputs side by side.
 
     x: (..., C), weights: [(N_1, C), (N_2, C), ...] -> y: (..., N_1 + N_2 + ...).
+    y_i = x W_i^T + b_i;   dx = sum_i dy_i W_i,   dW_i = dy_i^T x,   db_i = sum of dy_i over all rows
     Equal to ``concatenate([linear(x, w) for w in weights], axis=-1)``, without the copies: queries, keys and values,
     or gate and up, leave as one array.
     """
@@ -120,7 +121,8 @@ def _check_norm(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> No
 def embedding(weight: Tensor, ids: Any) -> Tensor:
     """Look up a row for each id: a linear layer whose input is one-hot, without the multiplications by zero.
 
-    weight: (V, C), ids: (...) integers -> (..., C). An id that occurs twice gets the sum of both gradients.
+    weight: (V, C), ids: (...) integers -> y: (..., C).
+    y = weight[id];   dweight[id] += dy: an id that occurs twice gets the sum of both gradients.
     Raises ValueError for ids that are not integers in [0, V).
     """
     if not isinstance(weight, Tensor) or weight.ndim != 2:
@@ -137,7 +139,8 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
 def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, training: bool = True) -> Tensor:
     """Set a random share ``p`` of the entries to zero and scale up the rest, while training (Srivastava et al. 2014).
 
-    y = x m / (1 - p), m ~ Bernoulli(1 - p): the mean of every entry stays what it was.
+    y = x m / (1 - p), m ~ Bernoulli(1 - p);   dx = dy m / (1 - p).   x: (...) -> (...)
+    Divided by 1 - p, so that the mean of every entry stays what it was, and nothing need be done when not training.
     Raises ValueError unless 0 <= p < 1.
     """
     if not 0 <= p < 1:
@@ -158,8 +161,8 @@ def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
     """Turn each pair of features by an angle that grows with the position (Su et al. 2021).
 
     x: (B, H, T, D), cos, sin: (T, D / 2) -> (B, H, T, D); feature i is paired with i + D / 2 (Llama's form).
-    (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin). A rotation of q by t and of k by s leaves q . k depending on t - s
-    alone: attention sees distances. The gradient is turned back by the same angle.
+    (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin);   (dx1, dx2) = (dy1 cos + dy2 sin, dy2 cos - dy1 sin), turned back.
+    A rotation of q by t and of k by s leaves q . k depending on t - s alone: attention sees distances.
     """
     half = x.shape[-1] // 2
     cos, sin = (np.asarray(table, dtype=x.dtype) for table in (cos, sin))
@@ -191,11 +194,14 @@ def scaled_dot_product_attention(
     """Let every query look at the keys and take home a mean of the values, weighted by likeness (Vaswani et al. 2017).
 
     q: (B, H, T, D), k, v: (B, G, S, D), H a multiple of G -> (B, H, T, D).
-    y = softmax(q k^T scale + mask) v,  scale = 1 / sqrt(D) unless given: a dot product of D independent terms has
-    variance D, and without the division softmax would start almost one-hot, with hardly a gradient.
-    causal: query t sees keys up to S - T + t (the last query sees all, also when T < S). window: only the latest
-    ``window`` of those. mask: broadcasts to (B, H, T, S); True (or 0) lets through, False (or -inf) hides, other
-    numbers are added to the scores, and get gradients when it is a Tensor. A query that sees nothing gives 0.
+    y = p v,  p = softmax(q k^T scale + mask),  scale = 1 / sqrt(D) unless given: a dot product of D independent terms
+    has variance D, and without the division softmax would start almost one-hot, with hardly a gradient.
+    dv = p^T dy,   ds = p (dp - sum_s p dp)  with dp = dy v^T,   dq = scale ds k,   dk = scale ds^T q,   dmask = ds
+    causal: query t sees keys up to S - T + t: the last query sees all, as when new tokens follow a cache of keys, and
+    for T > S the first see none. (torch's is_causal counts from the start, up to key t; the same for T = S.) window:
+    only the latest ``window`` of those. mask: broadcasts to (B, H, T, S); True (or 0) lets through, False (or -inf)
+    hides, other numbers are added to the scores, and get gradients when it is a Tensor. A query that sees no key gives
+    0, without gradients.
     Raises ValueError for shapes that do not fit.
     """
     for name, t in (("q", q), ("k", k), ("v", v)):

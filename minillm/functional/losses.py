@@ -82,7 +82,10 @@ def _difference(name: str, prediction: Tensor, target: Any) -> Tensor:
 
 
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
-    """l = (prediction - target)^2, entry by entry, then its mean (or sum, or none)."""
+    """l = (prediction - target)^2, then the mean of all (or sum, or none);   dl/dprediction = 2 (prediction - target).
+
+    prediction, target: (...) -> one number, or (...) for reduction "none".
+    """
     check_reduction("mse_loss", reduction)
     difference = _difference("mse_loss", prediction, target)
     return reduced(difference * difference, reduction)
@@ -92,6 +95,7 @@ def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE
     """l = -log_probabilities[target]: cross-entropy for who has taken ``log_softmax`` already.
 
     log_probabilities: (..., V), targets: (...) -> one number, or (...) for reduction "none".
+    Its gradient is -1 at each target, 0 elsewhere.
     """
     check_reduction("nll_loss", reduction)
     V = last_axis("nll_loss", log_probabilities)
@@ -107,23 +111,34 @@ def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE
 
 
 def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
-    """l = |prediction - target|, entry by entry, then its mean (or sum, or none)."""
+    """l = |prediction - target|, then the mean of all (or sum, or none);   dl/dprediction = its sign, 1 or -1.
+
+    prediction, target: (...) -> one number, or (...) for reduction "none".
+    """
     check_reduction("l1_loss", reduction)
     return reduced(abs(_difference("l1_loss", prediction, target)), reduction)
 
 
 def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder (Huber 1964)."""
+    """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder (Huber 1964).
+
+    prediction, target: (...) -> one number, or (...) for reduction "none".
+    d = prediction - target;   dl/dd = d, clipped to [-delta, delta].
+    """
     check_reduction("huber_loss", reduction)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive; got {delta}")
-    d = _difference("huber_loss", prediction, target)
-    distance = abs(d)
-    return reduced(where(distance.data <= delta, d * d * 0.5, (distance - delta / 2) * delta), reduction)
+    distance = abs(_difference("huber_loss", prediction, target))
+    # both pieces are p (|d| - p / 2), p = min(|d|, delta); p is also the slope dl / d|d|, and may stand as a constant
+    pull = np.minimum(floats(distance), float(delta))
+    return reduced((distance - pull / 2) * pull, reduction)
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:
-    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z: stable for any z."""
+    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z;   dl/dz = p - t.
+
+    logits z, targets t in [0, 1]: (...) -> one number (mean or sum), or (...) for reduction "none".
+    """
     check_reduction("binary_cross_entropy_with_logits", reduction)
     t = operand(targets, logits)
     if t.ndim and t.shape != logits.shape:
@@ -136,7 +151,8 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: st
 def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
     """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 = 0.
 
-    log_q, p: (..., V). reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
+    log_q, p: (..., V) -> one number, or (..., V) for reduction "none";   dlog_q = -p,  dp = ln p - log_q + 1.
+    reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
     """
     check_reduction("kl_div", reduction)
     last_axis("kl_div", log_q)

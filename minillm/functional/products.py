@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
+from .shaping import common_dtype
 
 
 def matmul(a: Any, b: Any) -> Tensor:
-    """The product ``a @ b``: (..., M, K) times (..., K, N) gives (..., M, N)."""
+    """y = a b, each entry a row of a times a column of b;   da = dy b^T,  db = a^T dy.
+
+    a: (..., M, K), b: (..., K, N) -> (..., M, N). A vector on the left is a row, on the right a column.
+    """
     return (a if isinstance(a, Tensor) else Tensor(a)) @ b
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
-    """Every product of an entry of a with one of b: (M,), (N,) -> (M, N)."""
+    """y_ij = a_i b_j;   da_i = sum_j dy_ij b_j,  db_j = sum_i dy_ij a_i.   a: (M,), b: (N,) -> (M, N)"""
     if a.ndim != 1 or b.ndim != 1:
         raise ValueError(f"outer: expected two vectors; got shapes {a.shape} and {b.shape}")
     return a.reshape(-1, 1) * b.reshape(1, -1)
@@ -29,14 +33,21 @@ def einsum(subscripts: str, *tensors: Any) -> Tensor:
     Each letter is an axis; letters that are missing on the right are summed over. Without an arrow the right side has
     the letters that occur once, in the alphabet's order. A letter twice in one term takes the diagonal; "..." stands
     for axes that are not spelled out, and broadcast.
-    The gradient of one factor is an einsum of dy with the other factors, with the letters of that factor on the right.
+    tensors: one shape per term -> the shape of the right side. "ij,jk->ik": y_ik = sum_j a_ij b_jk.
+    The gradient of one factor is an einsum of dy with the other factors, with the letters of that factor on the right:
+    there da = einsum("ik,jk->ij", dy, b), db = einsum("ik,ij->jk", dy, a).
+    Integers and booleans beside floats become floats of that width; a sum over booleans counts them.
     Raises ValueError for terms that do not fit the tensors.
     """
     parts = tuple(t if isinstance(t, Tensor) else Tensor(t) for t in tensors)
     shapes = [t.shape for t in parts]
     spelled, right = _spelled_out(subscripts, shapes)
     terms = ["".join(dict.fromkeys(term)) for term in spelled]  # each letter once
-    arrays = [np.einsum(f"{s}->{term}", t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]  # views
+    dtype = common_dtype(parts)
+    if dtype.kind == "b" and set("".join(terms)) - set(right):
+        dtype = np.dtype(np.int64)  # a sum of booleans counts them, as ``Tensor.sum`` does
+    views = [np.einsum(f"{s}->{term}", t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]
+    arrays = [a.astype(dtype, copy=False) for a in views]
 
     def backward(dy):
         gradients = []

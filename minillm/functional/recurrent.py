@@ -55,10 +55,11 @@ def lstm(
     c0: Tensor,
     starts: Starts = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry a state and a memory that gates protect (Hochreiter & Schmidhuber 1997): h (B, T, H) and the last c (B, H).
+    """Carry a state and a memory that gates protect (Hochreiter & Schmidhuber 1997).
 
     i, f, o = sigmoid(...), g = tanh(...) of W x_t + b + U h_{t-1} + b';  c_t = f c_{t-1} + i g,  h_t = o tanh(c_t).
-    Shapes as ``rnn``, with weights and biases of 4 H rows in the order i, f, g, o; h0, c0: (B, H).
+    x: (B, T, C), h0, c0: (B, H) -> h: (B, T, H) and the last c: (B, H). Weights and biases as ``rnn``'s, of 4 H rows in
+    the order i, f, g, o.
     do = dh tanh c,  dc += dh o (1 - tanh^2 c),  di = dc g,  df = dc c_{t-1},  dg = dc i,  dc_{t-1} = dc f;
     what is inside the gates then as ``rnn``.
     """
@@ -91,10 +92,10 @@ def gru(
     h0: Tensor,
     starts: Starts = None,
 ) -> Tensor:
-    """Carry a state that one gate keeps and another forgets (Cho et al. 2014): h (B, T, H).
+    """Carry a state that one gate keeps and another forgets (Cho et al. 2014).
 
     r, z = sigmoid(...), n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + b'_n)),  h_t = (1 - z) n + z h_{t-1}.
-    Shapes as ``rnn``, with weights and biases of 3 H rows in the order r, z, n.
+    x: (B, T, C), h0: (B, H) -> h: (B, T, H). Weights and biases as ``rnn``'s, of 3 H rows in the order r, z, n.
     dn = dh (1 - z),  dz = dh (h_{t-1} - n),  dr = dn' u with n' and u = U_n h_{t-1} + b'_n inside the tanh,
     du = dn' r,  dh_{t-1} = dh z + ... through U; what is inside the gates then as ``rnn``.
     """

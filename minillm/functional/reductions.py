@@ -1,4 +1,7 @@
-"""Many numbers become one along an axis: products, norms, log-sum-exp, running sums."""
+"""Many numbers become one along an axis: products, norms, log-sum-exp, running sums.
+
+"(..., N, ...) -> (...)": the axis goes, or stays with length 1 for ``keepdims``; with axis None all axes go.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ Axis = int | tuple[int, ...] | None
 
 
 def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """y = product of x over ``axis``; dx_i = dy times the product of all others, exact where some are zero."""
+    """y = x_1 x_2 ... x_N over ``axis``;   dx_i = dy times the product of all others, exact where some are zero.
+
+    x: (..., N, ...) -> (...).
+    """
     if isinstance(axis, tuple):
         raise ValueError(f"prod: axis must be one axis or None (all of them); got {axis}")
     a = x.data
@@ -29,7 +35,10 @@ def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 
 def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
-    """y = ln sum_i e^(x_i), a smooth maximum;   dx = dy softmax(x). A row of -inf gives -inf, and no gradient."""
+    """y = ln sum_i e^(x_i), a smooth maximum;   dx = dy softmax(x). A row of -inf gives -inf, and no gradient.
+
+    x: (..., N, ...) -> (...).
+    """
     a = floats(x)
     top = a.max(axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0).astype(a.dtype)  # e^(x - max) never overflows
@@ -44,20 +53,24 @@ def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
 
 
 def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """y = sqrt of the variance over ``axis`` (ddof 0, as NumPy);   dx = dy (x - mean) / ((n - ddof) y), 0 if y is 0."""
+    """y = sqrt(sum (x - mean)^2 / (N - ddof));   dx = dy (x - mean) / ((N - ddof) y), and 0 where y is 0.
+
+    x: (..., N, ...) -> (...). ddof is 0, as NumPy's; torch's default is 1.
+    """
     a = floats(x)
     y = a.std(axis=axis, keepdims=True, ddof=ddof)
     n = a.size / max(1, y.size) - ddof
 
     def backward(dy):
         centred = a - a.mean(axis=axis, keepdims=True)
-        return (with_axes(dy, axis, keepdims, a.ndim) * centred / np.where(y == 0, 1, n * y),)
+        dy = np.where(y == 0, dy.dtype.type(0), with_axes(dy, axis, keepdims, a.ndim))
+        return (dy * centred / np.where(y == 0, 1, n * y),)
 
     return Tensor.from_op(y if keepdims else np.squeeze(y, axis=axis), (x,), backward)
 
 
 def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """y = sqrt(sum x^2), the length of a vector;   dx = dy x / y, and 0 for the zero vector."""
+    """y = sqrt(sum x^2), a vector's length;   dx = dy x / y, and 0 for the zero vector.   (..., N, ...) -> (...)"""
     a = floats(x)
     y = np.sqrt((a * a).sum(axis=axis, keepdims=True))
 
@@ -68,7 +81,10 @@ def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def cumsum(x: Tensor, axis: int = -1) -> Tensor:
-    """y_i = x_1 + ... + x_i along ``axis``; an entry is in every later sum, so dx_i = dy_i + dy_(i+1) + ..."""
+    """y_i = x_1 + ... + x_i along ``axis``; an entry is in every later sum, so dx_i = dy_i + dy_(i+1) + ...
+
+    x: (..., N, ...) -> the same shape.
+    """
     last_axis("cumsum", x)
 
     def backward(dy):

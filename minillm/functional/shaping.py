@@ -13,11 +13,14 @@ from .elementwise import where
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join tensors end to end along an existing axis; each gets its part of the gradient back."""
+    """y = [a | b | ...], end to end along an existing axis;   da, db, ... = dy cut at the same places.
+
+    tensors: (..., N_i, ...), equal but for that axis -> (..., N_1 + N_2 + ..., ...).
+    """
     parts = _tensors("concatenate", tensors)
     axis = _axis("concatenate", parts[0], axis)
     try:
-        y = np.concatenate([t.data for t in parts], axis=axis, dtype=_dtype(parts))
+        y = np.concatenate([t.data for t in parts], axis=axis, dtype=common_dtype(parts))
     except ValueError as error:
         raise ValueError(f"concatenate: {error}; got shapes {[t.shape for t in parts]}, axis {axis}") from None
     ends = np.cumsum([t.shape[axis] for t in parts])[:-1]
@@ -29,7 +32,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis; each gets its slice of the gradient back."""
+    """y[i] = x_i along a new axis;   dx_i = dy[i].   n tensors (...) -> (n, ...) for axis 0"""
     parts = _tensors("stack", tensors)
     if any(t.shape != parts[0].shape for t in parts):
         raise ValueError(f"stack: all tensors must have one shape; got {[t.shape for t in parts]}")
@@ -38,7 +41,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     def backward(dy):
         return [np.take(dy, i, axis=axis) for i in range(n)]
 
-    return Tensor.from_op(np.stack([t.data for t in parts], axis=axis, dtype=_dtype(parts)), parts, backward)
+    return Tensor.from_op(np.stack([t.data for t in parts], axis=axis, dtype=common_dtype(parts)), parts, backward)
 
 
 def _tensors(name: str, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -48,14 +51,17 @@ def _tensors(name: str, tensors: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(operand(t, like) for t in tensors)
 
 
-def _dtype(parts: Sequence[Tensor]) -> np.dtype:
+def common_dtype(parts: Sequence[Tensor]) -> np.dtype:
     """The widest float among them, or the widest integer where there is none."""
     dtypes = [t.dtype for t in parts]
     return np.result_type(*([d for d in dtypes if d.kind == "f"] or dtypes))
 
 
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]:
-    """Cut along ``axis`` into parts of the given sizes (one number: parts of that size, the last maybe shorter)."""
+    """Cut along ``axis`` into parts of the given sizes (one number: parts of that size, the last maybe shorter).
+
+    x: (..., N_1 + N_2 + ..., ...) -> [(..., N_1, ...), (..., N_2, ...), ...];   dx = dy in the part's place, else 0.
+    """
     axis = _axis("split", x, axis)
     length = x.shape[axis]
     if isinstance(sizes, (int, np.integer)):
@@ -70,7 +76,10 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]
 
 
 def chunk(x: Tensor, chunks: int, axis: int = -1) -> list[Tensor]:
-    """Cut along ``axis`` into ``chunks`` equal parts (or fewer, and the last shorter, where that does not come out)."""
+    """Cut along ``axis`` into ``chunks`` equal parts (or fewer, and the last shorter, where that does not come out).
+
+    x: (..., N, ...) -> [(..., ceil(N / chunks), ...), ...];   dx = dy in each part's place.
+    """
     if not isinstance(chunks, (int, np.integer)) or chunks < 1:
         raise ValueError(f"chunk: expected at least 1 part; got {chunks}")
     axis = _axis("chunk", x, axis)
@@ -85,17 +94,17 @@ def _axis(name: str, x: Tensor, axis: int) -> int:
 
 
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """Leave out axes of length 1 (all, or those named)."""
+    """Leave out axes of length 1 (all, or those named): (M, 1, N) -> (M, N);   dx = dy reshaped."""
     return x.reshape(np.squeeze(x.data, axis=axis).shape)
 
 
 def unsqueeze(x: Tensor, axis: int) -> Tensor:
-    """Put in an axis of length 1."""
+    """Put in an axis of length 1: (M, N) -> (M, 1, N) for axis 1;   dx = dy reshaped."""
     return x.reshape(np.expand_dims(x.data, axis).shape)
 
 
 def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
-    """Repeat along axes of length 1 (or missing ones) up to ``shape``; the copies' gradients are summed back."""
+    """Repeat along axes of length 1 (or missing ones): (M, 1) -> (K, M, N);   dx = sum of dy over all copies."""
     before = x.shape
 
     def backward(dy):
@@ -109,7 +118,7 @@ def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """Turn the order round along ``axis`` (all axes by default)."""
+    """y_i = x_(N-1-i) along ``axis`` (all axes by default), dx_i = dy_(N-1-i).   (...) -> the same shape"""
 
     def backward(dy):
         return (np.flip(dy, axis),)
@@ -118,7 +127,11 @@ def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 
 def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
-    """Put ``value`` around x; widths as NumPy's: ((before, after), ...) per axis, or one number for all."""
+    """Put ``value`` around x;   dx = the inner part of dy.
+
+    x: (N_1, N_2, ...) -> (before_1 + N_1 + after_1, ...). widths as NumPy's: ((before, after), ...) per axis, or one
+    number for all.
+    """
     try:
         pairs = np.broadcast_to(np.asarray(widths), (x.ndim, 2))
         y = np.pad(x.data, widths, constant_values=value)
@@ -135,7 +148,7 @@ def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
 
 
 def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
-    """Lay copies of x side by side, as ``np.tile``; their gradients are summed."""
+    """Lay copies of x side by side, as ``np.tile``: (M, N) -> (r M, s N);   dx = sum of dy over all copies."""
     counts = (repeats,) if isinstance(repeats, int) else tuple(repeats)
     ndim = max(x.ndim, len(counts))
     counts = (1,) * (ndim - len(counts)) + counts
@@ -150,13 +163,19 @@ def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
 
 
 def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
-    """The slices of x at ``indices`` along ``axis``; one that is taken twice gets both gradients."""
+    """y[i] = x[indices[i]] along ``axis``;   dx[indices[i]] += dy[i]: what is taken twice gets both gradients.
+
+    x: (N, ...), indices: (K,) -> (K, ...) for axis 0.
+    """
     index = array_index(indices)
     return x[(*(slice(None),) * _axis("take", x, axis), np.asarray(index))]
 
 
 def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    """One entry per place: y[i, j] = x[i, indices[i, j]] for axis 1 (torch's gather, ``np.take_along_axis``)."""
+    """One entry per place: y[i, j] = x[i, indices[i, j]] for axis 1 (torch's gather, ``np.take_along_axis``).
+
+    x: (M, N), indices: (M, K) -> y: (M, K);   dx[i, indices[i, j]] += dy[i, j].
+    """
     index, axis = np.asarray(array_index(indices)), _axis("gather", x, axis)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: indices must have as many axes as x, {x.ndim}; got shape {index.shape}")
@@ -173,12 +192,12 @@ def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
-    """Keep what is on and below a diagonal of the last two axes, zero the rest: x (..., M, N) -> (..., M, N)."""
+    """y_ij = x_ij where j <= i + diagonal (on and below it), else 0;   dx likewise.   (..., M, N) -> (..., M, N)"""
     return where(np.tril(_ones("tril", x), diagonal), x, np.zeros((), x.dtype))
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
-    """Keep what is on and above a diagonal of the last two axes, zero the rest: x (..., M, N) -> (..., M, N)."""
+    """y_ij = x_ij where j >= i + diagonal (on and above it), else 0;   dx likewise.   (..., M, N) -> (..., M, N)"""
     return where(np.triu(_ones("triu", x), diagonal), x, np.zeros((), x.dtype))
 
 
@@ -189,7 +208,7 @@ def _ones(name: str, x: Tensor) -> np.ndarray:
 
 
 def arange(*limits: float) -> Tensor:
-    """The numbers start, start + step, ... below stop, as ``np.arange``: integers, or float32."""
+    """The numbers start, start + step, ... below stop, as ``np.arange``: (N,) integers, or float32; no gradient."""
     values = np.arange(*limits)
     return Tensor(values.astype(np.float32) if values.dtype.kind == "f" else values)
 

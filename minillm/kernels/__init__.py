@@ -36,9 +36,9 @@ from ``python -m benchmarks``. A baby GPT is one of 0.8 million parameters on 76
     as fast.
 9.  *No copies for the optimiser* (``optim``). Norm, clipping and AdamW go over the gradients where they lie, by their
     addresses, in blocks: from 0.86 to 2.1 times torch's fused one.
-10. *Fewer and smaller programs* (``_jit``). Numba compiles a loop anew for each combination of types, and a wrapper from
-    Python for each function: a literal 0 beside a variable makes a second program. Kernels of one signature, and
-    helpers that only kernels call: 63 -> 33 s until a first training with samples.
+10. *Fewer and smaller programs* (``_jit``). Numba compiles a loop anew for each combination of types (a literal 0
+    beside a variable makes a second program), and for each function a way in from Python. Kernels of one signature,
+    and helpers that only kernels call: 63 -> 33 s of compilation in a first training with samples.
 11. *What surrounds the kernels.* By now a fifteenth of a baby GPT's step was Python. A product of tiny matrices by the
     shortest way (``ndarray.dot``), a weight used as it is stored instead of a transpose in the graph, and sets of nodes
     instead of tables of their numbers: 28.6 -> 27.6 ms, and 1,000 operations on 4 numbers 5.7 -> 5.0 ms.
