@@ -46,10 +46,12 @@ class Reader:
     @classmethod
     def of(cls, model: Any) -> Reader:
         """Look at the model as it is now."""
+        modules = list(model.modules())
         parameters = [(parameter, parameter.data) for parameter in model.parameters()]
-        attributes = [vars(module) for module in model.modules()]
+        attributes = [vars(module) for module in modules]
         hooked = _count_hooked(attributes)
-        return cls(parameters, attributes, hooked, model.decoder() if not hooked and _is_plain(model) else None)
+        plain = not hooked and _is_plain(type(model).__module__, modules, [array for _, array in parameters])
+        return cls(parameters, attributes, hooked, model.decoder() if plain else None)
 
     def is_current(self) -> bool:
         """Whether every parameter still has the array that it had, and no hook came or went.
@@ -64,15 +66,13 @@ def _count_hooked(attributes: Iterable[dict[str, Any]]) -> int:
     return sum([any(own["_hooks"].values()) for own in attributes if "_hooks" in own])
 
 
-def _is_plain(model: Any) -> bool:
+def _is_plain(home: str, modules: list[Any], arrays: list[np.ndarray]) -> bool:
     """Whether calling the layers would do what the list of arrays says, and nothing else."""
-    home = type(model).__module__
     return (
         kernels.KERNELS == "numba"
-        and all(type(module) in PLAIN or type(module).__module__ == home for module in model.modules())
-        and not any(module.training for module in model.modules())
-        and all(parameter.dtype == np.float32 for parameter in model.parameters())
-        and all(parameter.data.flags.c_contiguous and parameter.data.flags.aligned for parameter in model.parameters())
+        and all([type(module) in PLAIN or type(module).__module__ == home for module in modules])
+        and not any([module.training for module in modules])
+        and all([a.dtype == np.float32 and a.flags.c_contiguous and a.flags.aligned for a in arrays])
     )
 
 
