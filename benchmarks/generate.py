@@ -10,8 +10,8 @@ from .train import BABY
 
 TITLE = "generation: a baby GPT with sampling and text; Llamas of random weights, the model alone"
 NEW_TOKENS = BABY.time - 1  # after a prompt of one token
-DECODED, PROMPT, STREAMS = 16, 512, 8
-CONTEXTS = (128, 512, 2048, 8192)
+DECODED, PROMPT, STREAMS = 8, 512, 8
+CONTEXTS = (128, 1024, 8192)
 SIZES = (  # 0.3, 1.4, 6, 26 million parameters and, below, 135
     Shape(64, 176, 4, 2, 2, 1024),
     Shape(128, 352, 6, 4, 2, 1024),

@@ -27,7 +27,7 @@ class Shape:
     num_attention_heads: int
     num_key_value_heads: int
     vocab_size: int
-    max_position_embeddings: int = 8192
+    max_position_embeddings: int = 8448  # a text of 8,192 tokens can go on
 
     @property
     def parameters(self) -> int:

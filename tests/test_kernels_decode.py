@@ -1,10 +1,12 @@
-"""The token step: kernel = twin = the layers of the models; one thread = two; what makes it stand back."""
+"""The token step, and the prompt: kernel = twin = the layers of the models; one thread = two; what makes them stand
+back.
+"""
 
 import numpy as np
 import pytest
 
 from minillm import kernels, models
-from minillm.kernels import _jit, decode
+from minillm.kernels import _jit, decode, decode_prompt
 from minillm.tensor import no_grad
 
 V = 37
@@ -114,7 +116,73 @@ def test_few_signatures_are_compiled():
             model = made(name, in_int8)
             cache, ids = filled(model, 3, 4, np.array([0, 1, 2]))
             model.next_logits(ids[:, :1].astype(np.int32), cache)
-    assert len(decode._step.signatures) == 1
+            model.next_logits(prompt(3, 30).astype(np.int32), model.new_cache(3, 30, np.array([0, 1, 2])))
+    assert len(decode._step.signatures) == len(decode_prompt._read.signatures) == 1
+
+
+# ---- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def prompt(rows, tokens, length=0, seed=1):
+    return np.random.default_rng(seed).integers(0, V, (rows, length + tokens))
+
+
+@every_model
+@int8
+@pytest.mark.parametrize(("rows", "tokens", "length"), [(1, 30, 0), (1, 3, 5), (3, 17, 4), (20, 2, 1)])
+def test_a_prompt_equals_its_twin_and_the_layers(name, in_int8, rows, tokens, length):
+    model, ids = made(name, in_int8), prompt(rows, tokens, length)
+    starts = None if rows == 1 else np.arange(rows) % 5
+    caches = [model.new_cache(rows, length + tokens + 2, starts) for _ in range(3)]
+    for cache in caches if length else ():
+        model.next_logits(ids[:, :length], cache)
+    arrays = [(cache.keys, cache.values, length, cache.starts) for cache in caches]
+    ids = ids[:, length:]
+    scores = decode_prompt.read(decoder_of(model), ids, *arrays[0])
+    twins = decode.read_numpy(decoder_of(model), ids, *arrays[1])
+    with no_grad():
+        layers = model(ids, cache=caches[2]).data
+    assert scores.shape == (rows, tokens, V) and scores.dtype == np.float32
+    seen = np.arange(length, length + tokens) >= (0 if starts is None else starts[:, None])  # padding scores nothing
+    seen = np.broadcast_to(seen, (rows, tokens))
+    for theirs in (twins, layers):
+        np.testing.assert_allclose(scores[seen], theirs[seen], atol=2e-5 * max(1, np.abs(twins).max()))
+    written = slice(length, length + tokens)
+    for ours, twin, plain in zip(*(a[:2] for a in arrays), strict=True):
+        for theirs in (twin, plain):
+            np.testing.assert_allclose(ours[:, :, written][:, seen], theirs[:, :, written][:, seen], atol=2e-5)
+    last = decode_prompt.read(decoder_of(model), ids, *arrays[0], last_only=True)
+    np.testing.assert_allclose(last, scores[:, -1:], atol=2e-5 * max(1, np.abs(twins).max()))
+
+
+@int8
+@pytest.mark.parametrize("last_only", [False, True])
+def test_a_prompt_in_parts(monkeypatch, in_int8, last_only):
+    model, ids = made("llama", in_int8), prompt(3, 29)
+    results = []
+    for tokens in (1024, 30, 2):
+        monkeypatch.setattr(decode_prompt, "_TOKENS", tokens)
+        cache = model.new_cache(3, 29, np.array([0, 2, 4]))
+        results.append(kernels.read(decoder_of(model), ids, cache.keys, cache.values, 0, cache.starts, last_only))
+    for parts in results[1:]:
+        np.testing.assert_allclose(parts[:, 4:], results[0][:, 4:], atol=2e-5)
+        np.testing.assert_allclose(parts[:, -1], results[0][:, -1], atol=2e-5)
+
+
+@NUMBA
+@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.parametrize("name", ["gpt2 wide", "llama wide"])
+@int8
+def test_a_prompt_by_one_thread_equals_two_bit_for_bit(name, in_int8):
+    model, threads, results = made(name, in_int8), _jit.get_num_threads(), []
+    for n in (1, 2):
+        _jit.set_num_threads(n)
+        try:
+            cache = model.new_cache(2, 35)
+            results.append(decode_prompt.read(decoder_of(model), prompt(2, 35), cache.keys, cache.values, 0, None))
+        finally:
+            _jit.set_num_threads(threads)
+    assert results[0].tobytes() == results[1].tobytes()
 
 
 # ---- when the model takes this way -----------------------------------------------------------------------------------
@@ -168,6 +236,7 @@ def test_what_changes_the_layers_leads_back_to_them():
     assert reader_after(hooked).decoder is None
     assert reader_after(gpt2().train()).decoder is None
     assert reader_after(Louder(llama().config, rng=0).eval()).decoder is None
+    assert reader_after(hooked, rows=kernels.FEWEST_TOKENS).decoder is None
     double = llama().astype(np.float64)
     assert reader_after(double).decoder is None
     cache, ids = filled(double, 1, 2, None)
@@ -202,6 +271,24 @@ def test_a_prompt_scores_its_last_position_only():
     assert seen[0].shape == (2, 1, V)
     with no_grad():
         np.testing.assert_allclose(logits, original(ids).data[:, -1], atol=1e-6)
+
+
+def test_a_long_prompt_is_read_in_one_call():
+    model, ids = llama(max_position_embeddings=100), prompt(2, 40)
+    original = model.forward
+    model.forward = lambda *a, **k: pytest.fail("layer by layer") if kernels.KERNELS == "numba" else original(*a, **k)
+    cache = model.new_cache(2, 45, np.array([0, 3]))
+    logits = model.next_logits(ids, cache)
+    model.forward, other = original, model.new_cache(2, 45, np.array([0, 3]))
+    with no_grad():
+        np.testing.assert_allclose(logits, model(ids, cache=other).data[:, -1], atol=2e-5)
+    assert cache.length == 40
+    with pytest.raises(ValueError, match="room for 45 tokens, 40 are in it; got 40 more"):
+        model.next_logits(ids, cache)
+    with pytest.raises(ValueError, match=r"in \[0, 37\)"):
+        model.next_logits(ids + 1, model.new_cache(2, 45))
+    with pytest.raises(ValueError, match="the context is 100 tokens; got 120"):
+        model.next_logits(prompt(1, 120), model.new_cache(1, 120))
 
 
 @pytest.mark.parametrize("in_int8", [False, True])

@@ -83,7 +83,8 @@ _ROOMS = {
         "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
     ),
     "additive": ("additive_attention_backward", "additive_attention_forward"),
-    "decode": ("MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step", "read"),
+    "decode": ("MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step"),
+    "decode_prompt": ("FEWEST_TOKENS", "read"),
     "quant": ("dequantize_rows", "quantize_rows"),
     "optim": ("adamw_update", "scale_all", "sgd_update", "sum_of_squares"),
 }

@@ -5,8 +5,8 @@ time: every weight is fetched for one multiplication, so the time of a token is 
 whatever comes between two layers counts. A ``Decoder`` is the model as a list of arrays, and ``decode_step`` takes a
 token through all of it without coming back to Python.
 
-``read``, the twin, says what is computed, for any number of tokens; the same mathematics as ``models/llama.py`` and
-``models/gpt2.py``, in a page. The kernel below does it for one token a row:
+``read_numpy``, the twin, says what is computed, for any number of tokens; the same mathematics as ``models/llama.py``
+and ``models/gpt2.py``, in a page. The kernel below does it for one token a row (``decode_prompt.py`` for many):
 
 * the memory addresses of all weights stand in a table, a line for each layer, through which one loop runs;
 * the outputs of a matrix are dealt out to the threads in blocks, and each output is summed by one thread from its
@@ -50,7 +50,7 @@ from .matmul import joint_linear_forward, linear_forward
 from .norm import _layer_norm_row, _rms_norm_row, layer_norm_forward, rms_norm_forward
 from .quant import dequantize_row, dequantize_rows
 
-__all__ = ["MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step", "read"]
+__all__ = ["MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step"]
 
 MOST_ROWS = 16  # texts at once; for more, BLAS's matrix product is quicker
 
@@ -136,10 +136,18 @@ def apply(x: np.ndarray, *matrices: Matrix) -> np.ndarray:
     return y
 
 
-def read(
-    decoder: Decoder, ids: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, starts: np.ndarray | None
+def read_numpy(
+    decoder: Decoder,
+    ids: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    length: int,
+    starts: np.ndarray | None,
+    last_only: bool = False,
 ) -> np.ndarray:
-    """Read tokens after those whose keys and values are there: ids (B, T) -> (B, T, C), what the head is applied to.
+    """Read tokens after those whose keys and values are there, and score what follows each, or only the last.
+
+    ids: (B, T) in [0, V) -> (B, T or 1, V) scores.
 
     keys, values: (layers, B, S, G, D) with ``length`` tokens in them; those of the new ones are written behind.
     starts: (B,), how many positions at the left of each row are padding.
@@ -168,7 +176,7 @@ def read(
         wide = apply(_normed(x, layer.norm_2, decoder.eps), *layer.up)  # (B, T, I), or (B, T, 2 I) with a gate
         swiglu, exact = decoder.activation == "swiglu", decoder.activation == "gelu_exact"
         x = x + apply(swiglu_forward(wide) if swiglu else gelu_forward(wide, exact), layer.down)
-    return _normed(x, decoder.norm, decoder.eps)
+    return apply(_normed(x[:, -1:] if last_only else x, decoder.norm, decoder.eps), decoder.head)
 
 
 def _rows(embedding: Matrix, ids: np.ndarray) -> np.ndarray:
@@ -185,9 +193,8 @@ def _normed(x: np.ndarray, norm: Norm, eps: float) -> np.ndarray:
 def decode_step_numpy(
     decoder: Decoder, ids: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, starts: np.ndarray | None
 ) -> np.ndarray:
-    """``read`` one token of each row, and score the next: ids (B,) in [0, V) -> (B, V)."""
-    x = read(decoder, ids[:, None], keys, values, length, starts)  # (B, 1, C)
-    return np.ascontiguousarray(apply(x, decoder.head)[:, 0])
+    """``read_numpy`` one token of each row: ids (B,) in [0, V) -> (B, V), the scores of the next."""
+    return np.ascontiguousarray(read_numpy(decoder, ids[:, None], keys, values, length, starts)[:, 0])
 
 
 # ---- the table of addresses ------------------------------------------------------------------------------------------
@@ -228,7 +235,8 @@ def _table(decoder: Decoder) -> np.ndarray:
 
 
 @jit(inner=True)
-def _norm(x, weight_address, bias_address, eps, y):
+def norm_rows(x, weight_address, bias_address, eps, y):
+    """The norm of each row of x (B, C), into y (for kernels)."""
     C = x.shape[1]
     weight, bias = floats(weight_address, C), floats(bias_address, C)
     for b in range(x.shape[0]):
@@ -239,7 +247,8 @@ def _norm(x, weight_address, bias_address, eps, y):
 
 
 @jit(inner=True)
-def _copy(x, y):
+def copy(x, y):
+    """y = x (for kernels)."""
     for j in range(y.size):
         y[j] = x[j]
 
@@ -251,13 +260,14 @@ def _add_into(y, x):
 
 
 @jit(inner=True)
-def _embed(entry, id, x):
+def embed(entry, id, x):
+    """x (C,): the row of a token in the matrix of ``entry`` (for kernels)."""
     at, size = id * x.size, entry[OUTPUTS] * x.size
     if entry[KIND] == INT8:
         scale = floats(entry[SCALE], entry[OUTPUTS])
         dequantize_row(codes_at(entry[WEIGHT], size)[at : at + x.size], scale[id], x)
     else:
-        _copy(floats(entry[WEIGHT], size)[at : at + x.size], x)
+        copy(floats(entry[WEIGHT], size)[at : at + x.size], x)
 
 
 @jit(inner=True)
@@ -296,42 +306,77 @@ def _attend(qkv, keys, values, starts, now, H, G, D, out):
         tiles.merge(outs, lses, out.reshape(-1), lse)
 
 
+@jit(inner=True)
+def room_of_layer(B, C, sizes, width, activation):
+    """Where a layer puts what it computes of one token a row: h, qkv, heads, wide, active (for kernels)."""
+    H, G, D = sizes
+    return (
+        np.empty((B, C), np.float32),
+        np.empty((B, (H + 2 * G) * D), np.float32),
+        np.empty((B, H * D), np.float32),
+        np.empty((B, width), np.float32),
+        np.empty((B, width // 2 if activation == SWIGLU else width), np.float32),
+    )
+
+
+@jit(inner=True)
+def after_qkv(line, room, keys, values, starts, now, sizes, activation, eps, x):
+    """The rest of a layer for one token a row; x (B, C) is its input and its output (for kernels)."""
+    (H, G, D), (h, qkv, heads, wide, active) = sizes, room
+    _attend(qkv, keys, values, starts, now, H, G, D, heads)
+    product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
+    norm_rows(x, line[NORM_2], line[NORM_2 + 1], eps, h)
+    product(line[UP:DOWN], h, wide, False)
+    _activate(wide, activation, active)
+    product(line[DOWN:LINE], active, x, True)  # x = x + down(active)
+
+
+@jit(inner=True)
+def score(last, eps, x, h, logits):
+    """logits (B, V) of the last norm and the head, in the last line of the table, for x (B, C) (for kernels)."""
+    norm_rows(x, last[NORM_1], last[NORM_1 + 1], eps, h)
+    product(last[QKV : QKV + FIELDS], h, logits, False)
+
+
+@jit(inner=True)
+def begin_row(entry, id, position, positions, speeds, x, cos, sin):
+    """What a token is before the first layer, x (C,), and the angles of its position (for kernels)."""
+    embed(entry, id, x)
+    if positions.shape[0]:
+        _add_into(x, positions[position])
+    for j in range(speeds.size):
+        angle = position * speeds[j]
+        cos[j], sin[j] = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+
+
+@jit(inner=True)
+def turn_and_keep(qkv, cos, sin, key, value, H, G, D):
+    """Rotate the queries and keys of a token, and put its keys and values (G, D) into the cache (for kernels)."""
+    if cos.size:
+        _rotate_row(qkv, cos, sin, H + G)
+    copy(qkv[H * D : (H + G) * D], key.reshape(G * D))
+    copy(qkv[(H + G) * D :], value.reshape(G * D))
+
+
 @jit
 def _step(table, positions, speeds, sizes, width, activation, eps, ids, keys, values, length, starts, logits):
     (H, G, D), (B, C), layers = sizes, (ids.size, positions.shape[1]), table.shape[0] - 1
-    inner = width // 2 if activation == SWIGLU else width
-    x, h = np.empty((B, C), np.float32), np.empty((B, C), np.float32)
-    qkv, heads = np.empty((B, (H + 2 * G) * D), np.float32), np.empty((B, H * D), np.float32)
-    wide, active = np.empty((B, width), np.float32), np.empty((B, inner), np.float32)
+    x, room = np.empty((B, C), np.float32), room_of_layer(B, C, sizes, width, activation)
+    h, qkv = room[0], room[1]
     cos, sin = np.empty((B, speeds.size), np.float32), np.empty((B, speeds.size), np.float32)
     last = table[layers]
     for b in range(B):
-        _embed(last[QKV + FIELDS : QKV + 2 * FIELDS], ids[b], x[b])
         position = max(length - starts[b], 0)
-        if positions.shape[0]:
-            _add_into(x[b], positions[position])
-        for j in range(speeds.size):
-            angle = position * speeds[j]
-            cos[b, j], sin[b, j] = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+        begin_row(last[QKV + FIELDS : QKV + 2 * FIELDS], ids[b], position, positions, speeds, x[b], cos[b], sin[b])
 
     for i in range(layers):
         line = table[i]
-        _norm(x, line[NORM_1], line[NORM_1 + 1], eps, h)
+        norm_rows(x, line[NORM_1], line[NORM_1 + 1], eps, h)
         product(line[QKV:OUT], h, qkv, False)
         for b in range(B):
-            if speeds.size:
-                _rotate_row(qkv[b], cos[b], sin[b], H + G)
-            _copy(qkv[b, H * D : (H + G) * D], keys[i, b, length].reshape(G * D))
-            _copy(qkv[b, (H + G) * D :], values[i, b, length].reshape(G * D))
-        _attend(qkv, keys[i], values[i], starts, length + 1, H, G, D, heads)
-        product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
-        _norm(x, line[NORM_2], line[NORM_2 + 1], eps, h)
-        product(line[UP:DOWN], h, wide, False)
-        _activate(wide, activation, active)
-        product(line[DOWN:LINE], active, x, True)  # x = x + down(active)
-
-    _norm(x, last[NORM_1], last[NORM_1 + 1], eps, h)
-    product(last[QKV : QKV + FIELDS], h, logits, False)
+            turn_and_keep(qkv[b], cos[b], sin[b], keys[i, b, length], values[i, b, length], H, G, D)
+        after_qkv(line, room, keys[i], values[i], starts, length + 1, sizes, activation, eps, x)
+    score(last, eps, x, h, logits)
 
 
 @kernel(twin=decode_step_numpy)

@@ -1,9 +1,10 @@
-"""How GPT-2 and Llama read the next token: in one compiled call where it can be, else layer by layer.
+"""How GPT-2 and Llama read the next tokens: in one compiled call where it can be, else layer by layer.
 
-``model(ids, cache=cache)`` goes through the layers as their files tell, each a few Python calls. That is how a prompt
-is read. For the tokens that are written after it, one at a time, a small model would spend most of the time in Python,
-and a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list
-of arrays that ``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same.
+``model(ids, cache=cache)`` goes through the layers as their files tell, each a few Python calls. For the tokens that
+are written after a prompt, one at a time, a small model would spend most of the time in Python, and a large one could
+not read its weights at the speed of the memory. So ``next_logits`` hands the model, as the list of arrays that
+``model.decoder()`` makes of it, to ``kernels.decode_step``, which computes the same; and for a long prompt to
+``kernels.read``, which wastes less between the products.
 
 It does so only when nothing has changed that this list does not tell of: hooks, layers of another kind in the place of
 ours, dropout, float64; and the list is made anew when a parameter has got another array, or a hook came or went.
@@ -45,10 +46,12 @@ class Reader:
     @classmethod
     def of(cls, model: Any) -> Reader:
         """Look at the model as it is now."""
+        modules = list(model.modules())
         parameters = [(parameter, parameter.data) for parameter in model.parameters()]
-        attributes = [vars(module) for module in model.modules()]
+        attributes = [vars(module) for module in modules]
         hooked = _count_hooked(attributes)
-        return cls(parameters, attributes, hooked, model.decoder() if not hooked and _is_plain(model) else None)
+        plain = not hooked and _is_plain(type(model).__module__, modules, [array for _, array in parameters])
+        return cls(parameters, attributes, hooked, model.decoder() if plain else None)
 
     def is_current(self) -> bool:
         """Whether every parameter still has the array that it had, and no hook came or went.
@@ -63,32 +66,32 @@ def _count_hooked(attributes: Iterable[dict[str, Any]]) -> int:
     return sum([any(own["_hooks"].values()) for own in attributes if "_hooks" in own])
 
 
-def _is_plain(model: Any) -> bool:
+def _is_plain(home: str, modules: list[Any], arrays: list[np.ndarray]) -> bool:
     """Whether calling the layers would do what the list of arrays says, and nothing else."""
-    home = type(model).__module__
     return (
         kernels.KERNELS == "numba"
-        and all(type(module) in PLAIN or type(module).__module__ == home for module in model.modules())
-        and not any(module.training for module in model.modules())
-        and all(parameter.dtype == np.float32 for parameter in model.parameters())
-        and all(parameter.data.flags.c_contiguous and parameter.data.flags.aligned for parameter in model.parameters())
+        and all([type(module) in PLAIN or type(module).__module__ == home for module in modules])
+        and not any([module.training for module in modules])
+        and all([a.dtype == np.float32 and a.flags.c_contiguous and a.flags.aligned for a in arrays])
     )
 
 
 def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
     """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
     name, ids = type(model).__name__, as_ids(type(model).__name__, ids)
-    decoder = None
-    if ids.shape[1] == 1 and len(ids) <= kernels.MOST_ROWS and len(ids) == cache.keys.shape[1]:
+    (B, T), decoder = ids.shape, None
+    one = T == 1 and B <= kernels.MOST_ROWS
+    if (one or B * T >= kernels.FEWEST_TOKENS) and B == cache.keys.shape[1]:
         if cache.reader is None or not cache.reader.is_current():
             cache.reader = Reader.of(model)
         decoder = cache.reader.decoder
-    tokens = ids[:, 0]
-    if decoder is None or not all([0 <= id < model.config.vocab_size for id in tokens.tolist()]):
+    if decoder is None or not all([0 <= id < model.config.vocab_size for id in ids.ravel().tolist()]):
         with no_grad():
             return model(ids, cache=cache, last_only=True).data[:, -1]
-    check_length(name, 1, cache.length, model.context)
-    cache.check_room(1)
-    logits = kernels.decode_step(decoder, tokens, cache.keys, cache.values, cache.length, cache.starts)
-    cache.length += 1
-    return logits
+    check_length(name, T, cache.length, model.context)
+    cache.check_room(T)
+    arrays = cache.keys, cache.values, cache.length, cache.starts
+    cache.length += T
+    if one:
+        return kernels.decode_step(decoder, ids[:, 0], *arrays)
+    return kernels.read(decoder, ids, *arrays, last_only=True)[:, 0]

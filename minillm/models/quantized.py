@@ -55,9 +55,9 @@ class QuantizedModel(LanguageModel):
         cache.check_room(T)
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(f"QuantizedModel: ids must be in [0, {self.config.vocab_size})")
-        x = kernels.read(self._decoder, ids, cache.keys, cache.values, cache.length, cache.starts)  # (B, T, C)
+        logits = kernels.read(self._decoder, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
         cache.length += T
-        return Tensor(kernels.apply(x[:, -1:] if last_only else x, self._decoder.head))
+        return Tensor(logits)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
