@@ -111,8 +111,8 @@ def jit(
         "no_cpython_wrapper": inner,
         "no_cfunc_wrapper": True,
     }
-    if not JIT:
-        return numba.njit(**options)(function)
+    if not JIT:  # plain Python; NumPy's integers then wrap around as silently as the processor's
+        return np.errstate(over="ignore")(function)
     try:
         dispatcher = numba.njit(cache=not inner, **options)(function)
         _stamp_cache(dispatcher)

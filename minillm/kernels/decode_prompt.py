@@ -23,7 +23,6 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import attention_tiles as tiles
@@ -51,52 +50,17 @@ from .decode import (
     turn_and_keep,
 )
 from .decode_products import BIAS, BY_COLUMNS, FIELDS, INT8, KIND, OUTPUTS, SCALE, WEIGHT, codes_at, floats
-from .tile import COLS, LINE, ROWS, room, tile, width_of
+from .tile import COLS, LINE, ROWS, pack_rows, room, tile, width_of
 
 __all__ = ["FEWEST_TOKENS", "read"]
 
 FEWEST_TOKENS = 64  # for which reading them together pays
 
 _TOKENS = 1024  # that go through all layers together: more would only take more memory
-_SIDE = 16  # of the squares that are turned over at once: a row is a cache line
-_SQUARE = range(_SIDE)
 ADD = 3  # to what is there, instead of an activation; and NONE does neither
 NONE = 4
 
 # ---- a panel of weights, and the products with it --------------------------------------------------------------------
-
-
-@intrinsic
-def _turn_square(typing, w, at, ldw, panel, to):
-    """panel[to + i COLS + j] = w[at + j ldw + i] for i, j < 16: a square of a matrix, turned over in registers.
-
-    Turned are its four quarters, in four steps: numbers whose row and column differ in one binary digit change places.
-    """
-    signature = types.void(w, types.intp, types.intp, panel, types.intp)
-
-    def generate(context, build, signature, arguments):
-        def row(argument, number_type, begin, step, i):
-            array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
-            at = build.add(begin, build.mul(ir.Constant(ir.IntType(64), i), step))
-            return build.bitcast(build.gep(array.data, [at]), ir.VectorType(number_type, _SIDE).as_pointer())
-
-        kind, vector = context.get_data_type(w.dtype), ir.VectorType(ir.FloatType(), _SIDE)
-        rows = [build.load(row(0, kind, arguments[1], arguments[2], i), align=w.dtype.bitwidth // 8) for i in _SQUARE]
-        if w.dtype == types.int8:
-            rows = [build.sitofp(x, vector) for x in rows]
-        for digit in (8, 4, 2, 1):
-            for i in _SQUARE:
-                if not i & digit:
-                    a, b = rows[i], rows[i + digit]
-                    upper = [n - digit + _SIDE if n & digit else n for n in _SQUARE]
-                    lower = [n + _SIDE if n & digit else n + digit for n in _SQUARE]
-                    for to, picks in ((i, upper), (i + digit, lower)):
-                        rows[to] = build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), picks))
-        for i, x in enumerate(rows):
-            build.store(x, row(3, ir.FloatType(), arguments[4], ir.Constant(ir.IntType(64), COLS), i), align=4)
-        return context.get_dummy_value()
-
-    return signature, generate
 
 
 @intrinsic
@@ -121,33 +85,20 @@ def _fetch(address, begin, end):
 
 
 @jit(inner=True)
-def _pack_rows(w, at, ldw, cols, k, panel):
-    # rows of the matrix become columns of the panel
-    squares = k // _SIDE * _SIDE if cols == COLS else 0
-    for i in range(0, squares, _SIDE):
-        for j in range(0, COLS, _SIDE):
-            _turn_square(w, at + j * ldw + i, ldw, panel, i * COLS + j)  # type: ignore[call-arg]
-    for j in range(cols):
-        row = w[at + j * ldw : at + j * ldw + k]
-        for i in range(squares, k):
-            panel[i * COLS + j] = np.float32(row[i])
-
-
-@jit(inner=True)
 def _pack(entry, column, cols, k, panel):
     # the weights of the outputs from ``column`` on; returns where those of the next panel lie, and their size in bytes
     outputs, address = entry[OUTPUTS], entry[WEIGHT]
     if cols < COLS:
         panel[:] = 0
     if entry[KIND] == INT8:
-        _pack_rows(codes_at(address, outputs * k), column * k, k, cols, k, panel)
+        pack_rows(codes_at(address, outputs * k), column * k, k, cols, k, panel)
         return address + (column + COLS) * k, COLS * k
     if entry[KIND] == BY_COLUMNS:
         w = floats(address, outputs * k)
         for i in range(k):
             copy(w[i * outputs + column :], panel[i * COLS : i * COLS + cols])
         return address, 0
-    _pack_rows(floats(address, outputs * k), column * k, k, cols, k, panel)
+    pack_rows(floats(address, outputs * k), column * k, k, cols, k, panel)
     return address + 4 * (column + COLS) * k, 4 * COLS * k
 
 

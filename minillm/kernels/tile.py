@@ -27,6 +27,8 @@ from ._jit import jit, prange
 # ROWS x COLS sums, a row of the panel and one number of a must fit in the registers: AVX-512 has 32 of 16 floats, AVX2
 # 16 of 8 floats. Two additions start in each cycle and take four: at least eight registers of sums, or they wait.
 ROWS, COLS = (8, 32) if llvm.get_host_cpu_features().get("avx512f") else (4, 16)
+_SIDE = 16  # of the squares of a matrix that are turned over at once
+_SQUARE = range(_SIDE)
 LINE = 64  # bytes of a cache line: a panel row that begins in the middle of one costs two loads
 
 
@@ -50,6 +52,54 @@ def pack(w: np.ndarray, ldw: int, transposed: bool, k: int, n: int) -> np.ndarra
     return panels
 
 
+@intrinsic
+def _turn_square(typing, w, at, ldw, panel, to):
+    """panel[to + i COLS + j] = w[at + j ldw + i] for i, j < 16: a square of a matrix, turned over in registers.
+
+    Turned are its four quarters, in four steps: numbers whose row and column differ in one binary digit change places.
+    """
+    signature = types.void(w, types.intp, types.intp, panel, types.intp)
+
+    def generate(context, build, signature, arguments):
+        def row(argument, number_type, begin, step, i):
+            array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
+            at = build.add(begin, build.mul(ir.Constant(ir.IntType(64), i), step))
+            return build.bitcast(build.gep(array.data, [at]), ir.VectorType(number_type, _SIDE).as_pointer())
+
+        kind, into = context.get_data_type(w.dtype), context.get_data_type(panel.dtype)
+        vector = ir.VectorType(into, _SIDE)
+        rows = [build.load(row(0, kind, arguments[1], arguments[2], i), align=w.dtype.bitwidth // 8) for i in _SQUARE]
+        if w.dtype == types.int8:
+            rows = [build.sitofp(x, vector) for x in rows]
+        for digit in (8, 4, 2, 1):
+            for i in _SQUARE:
+                if not i & digit:
+                    a, b = rows[i], rows[i + digit]
+                    upper = [n - digit + _SIDE if n & digit else n for n in _SQUARE]
+                    lower = [n + _SIDE if n & digit else n + digit for n in _SQUARE]
+                    for to, picks in ((i, upper), (i + digit, lower)):
+                        rows[to] = build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), picks))
+        columns = ir.Constant(ir.IntType(64), COLS)
+        for i, x in enumerate(rows):
+            build.store(x, row(3, into, arguments[4], columns, i), align=panel.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@jit(inner=True)
+def pack_rows(w, at, ldw, cols, k, panel):
+    """Make columns of the panel of the first ``k`` numbers of ``cols`` rows of w, from ``at`` on (int8 too)."""
+    squares = k // _SIDE * _SIDE if cols == COLS else 0
+    for i in range(0, squares, _SIDE):
+        for j in range(0, COLS, _SIDE):
+            _turn_square(w, at + j * ldw + i, ldw, panel, i * COLS + j)  # type: ignore[call-arg]
+    for j in range(cols):
+        row = w[at + j * ldw : at + j * ldw + k]
+        for i in range(squares, k):
+            panel[i * COLS + j] = row[i]
+
+
 @jit(parallel=True)
 def _pack(w, ldw, transposed, k, n, panels):
     if panels.size < 1 << 15:
@@ -67,10 +117,7 @@ def pack_panel(w, ldw, transposed, k, n, p, panels):
     if cols < COLS:
         panel[:] = 0
     if transposed:
-        for j in range(cols):
-            column = w[(p * COLS + j) * ldw : (p * COLS + j) * ldw + k]
-            for i in range(k):
-                panel[i * COLS + j] = column[i]
+        pack_rows(w, p * COLS * ldw, ldw, cols, k, panel)
     else:
         for i in range(k):
             row, into = w[i * ldw + p * COLS : i * ldw + p * COLS + cols], panel[i * COLS : i * COLS + cols]
