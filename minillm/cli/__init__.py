@@ -1,0 +1,73 @@
+"""What a person types: ``minillm train | generate | eval | quantize | info | tokenize | encode``.
+
+Text goes to standard output, everything about it to standard error, so that ``minillm generate ... > story.txt`` keeps
+the story alone. A person's mistake is one line that says what was expected, and exit code 2.
+
+Each command has a file: ``add`` says what can be typed, ``run`` does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from . import encode, eval, generate, info, quantize, tokenize, train
+from .parser import Parser, parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    warnings.showwarning = lambda message, *_, **__: print(f"minillm: warning: {message}", file=sys.stderr)
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where it can still be told that nobody reads it
+    except BrokenPipeError:  # as in ``minillm tokenize ... | head -1``: whoever reads has seen enough
+        _discard_output()
+        return 128 + 13  # what a shell gives a program that SIGPIPE ended
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = parse(_parser(), sys.argv[1:] if arguments is None else arguments)
+        return options.run(options) or 0
+    except BrokenPipeError:
+        raise
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"minillm: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minillm: interrupted", file=sys.stderr)
+        return 130
+
+
+def _discard_output() -> None:
+    """Send what is still to be written nowhere, or Python would complain of it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .. import __version__
+
+    parser = Parser(prog="minillm", description="Train a small language model on a CPU, and let it speak.")
+    parser.add_argument("--version", action="version", version=f"minillm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for command in (train, generate, eval, quantize, info, tokenize, encode):
+        command.add(commands)
+    return parser

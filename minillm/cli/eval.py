@@ -1,0 +1,48 @@
+"""``minillm eval``: how well a model foretells a text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from .parser import add_threads, set_threads
+from .terminal import say
+
+
+def add(commands: Any) -> None:
+    """Teach the command line this command."""
+    p = commands.add_parser(
+        "eval",
+        help="measure a model on a text",
+        description="Print loss, perplexity, bits per byte and tokens per second; without --data for a run on made-up "
+        "stories, on its validation stories, against their exact floor.",
+    )
+    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument(
+        "--data", metavar="PATH", help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made"
+    )
+    p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
+    p.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch; default 16")
+    add_threads(p)
+    p.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
+    from tqdm import tqdm
+
+    from ..evaluate import evaluate
+    from ..recipe import evaluation_data
+    from ..run import load_run
+
+    set_threads(options)
+    loaded = load_run(options.folder)
+    context = options.context or loaded.model.context
+    batches, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
+    progress = tqdm(list(batches), unit="batch", disable=not sys.stderr.isatty(), leave=False)
+    result = evaluate(loaded.model, progress, tokenizer=loaded.tokenizer, floor=floor)
+    print(result.table())
+    floor_says = "; the floor is the least that any model can reach" if result.floor is not None else ""
+    say(f"[loss in nats per token; perplexity: as unsure as between so many equally likely tokens{floor_says}]")
+    return 0

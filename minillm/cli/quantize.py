@@ -1,0 +1,38 @@
+"""``minillm quantize``: a model in a quarter of the memory."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .parser import add_threads, set_threads
+from .terminal import say
+
+
+def add(commands: Any) -> None:
+    """Teach the command line this command."""
+    p = commands.add_parser(
+        "quantize",
+        help="make a model four times smaller: weights in one byte",
+        description="Round the weights of a model to int8, and write it to another folder, which every other command "
+        "opens. Tells what that changes: the perplexity, on --data or on what the run was validated with, and the "
+        "error of each matrix, with a picture where matplotlib is installed.",
+    )
+    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("--out", metavar="FOLDER", help="the folder to make; default: RUN-int8")
+    p.add_argument("--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files to measure on")
+    p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
+    add_threads(p)
+    p.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
+    from ..quantize import quantize_folder
+
+    set_threads(options)
+    report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)
+    print(report)
+    if report.before is None:
+        say("perplexity was not measured: give a text with --data")
+    return 0
