@@ -47,7 +47,8 @@ class Reader:
     def of(cls, model: Any) -> Reader:
         """Look at the model as it is now."""
         modules = list(model.modules())
-        parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+        parts = [part for module in modules for _, part in module._parts()]
+        parameters = [(part, part.data) for part in parts if isinstance(part, Tensor)]
         attributes = [vars(module) for module in modules]
         hooked = _count_hooked(attributes)
         plain = not hooked and _is_plain(type(model).__module__, modules, [array for _, array in parameters])
@@ -58,7 +59,7 @@ class Reader:
 
         (What an optimiser writes into an array is seen.)
         """
-        same = all([parameter.data is array for parameter, array in self.parameters])
+        same = all([parameter._data is array for parameter, array in self.parameters])
         return same and _count_hooked(self.attributes) == self.hooked
 
 

@@ -66,8 +66,9 @@ class Module:
     def modules(self) -> Iterator[Module]:
         """The module itself and all parts below it."""
         yield self
-        for _, child in self.children():
-            yield from child.modules()
+        for _, part in self._parts():
+            if isinstance(part, Module):
+                yield from part.modules()
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """(path, Tensor) of every parameter, frozen ones too; one that is used in two places comes once."""
