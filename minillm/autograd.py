@@ -124,7 +124,8 @@ class Node:
         """
         if not self.requires_grad:
             raise RuntimeError("backward: this tensor was not computed from any tensor with requires_grad=True")
-        pending = {self: self._first_gradient(grad)}  # gradients on their way, by the tensor they belong to
+        # gradients on their way, by the tensor they belong to (found by its identity: no entries are compared)
+        pending = {self: self._first_gradient(grad)}
         summed: set[Node] = set()  # the tensors whose gradient is our own sum, to which more may be added in place
         nodes, changed = self._reachable()
         while nodes:
@@ -167,8 +168,9 @@ class Node:
                 else:
                     pending[t] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(t)
-            if not retain_graph:
+            if not retain_graph:  # the walk is the last to hold this node: its array is freed before the next one's
                 node._backward, node._inputs = _dropped(rule.__qualname__), ()
+                summed.discard(node)
 
     def _first_gradient(self, grad: Any) -> np.ndarray:
         if grad is None:

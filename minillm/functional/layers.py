@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bo
 
     x: (..., C_in), weight: (C_out, C_in), bias: (C_out,) -> y: (..., C_out).
     y = x W^T + b;   dx = dy W,   dW = dy^T x,   db = sum of dy over all rows
-    by_columns: a column of the weight is a neuron, (C_in, C_out), as in GPT-2's files: y = x W + b.
+    by_columns: a column of the weight is a neuron, (C_in, C_out), as in GPT-2's files: y = x W + b, dW = x^T dy.
     Raises ValueError when the widths do not agree.
     """
     layout, w = ("(C_in, C_out)", weight.data.T) if by_columns else ("(C_out, C_in)", weight.data)
