@@ -96,6 +96,17 @@ def test_graph_is_freed_by_reference_counting_alone():
         gc.enable()
 
 
+def test_backward_frees_what_it_is_done_with():
+    early = Tensor(np.ones(3), requires_grad=True) * 2
+    late = early * 3
+    array, freed = weakref.ref(late.data), []
+    loss = (late + late * 4).sum()  # two gradients arrive at it, and are summed
+    del late
+    early.register_hook(lambda dy: freed.append(array() is None))
+    loss.backward()
+    assert freed == [True]
+
+
 def test_a_thousand_steps_leave_no_trace():
     import tracemalloc
 
