@@ -11,7 +11,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from ._jit import jit, prange
-from .tile import COLS, ROWS, tile
+from .tile import COLS, ROWS, STRIP, strip, tile
 
 KIND, WEIGHT, SCALE, BIAS, OUTPUTS = range(5)  # of an entry; an absent array has the address 0
 FIELDS = 5
@@ -56,11 +56,12 @@ def _unowned(x):
 
 # ---- products --------------------------------------------------------------------------------------------------------
 
-_SERIAL = 1 << 17  # bytes of weights that one thread has read before a second one is awake
+_SERIAL = 1 << 19  # bytes of weights that one thread has read before a second one is awake
 _TASK = 1 << 16  # bytes of weights for a task
 _LONG = 512  # numbers in a row, from which on a single text takes one row at a time
-_NARROWEST = 64  # outputs of a task
-_COLUMNS = 512  # outputs whose sums stay in the nearest cache
+_NARROWEST = STRIP  # outputs of a task
+_FEW = 2  # texts for which a matrix by columns is read strip by strip; more are worth a tile of sums
+_INPUTS = 16  # rows of such a matrix at a time: it lies in memory row by row
 
 
 @jit(inner=True)
@@ -186,45 +187,34 @@ def _begin_sums(y, bias, add):
 
 
 @jit(inner=True)
-def _add_eight(w, at, step, x, y):
-    m = y.size
-    x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-    w0, w1 = w[at : at + m], w[at + step : at + step + m]
-    w2, w3 = w[at + 2 * step : at + 2 * step + m], w[at + 3 * step : at + 3 * step + m]
-    w4, w5 = w[at + 4 * step : at + 4 * step + m], w[at + 5 * step : at + 5 * step + m]
-    w6, w7 = w[at + 6 * step : at + 6 * step + m], w[at + 7 * step : at + 7 * step + m]
-    for j in range(m):
-        y[j] += ((w0[j] * x0 + w1[j] * x1) + (w2[j] * x2 + w3[j] * x3)) + (
-            (w4[j] * x4 + w5[j] * x5) + (w6[j] * x6 + w7[j] * x7)
-        )
-
-
-@jit(inner=True)
-def _add_one(w0, x0, y):
-    for j in range(y.size):
-        y[j] += w0[j] * x0
+def _add_inputs(w, at, step, x, y):
+    # y += x w for some inputs and the last few outputs
+    for i in range(x.size):
+        row = w[at + i * step : at + i * step + y.size]
+        for j in range(y.size):
+            y[j] += row[j] * x[i]
 
 
 @jit(inner=True)
 def _by_columns(w, width, bias, lo, hi, x, y, first, add):
     # the matrix lies the other way: a row of it holds what one input gives to all outputs
-    B, k = x.shape
-    for n in range(lo, hi, _COLUMNS):
-        m = min(_COLUMNS, hi - n)
-        tiled = m // COLS * COLS if B > 2 else 0  # where several texts are worth the registers: see tile.py
+    (B, k), flat_x, flat_y = x.shape, _unowned(x), _unowned(y)
+    m = hi - lo
+    strips, tiled = (m // STRIP * STRIP if B <= _FEW else 0), m // COLS * COLS
+    for b in range(B):
+        _begin_sums(y[b, first : first + m], bias[lo:hi] if bias.size else bias, add)
+    for i in range(0, k, _INPUTS):
+        inputs, at = min(_INPUTS, k - i), i * width + lo
         for b in range(B):
-            _begin_sums(y[b, first + n : first + n + m], bias[n : n + m] if bias.size else bias, add)
-        for col in range(0, tiled, COLS):
-            for b in range(0, B, ROWS):
-                tile(x.reshape(-1), b * k, k, 1, B - b, w, n + col, width, k,
-                     y.reshape(-1), b * y.shape[1] + first + n + col, y.shape[1])  # type: ignore[call-arg]  # fmt: skip
-        if tiled < m:
-            for b in range(B):
-                sums = y[b, first + n + tiled : first + n + m]
-                for i in range(0, k - 7, 8):
-                    _add_eight(w, i * width + n + tiled, width, x[b, i : i + 8], sums)
-                for i in range(k - k % 8, k):
-                    _add_one(w[i * width + n + tiled : i * width + n + m], x[b, i], sums)
+            into = b * y.shape[1] + first
+            for n in range(0, strips, STRIP):
+                strip(flat_x, b * k + i, k, 1, 1, w, at + n, width, inputs, flat_y, into + n, 0)  # type: ignore[call-arg]
+    for n in range(strips, tiled, COLS):
+        for b in range(0, B, ROWS):
+            tile(flat_x, b * k, k, 1, B - b, w, lo + n, width, k, flat_y, b * y.shape[1] + first + n, y.shape[1])  # type: ignore[call-arg]
+    if tiled < m:
+        for b in range(B):
+            _add_inputs(w, lo + tiled, width, x[b], y[b, first + tiled : first + m])
 
 
 @jit(inner=True)
@@ -238,7 +228,7 @@ def _outputs(entries, lo, hi, x, y, add):
             kind, address, rows = entries[e + KIND], entries[e + WEIGHT], b - a
             bias = floats(entries[e + BIAS], outputs)
             if kind == BY_COLUMNS:
-                _by_columns(floats(address, outputs * k), outputs, bias, a, b, x, y, first, add)
+                _by_columns(floats(address, outputs * k), outputs, bias, a, b, x, y, first + a, add)
             else:
                 sums, scale = np.empty(B * rows, np.float32), floats(entries[e + SCALE], outputs)
                 if kind == BY_ROWS:
@@ -253,7 +243,7 @@ def _outputs(entries, lo, hi, x, y, add):
 @jit(parallel=True)
 def _shared_outputs(entries, total, tasks, x, y, add):
     for task in prange(tasks):
-        lo, hi = np.int64(task) * total // tasks // 16 * 16, (np.int64(task) + 1) * total // tasks // 16 * 16
+        lo, hi = np.int64(task) * total // tasks // COLS * COLS, (np.int64(task) + 1) * total // tasks // COLS * COLS
         _outputs(entries, lo, total if task == tasks - 1 else hi, x, y, add)
 
 

@@ -15,6 +15,8 @@ The order: the columns are cut into panels of COLS, and a panel keeps the rows o
 
 from __future__ import annotations
 
+from typing import Any
+
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
@@ -132,68 +134,78 @@ def room(n, like):
     return made[np.int64(-made.ctypes.data % LINE) // like.itemsize :]
 
 
-@intrinsic
-def tile(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row):
-    """c[:rows] += a[:rows] @ panel in registers, at most ROWS rows and exactly COLS columns (for kernels).
+def _in_registers(most_rows: int, cols: int) -> Any:
+    """The product c[:rows] += a[:rows] @ panel in registers, of at most ``most_rows`` rows and exactly ``cols`` columns.
 
     a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row, panel_row, c_row: from row
     to row; a_step: from column to column of a, so that a transposed matrix is multiplied where it lies.
     """
-    size = types.intp
-    signature = types.void(a, size, size, size, size, panel, size, size, size, c, size, size)
 
-    def generate(context, build, signature, arguments):
-        word, vector = ir.IntType(64), ir.VectorType(context.get_data_type(c.dtype), COLS)
-        _, a_at, a_row, a_step, rows, _, panel_at, panel_row, k, _, c_at, c_row = arguments
+    @intrinsic
+    def multiply(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row):
+        size = types.intp
+        signature = types.void(a, size, size, size, size, panel, size, size, size, c, size, size)
 
-        def number(n):
-            return ir.Constant(word, n)
+        def generate(context, build, signature, arguments):
+            word, vector = ir.IntType(64), ir.VectorType(context.get_data_type(c.dtype), cols)
+            _, a_at, a_row, a_step, rows, _, panel_at, panel_row, k, _, c_at, c_row = arguments
 
-        def pointer(argument, at):
-            array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
-            return build.gep(array.data, [at])
+            def number(n):
+                return ir.Constant(word, n)
 
-        def load(at):
-            return build.load(build.bitcast(at, vector.as_pointer()), align=c.dtype.bitwidth // 8)
+            def pointer(argument, at):
+                array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
+                return build.gep(array.data, [at])
 
-        def broadcast(x):
-            one = build.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), COLS), [0] * COLS)
-            return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+            def load(at):
+                return build.load(build.bitcast(at, vector.as_pointer()), align=c.dtype.bitwidth // 8)
 
-        # where rows < ROWS, the rows beyond the edge are the last one again: computed twice, stored twice, the same
-        last = build.sub(rows, number(1))
-        index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in range(ROWS)]
-        a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
-        c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
-        panel_rows = pointer(5, panel_at)
-        before = [load(row) for row in c_rows]
+            def broadcast(x):
+                one = build.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
+                zeros = ir.Constant(ir.VectorType(ir.IntType(32), cols), [0] * cols)
+                return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
-        start, body, done = build.block, build.append_basic_block("step"), build.append_basic_block("done")
-        build.branch(body)
-        build.position_at_end(body)
-        step = build.phi(word)
-        step.add_incoming(number(0), start)
-        sums = [build.phi(vector) for _ in range(ROWS)]
-        b = load(build.gep(panel_rows, [build.mul(step, panel_row)]))
-        column = build.mul(step, a_step)
-        after = []
-        for row, total in zip(a_rows, sums, strict=True):
-            x = broadcast(build.load(build.gep(row, [column])))
-            after.append(build.fadd(total, build.fmul(x, b, flags=("contract",)), flags=("contract",)))
-        following = build.add(step, number(1))
-        step.add_incoming(following, body)
-        for total, first, next_total in zip(sums, before, after, strict=True):
-            total.add_incoming(first, start)
-            total.add_incoming(next_total, body)
-        build.cbranch(build.icmp_signed("<", following, k), body, done)
+            # where rows < most_rows, the rows beyond the edge are the last one again: computed and stored twice
+            last = build.sub(rows, number(1))
+            each = range(most_rows)
+            index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in each]
+            a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
+            c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
+            panel_rows = pointer(5, panel_at)
+            before = [load(row) for row in c_rows]
 
-        build.position_at_end(done)
-        for row, total in zip(c_rows, after, strict=True):
-            build.store(total, build.bitcast(row, vector.as_pointer()), align=c.dtype.bitwidth // 8)
-        return context.get_dummy_value()
+            start, body, done = build.block, build.append_basic_block("step"), build.append_basic_block("done")
+            build.branch(body)
+            build.position_at_end(body)
+            step = build.phi(word)
+            step.add_incoming(number(0), start)
+            sums = [build.phi(vector) for _ in each]
+            b = load(build.gep(panel_rows, [build.mul(step, panel_row)]))
+            column = build.mul(step, a_step)
+            after = []
+            for row, total in zip(a_rows, sums, strict=True):
+                x = broadcast(build.load(build.gep(row, [column])))
+                after.append(build.fadd(total, build.fmul(x, b, flags=("contract",)), flags=("contract",)))
+            following = build.add(step, number(1))
+            step.add_incoming(following, body)
+            for total, first, next_total in zip(sums, before, after, strict=True):
+                total.add_incoming(first, start)
+                total.add_incoming(next_total, body)
+            build.cbranch(build.icmp_signed("<", following, k), body, done)
 
-    return signature, generate
+            build.position_at_end(done)
+            for row, total in zip(c_rows, after, strict=True):
+                build.store(total, build.bitcast(row, vector.as_pointer()), align=c.dtype.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return multiply
+
+
+tile = _in_registers(ROWS, COLS)
+STRIP = 4 * COLS
+strip = _in_registers(1, STRIP)  # for a single row: no number of the matrix is used twice, and it is read in long pieces
 
 
 @jit(inner=True)
