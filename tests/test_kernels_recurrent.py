@@ -10,6 +10,7 @@ from minillm.kernels import _jit, additive, recurrent, tile
 PAIRS = _jit.PAIRS
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 SHAPES = [(1, 1, 3, 4), (3, 5, 6, 7), (5, 1, 4, 33), (19, 7, 5, 40)]  # B, T, C, H: odd, one row, one step, many rows
+SHAPES += [(350, 3, 33, 130)]  # matrices that are worth tiles, and more rows than one part of their sums
 
 every_cell = pytest.mark.parametrize("cell", GATES)
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])

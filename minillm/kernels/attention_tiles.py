@@ -141,7 +141,7 @@ def _add_scores(a, a_row, rows, d, columns, scores, cols, first, ahead, behind):
         for row in range(0, rows, ROWS):
             if col < first + row + ROWS + ahead and col + COLS > first + row - behind:
                 multiply(a, row * a_row, a_row, 1, rows - row, columns, col * d, COLS, d,
-                         scores, row * cols + col, cols)  # type: ignore[call-arg]  # fmt: skip
+                         scores, row * cols + col, cols)  # fmt: skip
 
 
 @jit(inner=True)
@@ -153,7 +153,7 @@ def _add_means(weights, row_step, step, rows, n, b, c, wide, first, ahead, behin
         if lo < hi:
             for col in range(0, wide, COLS):
                 multiply(weights, row * row_step + lo * step, row_step, step, rows - row, b, lo * wide + col, wide,
-                         hi - lo, c, row * wide + col, wide)  # type: ignore[call-arg]  # fmt: skip
+                         hi - lo, c, row * wide + col, wide)  # fmt: skip
 
 
 @jit(inner=True)

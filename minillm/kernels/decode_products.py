@@ -208,10 +208,10 @@ def _by_columns(w, width, bias, lo, hi, x, y, first, add):
         for b in range(B):
             into = b * y.shape[1] + first
             for n in range(0, strips, STRIP):
-                strip(flat_x, b * k + i, k, 1, 1, w, at + n, width, inputs, flat_y, into + n, 0)  # type: ignore[call-arg]
+                strip(flat_x, b * k + i, k, 1, 1, w, at + n, width, inputs, flat_y, into + n, 0)
     for n in range(strips, tiled, COLS):
         for b in range(0, B, ROWS):
-            tile(flat_x, b * k, k, 1, B - b, w, lo + n, width, k, flat_y, b * y.shape[1] + first + n, y.shape[1])  # type: ignore[call-arg]
+            tile(flat_x, b * k, k, 1, B - b, w, lo + n, width, k, flat_y, b * y.shape[1] + first + n, y.shape[1])
     if tiled < m:
         for b in range(B):
             _add_inputs(w, lo + tiled, width, x[b], y[b, first + tiled : first + m])

@@ -117,7 +117,7 @@ def _sums(x, row, k, rows, panel, changed, factor, term, sums):
     # sums (ROWS, COLS) of the tokens from ``row`` on
     for i in range(ROWS * COLS):
         sums[i] = 0
-    tile(x, row * k, k, 1, rows - row, panel, 0, COLS, k, sums, 0, COLS)  # type: ignore[call-arg]
+    tile(x, row * k, k, 1, rows - row, panel, 0, COLS, k, sums, 0, COLS)
     if changed:
         for at in range(0, ROWS * COLS, COLS):
             for j in range(COLS):

@@ -158,30 +158,40 @@ def _padded(n):
 
 
 @jit(inner=True)
+def _parts_by_tiles(m):
+    return 2 * ((m + 2 * _HEIGHT - 1) // (2 * _HEIGHT))  # an even number: two threads get the same
+
+
+@jit(inner=True)
 def _block_of(part, parts, n):
     # rows [lo, hi) of n: of equal size but for whole tiles
     return part * n // parts // ROWS * ROWS, n if part == parts - 1 else (part + 1) * n // parts // ROWS * ROWS
 
 
 @jit(inner=True)
+def _add_terms(a, a_row, a_step, rows, first, depth, k, panels, c, ldc, n):
+    # c += a b for ``depth`` terms of the sums, from ``first`` on; a: from there on, b (k, n) in panels
+    whole, b = n // COLS * COLS, panels[first * COLS :]
+    multiply_add(a, a_row, a_step, rows, depth, b, k * COLS, COLS, c, ldc, whole)
+    if whole < n:
+        edge = np.zeros(rows * COLS, c.dtype)  # columns of the last panel, which is not full
+        _copy_rows(c[whole:], ldc, edge, COLS, rows, n - whole)
+        multiply_add(a, a_row, a_step, rows, depth, b[whole * k :], 0, COLS, edge, COLS, COLS)
+        _copy_rows(edge, COLS, c[whole:], ldc, rows, n - whole)
+
+
+@jit(inner=True)
 def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
     # c += a b for b (k, n) in panels
-    whole = n // COLS * COLS
-    edge_rows = rows if whole < n else 0
-    edge = np.zeros(edge_rows * COLS, c.dtype)  # columns of the last panel, where it is not full
-    _copy_rows(c[whole:], ldc, edge, COLS, edge_rows, n - whole)
     # columns of a transposed a that lie a multiple of 4 KB apart share few places of the cache: side by side, then
     aside = a_row == 1 and a_step % 1024 == 0
     columns = room(min(_DEPTH, k) * rows if aside else 0, c)
     for first in range(0, k, _DEPTH):
-        depth, a_part, b_part, step = min(_DEPTH, k - first), a[first * a_step :], panels[first * COLS :], a_step
+        depth, a_part, step = min(_DEPTH, k - first), a[first * a_step :], a_step
         if aside:
             _copy_rows(a_part, a_step, columns, rows, depth, rows)
             a_part, step = columns, rows
-        multiply_add(a_part, a_row, step, rows, depth, b_part, k * COLS, COLS, c, ldc, whole)
-        if whole < n:
-            multiply_add(a_part, a_row, step, rows, depth, b_part[whole * k :], 0, COLS, edge, COLS, COLS)
-    _copy_rows(edge, COLS, c[whole:], ldc, edge_rows, n - whole)
+        _add_terms(a_part, a_row, step, rows, first, depth, k, panels, c, ldc, n)
 
 
 @jit(inner=True)
@@ -210,7 +220,7 @@ def _flipped_block(a, a_row, a_step, rows, k, panels, c, ldc, n):
 @jit(parallel=True)
 def _tiles(a, a0, a_row, a_step, panels, c, c0, ldc, m, n, k, bias, flipped):
     # c = a b + bias for one matrix a (m, k) and b (k, n) in panels; or, without bias, c^T = a b
-    parts = 2 * ((m + 2 * _HEIGHT - 1) // (2 * _HEIGHT))  # an even number: two threads get the same
+    parts = _parts_by_tiles(m)
     for part in prange(parts):
         row, end = _block_of(np.int64(part), parts, m)
         if flipped:
@@ -220,9 +230,38 @@ def _tiles(a, a0, a_row, a_step, panels, c, c0, ldc, m, n, k, bias, flipped):
             _tiles_block(a[a0 + row * a_row :], a_row, a_step, end - row, k, panels, c_i, ldc, n, bias)
 
 
+@jit(parallel=True)
+def transposed_products(a, panels, c, more_panels, more_c, sums):
+    """c = a^T b and sums_j = sum_i a_ij, for a (k, m), b (k, n) in panels (for kernels).
+
+    more_panels, more_c: a second b and its c, or no columns. Together, because each part of a is then fetched, and laid
+    side by side, once for both products and the sums.
+    """
+    (k, m), flat_a = a.shape, a.reshape(-1)
+    parts = _parts_by_tiles(m)
+    for part in prange(parts):
+        row, end = _block_of(np.int64(part), parts, m)
+        rows, c_i, more_i, sums_i = end - row, c[row:end].reshape(-1), more_c[row:end].reshape(-1), sums[row:end]
+        c_i[:], more_i[:], sums_i[:] = 0, 0, 0
+        columns = room(min(_DEPTH, k) * rows, flat_a)
+        for first in range(0, k, _DEPTH):
+            depth = min(_DEPTH, k - first)
+            _copy_rows(flat_a[first * m + row :], m, columns, rows, depth, rows)
+            for i in range(depth):
+                for j in range(rows):
+                    sums_i[j] += columns[i * rows + j]
+            for panels_i, c_ij, n in ((panels, c_i, c.shape[1]), (more_panels, more_i, more_c.shape[1])):
+                _add_terms(columns, 1, rows, rows, first, depth, k, panels_i, c_ij, n, n)
+
+
+def by_tiles(dtype: np.dtype, m: int, n: int, k: int) -> bool:
+    """Whether a product (m, k) @ (k, n) is worth the tiles."""
+    return _TILES and dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= COLS and k >= ROWS
+
+
 def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
     """c = op(a) op(b) + bias for one matrix of each; a, b, c: (1, .), the rest as in ``_blocks``."""
-    tiled = _TILES and c.dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= COLS and k >= ROWS
+    tiled = by_tiles(c.dtype, m, n, k)
     if tiled and n > m and not bias.size:  # c^T = b^T a^T: the smaller matrix is the one to pack
         panels = pack(a[0, a0:], lda, not ta, k, m)
         _tiles(b[0], b0, *((ldb, 1) if tb else (1, ldb)), panels, c[0], c0, ldc, n, m, k, bias, True)

@@ -16,9 +16,10 @@ c_t = f c_{t-1} + ... and a GRU's z h_{t-1} carry it back unchanged while the ga
 
 How they are made fast. U h_{t-1} has to wait for the step before: a product of few rows, for which the matrix is packed
 once for all steps (``tile.py``). The product W x_t, and backward that which gives dx_t, need not wait, but are made in
-the same step: their result is used, or their operand was made, while it lies in the nearest caches. The gates follow in
-one vectorised pass. Threads share the rows of the batch: each takes its rows through all the steps alone, so that
-nobody waits for anybody. Only the gradients of the matrices are products over all steps at once.
+the same step: their result is used, or their operand was made, while it lies in the nearest caches (forward, where the
+gates need only the sum of W x_t and U h_{t-1}, as one product: of both vectors side by side). The gates follow in one
+vectorised pass. Threads share the rows of the batch: each takes its rows through all the steps alone, so that nobody
+waits for anybody. Only the gradients of the matrices are products over all steps at once.
 
 ``starts``: before step ``starts[b]`` row b is padding: its state is zero there, and begins at zero.
 """
@@ -28,8 +29,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import JIT, contiguous, jit, kernel, like, prange, sigmoid, tanh
-from .matmul import linear_forward, product, sum_rows
-from .tile import ROWS, add_product, pack, width_of
+from .matmul import by_tiles, linear_forward, product, sum_rows, transposed_products
+from .tile import COLS, ROWS, add_product, empty_panels, pack, pack_under, room, width_of
 
 Starts = np.ndarray | None
 Arrays = tuple[np.ndarray, ...]
@@ -330,13 +331,25 @@ def _add_recurrent_part(h, h0, t, lo, rows, panels, z, width):
 
 
 @jit(inner=True)
-def _rnn_forward_rows(lo, rows, x, w, u, begin, h0, starts, h):
+def _lay_side_by_side(x, h, h0, t, lo, rows, side):
+    """side (rows, C + H): x_t and h_{t-1}, which before the first step is h0 (B, 1, H)."""
+    C, H = x.shape[2], h.shape[2]
+    for r in range(rows):
+        _copy(x[lo + r, t], side[r * (C + H) :])
+        _copy(h0[lo + r, 0] if t == 0 else h[lo + r, t - 1], side[r * (C + H) + C :])
+
+
+@jit(inner=True)
+def _rnn_forward_rows(lo, rows, x, panels, begin, h0, starts, h):
     T, H, width = h.shape[1], h.shape[2], begin.shape[1]
+    k = x.shape[2] + h.shape[2]
     z = np.empty(rows * width, h.dtype)
+    side = room(rows * k, z)
     for t in range(T):
         _begin_rows(begin, rows, lo, z)
-        _add_part(x, t, lo, rows, w, z, width)
-        _add_recurrent_part(h, h0, t, lo, rows, u, z, width)
+        if panels.size:
+            _lay_side_by_side(x, h, h0, t, lo, rows, side)
+            add_product(side, 0, k, rows, k, panels, z, width)
         for r in range(rows):
             if t < starts[lo + r]:
                 h[lo + r, t] = 0
@@ -345,13 +358,16 @@ def _rnn_forward_rows(lo, rows, x, w, u, begin, h0, starts, h):
 
 
 @jit(inner=True)
-def _lstm_forward_rows(lo, rows, x, w, u, begin, h0, c0, starts, gates, h, c):
+def _lstm_forward_rows(lo, rows, x, panels, begin, h0, c0, starts, gates, h, c):
     T, width = h.shape[1], begin.shape[1]
+    k = x.shape[2] + h.shape[2]
     z = np.empty(rows * width, h.dtype)
+    side = room(rows * k, z)
     for t in range(T):
         _begin_rows(begin, rows, lo, z)
-        _add_part(x, t, lo, rows, w, z, width)
-        _add_recurrent_part(h, h0, t, lo, rows, u, z, width)
+        if panels.size:
+            _lay_side_by_side(x, h, h0, t, lo, rows, side)
+            add_product(side, 0, k, rows, k, panels, z, width)
         for r in range(rows):
             b = lo + r
             if t < starts[b]:
@@ -395,21 +411,21 @@ def _carry_back(dp, t, lo, rows, panels, carried):
 
 
 @jit(inner=True)
-def _input_gradient(dz, t, lo, rows, panels, room, dx):
+def _input_gradient(dz, t, lo, rows, panels, dx_t, dx):
     # dx: (B, T, C), without columns when nobody asks for it
     C = dx.shape[2]
     if C:
-        width = room.size // rows
-        room[:] = 0
-        _add_part(dz, t, lo, rows, panels, room, width)
+        width = dx_t.size // rows
+        dx_t[:] = 0
+        _add_part(dz, t, lo, rows, panels, dx_t, width)
         for r in range(rows):
-            _copy(room[r * width : r * width + C], dx[lo + r, t])
+            _copy(dx_t[r * width : r * width + C], dx[lo + r, t])
 
 
 @jit(inner=True)
 def _rnn_backward_rows(lo, rows, dh, h, w, u, starts, carried, dz, dx):
     T, H = dh.shape[1], dh.shape[2]
-    room = np.empty(rows * (w.size // dz.shape[2]), h.dtype)
+    dx_t = np.empty(rows * (w.size // dz.shape[2]), h.dtype)
     for t in range(T - 1, -1, -1):
         for b in range(lo, lo + rows):
             if t < starts[b]:
@@ -418,13 +434,13 @@ def _rnn_backward_rows(lo, rows, dh, h, w, u, starts, carried, dz, dx):
             else:
                 _rnn_cell_backward(carried[b, :H], dh[b, t], h[b, t], dz[b, t])
         _carry_back(dz, t, lo, rows, u, carried)
-        _input_gradient(dz, t, lo, rows, w, room, dx)
+        _input_gradient(dz, t, lo, rows, w, dx_t, dx)
 
 
 @jit(inner=True)
 def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, w, u, starts, carried, dz, dx):
     T, H = dh.shape[1], dh.shape[2]
-    room = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
+    dx_t = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
     for t in range(T - 1, -1, -1):
         for b in range(lo, lo + rows):
             if t < starts[b]:
@@ -435,13 +451,13 @@ def _lstm_backward_rows(lo, rows, dh, dc, gates, c, c0, w, u, starts, carried, d
                 before = c0[b] if t == 0 else c[b, t - 1]
                 _lstm_cell_backward(carried[b, :H], dh[b, t], dc[b], gates[b, t], before, c[b, t], dz[b, t])
         _carry_back(dz, t, lo, rows, u, carried)
-        _input_gradient(dz, t, lo, rows, w, room, dx)
+        _input_gradient(dz, t, lo, rows, w, dx_t, dx)
 
 
 @jit(inner=True)
 def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx):
     T, H = dh.shape[1], dh.shape[2]
-    room = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
+    dx_t = np.empty(rows * (w.size // dz.shape[2]), dh.dtype)
     for t in range(T - 1, -1, -1):
         for b in range(lo, lo + rows):
             if t < starts[b]:
@@ -452,7 +468,22 @@ def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, d
                 before = h0[b] if t == 0 else h[b, t - 1]
                 _gru_cell_backward(carried[b, :H], dh[b, t], gates[b, t], u[b, t], before, dz[b, t], dp[b, t])
         _carry_back(dp, t, lo, rows, w_h, carried)
-        _input_gradient(dz, t, lo, rows, w, room, dx)
+        _input_gradient(dz, t, lo, rows, w, dx_t, dx)
+
+
+@jit(parallel=True)
+def _pack_before(h, h0, panels):
+    # the panels of what _before returns, (B T, H)
+    B, T, H = h.shape
+    for p in prange(panels.size // (B * T * COLS)):
+        first = np.int64(p) * COLS
+        cols, panel = min(COLS, H - first), panels[first * B * T : (first + COLS) * B * T]
+        if cols < COLS:
+            panel[:] = 0
+        for b in range(B):
+            _copy(h0[b, first : first + cols], panel[b * T * COLS :])
+            for t in range(1, T):
+                _copy(h[b, t - 1, first : first + cols], panel[(b * T + t) * COLS :])
 
 
 # The tasks: at most ``most`` rows each. A single one runs without waking the other threads. (np.int64, because to
@@ -460,25 +491,25 @@ def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, d
 
 
 @jit(parallel=True)
-def _rnn_forward(most, x, w, u, begin, h0, starts, h):
+def _rnn_forward(most, x, panels, begin, h0, starts, h):
     B = x.shape[0]
     if B <= most:
-        _rnn_forward_rows(np.int64(0), B, x, w, u, begin, h0, starts, h)
+        _rnn_forward_rows(np.int64(0), B, x, panels, begin, h0, starts, h)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _rnn_forward_rows(lo, min(most, B - lo), x, w, u, begin, h0, starts, h)
+            _rnn_forward_rows(lo, min(most, B - lo), x, panels, begin, h0, starts, h)
 
 
 @jit(parallel=True)
-def _lstm_forward(most, x, w, u, begin, h0, c0, starts, gates, h, c):
+def _lstm_forward(most, x, panels, begin, h0, c0, starts, gates, h, c):
     B = x.shape[0]
     if B <= most:
-        _lstm_forward_rows(np.int64(0), B, x, w, u, begin, h0, c0, starts, gates, h, c)
+        _lstm_forward_rows(np.int64(0), B, x, panels, begin, h0, c0, starts, gates, h, c)
     else:
         for part in prange((B + most - 1) // most):
             lo = np.int64(part) * most
-            _lstm_forward_rows(lo, min(most, B - lo), x, w, u, begin, h0, c0, starts, gates, h, c)
+            _lstm_forward_rows(lo, min(most, B - lo), x, panels, begin, h0, c0, starts, gates, h, c)
 
 
 @jit(parallel=True)
@@ -537,7 +568,7 @@ def _rows_of_a_task(B: int, T: int, w_hh: np.ndarray) -> int:
 
 
 def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]) -> Arrays:
-    """What the sums begin with, and the panels of each product x w^T that is added to them at every step.
+    """What the sums begin with, and the panels of the products x w^T, side by side, that are added at every step.
 
     The sums begin with the bias, (1, width) for all rows alike. For a single step packing would cost more than the
     product: there they begin with all there is, (B, width), and the panels are empty.
@@ -545,13 +576,12 @@ def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]
     rows = bias[None] if T > 1 else sum((linear_forward(x, w, None) for x, w in products), bias)
     begin = np.zeros((len(rows), width_of(len(bias))), bias.dtype)
     begin[:, : len(bias)] = rows
-    return begin, *(_packed(w, True) if T > 1 else np.empty(0, w.dtype) for _, w in products)
+    return begin, pack_under(*(contiguous(w) for _, w in products)) if T > 1 else np.empty(0, bias.dtype)
 
 
-def _packed(w: np.ndarray, transposed: bool) -> np.ndarray:
-    """The panels of ``w``: (K, N), or of its transpose where ``w`` is stored as (N, K)."""
-    k, n = w.shape[::-1] if transposed else w.shape
-    return pack(contiguous(w).reshape(-1), w.shape[1], transposed, k, n)
+def _packed(w: np.ndarray) -> np.ndarray:
+    """The panels of ``w``: (K, N)."""
+    return pack(w.reshape(-1), w.shape[1], False, *w.shape)
 
 
 def _int_starts(starts: Starts, B: int) -> np.ndarray:
@@ -562,9 +592,26 @@ def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts
     """The packed matrices, the rows' starts, and room for what is carried back and for dx (no column if unwanted)."""
     B, T, C = x.shape
     width = width_of(w_hh.shape[1])
-    w = _packed(w_ih, False) if x_needs else np.empty(0, w_ih.dtype)
+    w = _packed(w_ih) if x_needs else np.empty(0, w_ih.dtype)
     dx = np.empty((B, T, C if x_needs else 0), x.dtype)
-    return w, _packed(w_hh, False), _int_starts(starts, B), np.zeros((B, width), x.dtype), dx
+    return w, _packed(w_hh), _int_starts(starts, B), np.zeros((B, width), x.dtype), dx
+
+
+def _gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
+    """The same as ``_weight_gradients``, where the products are worth it from panels of x and of h_{t-1}."""
+    (B, T, C), H, width = x.shape, h.shape[2], dz.shape[2]
+    if not all(by_tiles(x.dtype, width, n, B * T) and n <= width for n in (C, H)):
+        return _weight_gradients(dz, dp, x, h, h0)
+    x_panels, h_panels = pack(x.reshape(-1), C, False, B * T, C), empty_panels(B * T, H, h.dtype)
+    _pack_before(h, h0, h_panels)
+    dw_ih, dw_hh, db_ih = np.empty((width, C), x.dtype), np.empty((width, H), x.dtype), np.empty(width, x.dtype)
+    if dp is dz:
+        transposed_products(dz.reshape(-1, width), x_panels, dw_ih, h_panels, dw_hh, db_ih)
+        return dw_ih, dw_hh, db_ih, db_ih
+    db_hh, no_panels, no_columns = np.empty_like(db_ih), x_panels[:0], dw_ih[:, :0].copy()
+    transposed_products(dz.reshape(-1, width), x_panels, dw_ih, no_panels, no_columns, db_ih)
+    transposed_products(dp.reshape(-1, width), h_panels, dw_hh, no_panels, no_columns, db_hh)
+    return dw_ih, dw_hh, db_ih, db_hh
 
 
 @kernel(twin=rnn_forward_numpy)
@@ -573,9 +620,9 @@ def rnn_forward(x, w_ih, w_hh, b_ih, b_hh, h0, starts=None):  # noqa: D103
         return rnn_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, starts)
     x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
     (B, T, _), H = x.shape, h0.shape[1]
-    begin, w, u = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
+    begin, panels = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
     h = np.empty((B, T, H), x.dtype)
-    _rnn_forward(_rows_of_a_task(B, T, w_hh), x, w, u, begin, h0[:, None], _int_starts(starts, B), h)
+    _rnn_forward(_rows_of_a_task(B, T, w_hh), x, panels, begin, h0[:, None], _int_starts(starts, B), h)
     return h
 
 
@@ -587,7 +634,7 @@ def rnn_backward(dh, x, w_ih, w_hh, h0, h, starts=None, x_needs=True):  # noqa: 
     (B, T, H), dz = h.shape, np.empty_like(h)
     w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _rnn_backward(_rows_of_a_task(B, T, w_hh), dh, h, w, u, starts, carried, dz, dx)
-    return dx if x_needs else None, *_weight_gradients(dz, dz, x, h, h0), carried[:, :H].copy()
+    return dx if x_needs else None, *_gradients(dz, dz, x, h, h0), carried[:, :H].copy()
 
 
 @kernel(twin=lstm_forward_numpy)
@@ -596,9 +643,9 @@ def lstm_forward(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts=None):  # noqa: D103
         return lstm_forward_numpy(x, w_ih, w_hh, b_ih, b_hh, h0, c0, starts)
     x, w_ih, w_hh, b_ih, b_hh, h0, c0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0, c0))
     (B, T, _), H = x.shape, h0.shape[1]
-    begin, w, u = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
+    begin, panels = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
     gates, h, c = (np.empty((B, T, n), x.dtype) for n in (4 * H, H, H))
-    _lstm_forward(_rows_of_a_task(B, T, w_hh), x, w, u, begin, h0[:, None], c0, _int_starts(starts, B), gates, h, c)
+    _lstm_forward(_rows_of_a_task(B, T, w_hh), x, panels, begin, h0[:, None], c0, _int_starts(starts, B), gates, h, c)
     return h, c, gates
 
 
@@ -611,7 +658,7 @@ def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None, 
     dc = dc_last.astype(h.dtype)  # turned from the last step's into the first's
     w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, w, u, starts, carried, dz, dx)
-    return dx if x_needs else None, *_weight_gradients(dz, dz, x, h, h0), carried[:, :H].copy(), dc
+    return dx if x_needs else None, *_gradients(dz, dz, x, h, h0), carried[:, :H].copy(), dc
 
 
 @kernel(twin=gru_forward_numpy)
@@ -636,4 +683,4 @@ def gru_backward(dh, x, w_ih, w_hh, h0, h, gates, u, starts=None, x_needs=True):
     (B, T, H), dz, dp = h.shape, np.empty_like(gates), np.empty_like(gates)
     w, w_h, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _gru_backward(_rows_of_a_task(B, T, w_hh), dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx)
-    return dx if x_needs else None, *_weight_gradients(dz, dp, x, h, h0), carried[:, :H].copy()
+    return dx if x_needs else None, *_gradients(dz, dp, x, h, h0), carried[:, :H].copy()

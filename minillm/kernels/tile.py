@@ -50,7 +50,17 @@ def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
 def pack(w: np.ndarray, ldw: int, transposed: bool, k: int, n: int) -> np.ndarray:
     """The panels of a (k, n) matrix that lies in the flat ``w`` (or whose transpose does), ``ldw`` from row to row."""
     panels = empty_panels(k, n, w.dtype)
-    _pack(w, ldw, transposed, k, n, panels)
+    _pack(w, ldw, transposed, 0, k, n, panels)
+    return panels
+
+
+def pack_under(*matrices: np.ndarray) -> np.ndarray:
+    """The panels of the transposes of some matrices (n, k_i), one under the other: a (k_1 + k_2 ..., n) matrix."""
+    first, n = 0, len(matrices[0])
+    panels = empty_panels(sum(w.shape[1] for w in matrices), n, matrices[0].dtype)
+    for w in matrices:
+        _pack(w.reshape(-1), w.shape[1], True, first, w.shape[1], n, panels)
+        first += w.shape[1]
     return panels
 
 
@@ -103,19 +113,20 @@ def pack_rows(w, at, ldw, cols, k, panel):
 
 
 @jit(parallel=True)
-def _pack(w, ldw, transposed, k, n, panels):
+def _pack(w, ldw, transposed, first, k, n, panels):
     if panels.size < 1 << 15:
-        for p in range(panels.size // (k * COLS)):
-            pack_panel(w, ldw, transposed, k, n, p, panels)
+        for p in range((n + COLS - 1) // COLS):
+            pack_panel(w, ldw, transposed, first, k, n, p, panels)
     else:
-        for p in prange(panels.size // (k * COLS)):
-            pack_panel(w, ldw, transposed, k, n, np.int64(p), panels)  # Numba counts in unsigned integers here
+        for p in prange((n + COLS - 1) // COLS):
+            pack_panel(w, ldw, transposed, first, k, n, np.int64(p), panels)  # Numba counts in unsigned integers here
 
 
 @jit(inner=True)
-def pack_panel(w, ldw, transposed, k, n, p, panels):
-    """Fill panel ``p`` of the (k, n) matrix that lies in ``w``, as ``pack`` has it."""
-    cols, panel = min(COLS, n - p * COLS), panels[p * k * COLS : (p + 1) * k * COLS]
+def pack_panel(w, ldw, transposed, first, k, n, p, panels):
+    """Fill rows ``first`` to first + k of panel ``p`` with the (k, n) matrix that lies in ``w``, as ``pack`` has it."""
+    cols, rows = min(COLS, n - p * COLS), panels.size // ((n + COLS - 1) // COLS * COLS)
+    panel = panels[(p * rows + first) * COLS : (p * rows + first + k) * COLS]
     if cols < COLS:
         panel[:] = 0
     if transposed:
@@ -135,7 +146,7 @@ def room(n, like):
 
 
 def _in_registers(most_rows: int, cols: int) -> Any:
-    """The product c[:rows] += a[:rows] @ panel in registers, of at most ``most_rows`` rows and exactly ``cols`` columns.
+    """The product c[:rows] += a[:rows] @ panel in registers: at most ``most_rows`` rows, exactly ``cols`` columns.
 
     a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row, panel_row, c_row: from row
     to row; a_step: from column to column of a, so that a transposed matrix is multiplied where it lies.
@@ -205,7 +216,7 @@ def _in_registers(most_rows: int, cols: int) -> Any:
 
 tile = _in_registers(ROWS, COLS)
 STRIP = 4 * COLS
-strip = _in_registers(1, STRIP)  # for a single row: no number of the matrix is used twice, and it is read in long pieces
+strip = _in_registers(1, STRIP)  # for a single row: each number of the matrix is used once, and read in long pieces
 
 
 @jit(inner=True)
@@ -214,7 +225,7 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
     for col in range(0, width, COLS):
         for row in range(0, rows, ROWS):
             tile(a, row * a_row, a_row, a_step, rows - row, b, col // COLS * b_panel, b_row, k,
-                 c, row * c_row + col, c_row)  # type: ignore[call-arg]  # fmt: skip
+                 c, row * c_row + col, c_row)  # fmt: skip
 
 
 @jit(inner=True)
