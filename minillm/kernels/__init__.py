@@ -45,8 +45,8 @@ from ``python -m benchmarks``. A baby GPT is one of 0.8 million parameters on 76
 12. *What surrounds the kernels.* By now a fifteenth of a baby GPT's step was Python. A product of tiny matrices by the
     shortest way (``ndarray.dot``), a weight used as it is stored instead of a transpose in the graph, and sets of nodes
     instead of tables of their numbers: 28.6 -> 27.6 ms, and 1,000 operations on 4 numbers 5.7 -> 5.0 ms.
-13. *One text through a small model* (``decode_products``). A GPT-2 keeps its matrices by columns. For one text, 128 sums
-    stay in registers while a strip of the matrix runs by (``tile.strip``), instead of eight rows added to sums in
+13. *One text through a small model* (``decode_products``). A GPT-2 keeps its matrices by columns. For one text, 128
+    sums stay in registers while a strip of the matrix runs by (``tile.strip``), instead of eight rows added to sums in
     memory; and up to half a megabyte one thread reads faster than it wakes a second one. A token of a baby GPT:
     82 -> 60 us, and 63 tokens with all Python around them 7.6 -> 6.7 ms.
 14. *One fetch for all that needs it* (``matmul.transposed_products``). The gradients of an LSTM's two matrices and of
