@@ -37,6 +37,13 @@ def draw(name: str, outcomes: list[Outcome], folder: Path) -> Path | None:
                 panel.plot(*zip(*points, strict=True), "o-", label=contestant) if points else None
             panel.set(xscale="log", xlabel=axis, ylabel=label)
             panel.set(yscale="log") if value is _tokens_per_second else panel.set_ylim(0)
+            places = sorted({o.case.axis[1] for o in along})
+            panel.set_xticks(places, [f"{round(place, 1):,g}" for place in places])
+            panel.set_xticks([], minor=True)
+            if value is _tokens_per_second:  # plain numbers, between the powers of ten too where there are few of those
+                low, high = panel.get_ylim()
+                panel.yaxis.set_major_formatter("{x:,.0f}")
+                panel.yaxis.set_minor_formatter("{x:,.0f}" if high < 10 * low else "")
             panel.legend()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(path := folder / f"{name}.png")
