@@ -597,8 +597,8 @@ def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts
     return w, _packed(w_hh), _int_starts(starts, B), np.zeros((B, width), x.dtype), dx
 
 
-def _gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
-    """The same as ``_weight_gradients``, where the products are worth it from panels of x and of h_{t-1}."""
+def _weight_gradients_by_tiles(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
+    """The same as ``_weight_gradients``; where the products are worth tiles, dz is fetched once for all of them."""
     (B, T, C), H, width = x.shape, h.shape[2], dz.shape[2]
     if not all(by_tiles(x.dtype, width, n, B * T) and n <= width for n in (C, H)):
         return _weight_gradients(dz, dp, x, h, h0)
@@ -634,7 +634,7 @@ def rnn_backward(dh, x, w_ih, w_hh, h0, h, starts=None, x_needs=True):  # noqa: 
     (B, T, H), dz = h.shape, np.empty_like(h)
     w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _rnn_backward(_rows_of_a_task(B, T, w_hh), dh, h, w, u, starts, carried, dz, dx)
-    return dx if x_needs else None, *_gradients(dz, dz, x, h, h0), carried[:, :H].copy()
+    return dx if x_needs else None, *_weight_gradients_by_tiles(dz, dz, x, h, h0), carried[:, :H].copy()
 
 
 @kernel(twin=lstm_forward_numpy)
@@ -658,7 +658,7 @@ def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None, 
     dc = dc_last.astype(h.dtype)  # turned from the last step's into the first's
     w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, w, u, starts, carried, dz, dx)
-    return dx if x_needs else None, *_gradients(dz, dz, x, h, h0), carried[:, :H].copy(), dc
+    return dx if x_needs else None, *_weight_gradients_by_tiles(dz, dz, x, h, h0), carried[:, :H].copy(), dc
 
 
 @kernel(twin=gru_forward_numpy)
@@ -683,4 +683,4 @@ def gru_backward(dh, x, w_ih, w_hh, h0, h, gates, u, starts=None, x_needs=True):
     (B, T, H), dz, dp = h.shape, np.empty_like(gates), np.empty_like(gates)
     w, w_h, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _gru_backward(_rows_of_a_task(B, T, w_hh), dh, gates, u, h, h0, w, w_h, starts, carried, dz, dp, dx)
-    return dx if x_needs else None, *_gradients(dz, dp, x, h, h0), carried[:, :H].copy()
+    return dx if x_needs else None, *_weight_gradients_by_tiles(dz, dp, x, h, h0), carried[:, :H].copy()
