@@ -55,9 +55,11 @@ def test_equal_to_its_twin(cell, dtype):
         for starts in (None, rng.integers(0, T + 1, B)):
             before = [a.copy() for a in arguments]
             ours, theirs = (both(cell, arguments, dh, starts, which) for which in (0, 1))
-            for a, b in zip(ours, theirs, strict=True):
+            for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
                 assert a.dtype == b.dtype == dtype and a.shape == b.shape
-                np.testing.assert_allclose(a, b, **TOLERANCE[dtype], err_msg=f"{(B, T, C, H)} {starts}")
+                # gradients of matrices and biases are sums of B T terms, and rounding errors walk at random
+                walk = (B * T) ** 0.5 if 2 <= i < 6 else 1
+                np.testing.assert_allclose(a / walk, b / walk, **TOLERANCE[dtype], err_msg=f"{(B, T, C, H)} {starts}")
             for a, b in zip(arguments, before, strict=True):
                 np.testing.assert_array_equal(a, b)  # no argument was changed
 

@@ -25,6 +25,7 @@ from numba import prange, types
 from numba.extending import overload
 
 __all__ = [
+    "CORES",
     "JIT",
     "KERNELS",
     "PAIRS",
@@ -53,6 +54,7 @@ if KERNELS not in ("numba", "numpy"):
     raise ValueError(f"MINILLM_KERNELS must be 'numba' or 'numpy'; got {KERNELS!r}")
 
 _settings: Any = numba.config  # its attributes come from the environment: unknown to a type checker
+CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
 JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
 
 # The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN" and "no infinity"

@@ -23,7 +23,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._jit import JIT, KERNELS, contiguous, jit, kernel, prange
+from ._jit import CORES, JIT, KERNELS, contiguous, jit, kernel, prange
 from .tile import COLS, ROWS, multiply_add, pack, room
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
@@ -275,13 +275,17 @@ def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
 
-def parts_of(m: int, n: int, k: int) -> tuple[int, int]:
-    """Into how many blocks of rows and of columns a product is cut: by its shape alone.
+# each part packs the matrix that all share anew: in two, the products of a GPT of width 384 take 5 % less than in eight
+_MOST_PARTS = 2 if CORES <= 2 else 8
 
-    The number of threads must not decide: a product cut elsewhere may round differently.
+
+def parts_of(m: int, n: int, k: int) -> tuple[int, int]:
+    """Into how many blocks of rows and of columns a product is cut: by its shape and the machine alone.
+
+    The number of threads in use must not decide: a product cut elsewhere may round differently.
     """
     work = m * n * k
-    parts = 1 if work < 1 << 17 else 2 if work < 1 << 28 else 8
+    parts = 1 if work < 1 << 17 else 2 if work < 1 << 28 else _MOST_PARTS
     rows = min(parts, m) if m >= n else 1
     return (rows, 1) if rows > 1 else (1, min(parts, n))
 
@@ -397,25 +401,34 @@ def sum_rows_numpy(x: np.ndarray) -> np.ndarray:
     return x.sum(axis=0)
 
 
-@jit(parallel=True)
-def _sum_rows(x, y, parts):
-    for part in prange(parts):  # each task owns some columns, and adds row after row
-        lo, hi = part * y.size // parts, (part + 1) * y.size // parts
-        _add_rows(x, y[lo:hi], lo)
-
-
 @jit(inner=True)
-def _add_rows(x, y, lo):
-    y[:] = 0
-    for i in range(x.shape[0]):
-        row = x[i, lo : lo + y.size]
+def _add_rows(x, y):
+    # four rows at a time: y is read and written once for all of them
+    fours = x.shape[0] // 4 * 4
+    for i in range(0, fours, 4):
+        a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(y.size):
+            y[j] += (a[j] + b[j]) + (c[j] + d[j])
+    for i in range(fours, x.shape[0]):
+        row = x[i]
         for j in range(y.size):
             y[j] += row[j]
+
+
+@jit(parallel=True)
+def _sum_rows(x, sums, y):
+    # each task adds rows that follow each other in memory; to share the columns out took 2.5 times as long
+    parts = sums.shape[0]
+    for part in prange(parts):
+        sums[part] = 0
+        _add_rows(x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts], sums[part])
+    y[:] = 0
+    _add_rows(sums, y)
 
 
 @kernel(twin=sum_rows_numpy)
 def sum_rows(x: np.ndarray) -> np.ndarray:  # noqa: D103
     x = contiguous(x)
     y = np.empty(x.shape[1], x.dtype)
-    _sum_rows(x, y, 1 if x.size < 1 << 15 else min(8, max(1, y.size // 64)))
+    _sum_rows(x, np.empty((1 if x.size < 1 << 15 else 8, y.size), x.dtype), y)
     return y
