@@ -1,5 +1,7 @@
 """Matrix products through NumPy's BLAS: equal to NumPy's own, in every layout, for any number of threads."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -81,8 +83,12 @@ def test_linear(dtype, m, k, n, transposed):
     for bs in (biases, None):
         _agree("joint_linear_forward", dtype, x, weights, bs)
     dy = _normal(dtype, 2, m, 2 * n + 3, seed=7)
-    for x_needs in (True, False):
-        _agree("joint_linear_backward", dtype, dy, x, weights, x_needs)
+    for needs in ((True, True), (False, False)):
+        _agree("joint_linear_backward", dtype, dy, x, weights, *needs)
+    dy = dy[..., :n]  # not contiguous
+    for layout in (w, np.ascontiguousarray(w.T)):
+        for needs in itertools.product((True, False), repeat=3):
+            _agree("linear_backward", dtype, dy, x, layout, layout is not w, *needs)
 
 
 @both_dtypes
@@ -103,7 +109,9 @@ def test_one_thread_equals_two_bit_for_bit(m, n):
         _jit.set_num_threads(n)
         try:
             made = [_pair("product")[0](x, w.T), _pair("linear_forward")[0](x, w, b)]
-            made += _flatten(_pair("joint_linear_backward")[0](made[0], x, [w], True)) + [_pair("sum_rows")[0](made[0])]
+            for layout in (w, w.T.copy()):
+                made += _pair("linear_backward")[0](made[0], x, layout, layout is not w, True, True, True)
+            made.append(_pair("sum_rows")[0](made[0]))
         finally:
             _jit.set_num_threads(threads)
         outcomes.append([array.tobytes() for array in made])

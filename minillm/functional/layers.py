@@ -26,25 +26,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bo
     by_columns: a column of the weight is a neuron, (C_in, C_out), as in GPT-2's files: y = x W + b, dW = x^T dy.
     Raises ValueError when the widths do not agree.
     """
-    layout, w = ("(C_in, C_out)", weight.data.T) if by_columns else ("(C_out, C_in)", weight.data)
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != w.shape[1]:
+    w = weight.data
+    layout, neurons = ("(C_in, C_out)", w.T) if by_columns else ("(C_out, C_in)", w)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != neurons.shape[1]:
         raise ValueError(
             f"linear: weight must be {layout} with C_in = {x.shape[-1] if x.ndim else '?'}, the width of x; "
             f"got weight {weight.shape} for x {x.shape}"
         )
-    if bias is not None and bias.shape != w.shape[:1]:
-        raise ValueError(f"linear: bias must be (C_out,) = {w.shape[:1]}; got {bias.shape}")
+    if bias is not None and bias.shape != neurons.shape[:1]:
+        raise ValueError(f"linear: bias must be (C_out,) = {neurons.shape[:1]}; got {bias.shape}")
     a = floats(x)
-    y = kernels.linear_forward(a, w, None if bias is None else bias.data)  # (..., C_out)
-    x_needs, w_needs = x.requires_grad, weight.requires_grad
+    y = kernels.linear_forward(a, neurons, None if bias is None else bias.data)  # (..., C_out)
+    needs = x.requires_grad, weight.requires_grad, bias is not None
 
     def backward(dy):  # (..., C_out)
         # y = x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows
-        rows, dy_rows = a.reshape(-1, a.shape[-1]), dy.reshape(-1, dy.shape[-1])
-        dx = kernels.product(dy, w) if x_needs else None
-        left, right = (rows, dy_rows) if by_columns else (dy_rows, rows)
-        dw = kernels.product(left.T, right) if w_needs else None
-        return (dx, dw) if bias is None else (dx, dw, kernels.sum_rows(dy_rows))
+        dx, dw, db = kernels.linear_backward(dy, a, w, by_columns, *needs)
+        return (dx, dw) if bias is None else (dx, dw, db)
 
     return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)
 
@@ -67,10 +65,9 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
     x_needs = x.requires_grad
 
     def backward(dy):
-        dx, dws = kernels.joint_linear_backward(dy, a, ws, x_needs)
-        if biases is None:
+        dx, dws, db = kernels.joint_linear_backward(dy, a, ws, x_needs, biases is not None)
+        if db is None:
             return (dx, *dws)
-        db = kernels.sum_rows(dy.reshape(-1, dy.shape[-1]))
         ends = np.cumsum([len(w) for w in ws])
         return (dx, *dws, *(part.copy() for part in np.split(db, ends[:-1])))
 

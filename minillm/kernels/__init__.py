@@ -72,7 +72,8 @@ _ROOMS = {
     ),
     "_jit": ("KERNELS", "PAIRS", "get_num_threads", "on_compile", "release_freed_memory", "set_num_threads"),
     "matmul": (
-        "joint_linear_backward", "joint_linear_forward", "linear_forward", "matmul_path", "product", "sum_rows",
+        "joint_linear_backward", "joint_linear_forward", "linear_backward", "linear_forward", "matmul_path", "product",
+        "sum_rows",
     ),
     "activations": (
         "gelu_backward", "gelu_forward", "sigmoid_backward", "sigmoid_forward", "silu_backward", "silu_forward",

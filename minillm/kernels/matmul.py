@@ -23,8 +23,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._jit import CORES, JIT, KERNELS, contiguous, jit, kernel, prange
+from ._jit import CORES, JIT, KERNELS, as_rows, contiguous, jit, kernel, prange
 from .tile import COLS, ROWS, multiply_add, pack, room
+
+Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
 
@@ -375,30 +377,17 @@ def joint_linear_forward(  # noqa: D103
     return y
 
 
-def joint_linear_backward_numpy(
-    dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool
-) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    """dx = sum_i dy_i w_i,  dw_i = dy_i^T x,  dy_i the columns of layer i."""
-    columns = np.split(dy.reshape(-1, dy.shape[-1]), np.cumsum([len(w) for w in weights])[:-1], axis=1)
-    rows = x.reshape(-1, x.shape[-1])
-    dx = sum(d @ w for d, w in zip(columns, weights, strict=True)).reshape(x.shape) if x_needs else None
-    return dx, [d.T @ rows for d in columns]
+def linear_backward_numpy(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, by_columns: bool, x_needs: bool, w_needs: bool, b_needs: bool
+) -> Gradients:
+    """The gradients of y = x w^T + b, None where it is not needed: dx = dy w, dw = dy^T x, db = sum of the rows of dy.
 
-
-@kernel(twin=joint_linear_backward_numpy)
-def joint_linear_backward(  # noqa: D103
-    dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool
-) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    # laying the weights together costs less than a product with each: dy and x are read once
-    w = weights[0] if len(weights) == 1 else np.concatenate(weights)
-    dx = product(dy, w) if x_needs else None
-    dw = product(dy.reshape(-1, dy.shape[-1]).T, x.reshape(-1, x.shape[-1]))
-    return dx, np.split(dw, np.cumsum([len(w) for w in weights])[:-1])
-
-
-def sum_rows_numpy(x: np.ndarray) -> np.ndarray:
-    """y_j = sum_i x_ij, the gradient of a bias.   x: (N, C) -> (C,)."""
-    return x.sum(axis=0)
+    dy: (..., N), x: (..., C), w: (N, C); by_columns, w and dw: (C, N), y = x w + b.
+    """
+    rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    dx = np.matmul(dy, w.T if by_columns else w) if x_needs else None
+    left, right = (rows, dy_rows) if by_columns else (dy_rows, rows)
+    return dx, left.T @ right if w_needs else None, sum_rows_numpy(dy_rows) if b_needs else None
 
 
 @jit(inner=True)
@@ -413,6 +402,80 @@ def _add_rows(x, y):
         row = x[i]
         for j in range(y.size):
             y[j] += row[j]
+
+
+if _BLAS is not None:
+
+    @jit(inner=True)
+    def _linear_gradients_part(part, parts, dy, x, w, by_columns, dx, dw, sums):
+        # some rows of dx, the sums over these rows of dy, and some rows or columns of dw
+        (m, n), c, cols = dy.shape, x.shape[1], dw.shape[1]
+        lo, hi = part * m // parts, (part + 1) * m // parts
+        rows_of_dy, rows_of_dx = dy[lo:hi], dx[lo:hi].reshape(-1)
+        gemm(False, by_columns, hi - lo, c, n, rows_of_dy.reshape(-1), n, w.reshape(-1), cols, rows_of_dx, c, 0.0)
+        sums[:] = 0
+        _add_rows(rows_of_dy, sums)
+        left, right = (x, dy) if by_columns else (dy, x)
+        rows, by_rows = dw.shape[0], dw.shape[0] >= cols
+        length = rows if by_rows else cols
+        lo, hi = part * length // parts, (part + 1) * length // parts
+        first_row, first_col = (lo, 0) if by_rows else (0, lo)
+        height, width = (hi - lo, cols) if by_rows else (rows, hi - lo)
+        gemm(True, False, height, width, m, left.reshape(-1)[first_row:], rows, right.reshape(-1)[first_col:], cols,
+             dw.reshape(-1)[first_row * cols + first_col :], cols, 0.0)  # fmt: skip
+
+    @jit(parallel=True)
+    def _linear_gradients(dy, x, w, by_columns, dx, dw, sums, db):
+        # dy: (M, N), x: (M, C), w, dw: (N, C), or (C, N) by_columns; sums: (parts, N), or (parts, 0) if unwanted
+        blas = hold_blas_threads()
+        for part in prange(sums.shape[0]):
+            _linear_gradients_part(np.int64(part), sums.shape[0], dy, x, w, by_columns, dx, dw, sums[part])
+        release_blas_threads(blas)
+        db[:] = 0
+        _add_rows(sums, db)
+
+
+@kernel(twin=linear_backward_numpy)
+def linear_backward(  # noqa: D103
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, by_columns: bool, x_needs: bool, w_needs: bool, b_needs: bool
+) -> Gradients:
+    n, c, dtype = dy.shape[-1], x.shape[-1], x.dtype
+    rows, dy_rows = as_rows(x), as_rows(dy)
+    m, in_place = len(rows), w.flags.c_contiguous and w.flags.writeable and w.dtype == dy.dtype == dtype
+    together = x_needs and w_needs and in_place and dtype.char in "fd" and m * n * c >= 1 << 17
+    if _BLAS is None or not together or by_tiles(dtype, m, c, n) or by_tiles(dtype, n, c, m):
+        left, right = (rows, dy_rows) if by_columns else (dy_rows, rows)
+        dx = product(dy, w.T if by_columns else w) if x_needs else None
+        return dx, product(left.T, right) if w_needs else None, sum_rows(dy_rows) if b_needs else None
+    dx, dw, width = np.empty(x.shape, dtype), np.empty(w.shape, dtype), n if b_needs else 0
+    sums, db = np.empty((max(parts_of(m, n, c)), width), dtype), np.empty(width, dtype)
+    _linear_gradients(contiguous(dy_rows), contiguous(rows), w, by_columns, as_rows(dx), dw, sums, db)
+    return dx, dw, db if b_needs else None
+
+
+def joint_linear_backward_numpy(
+    dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool, b_needs: bool
+) -> tuple[np.ndarray | None, list[np.ndarray], np.ndarray | None]:
+    """dx = sum_i dy_i w_i,  dw_i = dy_i^T x,  db = sum of the rows of dy;   dy_i the columns of layer i."""
+    columns = np.split(dy.reshape(-1, dy.shape[-1]), np.cumsum([len(w) for w in weights])[:-1], axis=1)
+    rows = x.reshape(-1, x.shape[-1])
+    dx = sum(d @ w for d, w in zip(columns, weights, strict=True)).reshape(x.shape) if x_needs else None
+    return dx, [d.T @ rows for d in columns], sum_rows_numpy(np.concatenate(columns, axis=1)) if b_needs else None
+
+
+@kernel(twin=joint_linear_backward_numpy)
+def joint_linear_backward(  # noqa: D103
+    dy: np.ndarray, x: np.ndarray, weights: Sequence[np.ndarray], x_needs: bool, b_needs: bool
+) -> tuple[np.ndarray | None, list[np.ndarray], np.ndarray | None]:
+    # laying the weights together costs less than a product with each: dy and x are read once
+    w = weights[0] if len(weights) == 1 else np.concatenate(weights)
+    dx, dw, db = linear_backward(dy, x, w, False, x_needs, True, b_needs)
+    return dx, np.split(dw, np.cumsum([len(w) for w in weights])[:-1]), db
+
+
+def sum_rows_numpy(x: np.ndarray) -> np.ndarray:
+    """y_j = sum_i x_ij, the gradient of a bias.   x: (N, C) -> (C,)."""
+    return x.sum(axis=0)
 
 
 @jit(parallel=True)
