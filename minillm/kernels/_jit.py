@@ -29,6 +29,7 @@ __all__ = [
     "JIT",
     "KERNELS",
     "PAIRS",
+    "address",
     "as_rows",
     "by_dtype",
     "contiguous",
@@ -257,6 +258,14 @@ def contiguous(x: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
         x = x.astype(np.float32)
     flags = x.flags
     return x if flags.c_contiguous and flags.writeable else x.copy()
+
+
+def address(x: np.ndarray) -> int:
+    """Where in memory the numbers of ``x`` begin; good for as long as somebody holds the array."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(x))  # 1 us; x.ctypes.data takes 3, for a table of hundreds
+    except (TypeError, ValueError, BufferError):  # read-only, not contiguous, or empty
+        return x.ctypes.data
 
 
 def integers(x: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from . import attention_tiles as tiles
-from ._jit import JIT, integers, jit, kernel
+from ._jit import JIT, address, integers, jit, kernel
 from .activations import _gelu, _gelu_exact, _swiglu_row, gelu_forward, swiglu_forward
 from .attention import attention_forward
 from .decode_products import (
@@ -210,15 +210,15 @@ def _address(array: np.ndarray | None, dtype: Any = np.float32) -> int:
         return 0
     if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.aligned):
         raise ValueError(f"decode_step: expected contiguous arrays of {np.dtype(dtype)}; got {array.dtype}")
-    return array.__array_interface__["data"][0]
+    return address(array)
 
 
 def _matrix_fields(matrices: tuple[Matrix, ...], room: int) -> list[int]:
     fields: list[int] = []
     for weight, bias, scale, by_columns in matrices:
         kind = BY_COLUMNS if by_columns else BY_ROWS if scale is None else INT8
-        address = _address(weight, np.int8 if kind == INT8 else np.float32)
-        fields += [kind, address, _address(scale), _address(bias), weight.shape[1 if by_columns else 0]]
+        at = _address(weight, np.int8 if kind == INT8 else np.float32)
+        fields += [kind, at, _address(scale), _address(bias), weight.shape[1 if by_columns else 0]]
     return fields + [0] * (FIELDS * room - len(fields))
 
 

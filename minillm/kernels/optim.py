@@ -16,7 +16,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from ._jit import JIT, contiguous, jit, kernel, prange
+from ._jit import JIT, address, contiguous, jit, kernel, prange
 
 Arrays = np.ndarray | Sequence[np.ndarray]  # of one dtype
 
@@ -32,7 +32,7 @@ class _Pieces:
     def __init__(self, arrays: Arrays, dtype: np.dtype | None = None) -> None:
         arrays = [arrays] if isinstance(arrays, np.ndarray) else arrays
         self.arrays = [contiguous(x, dtype or arrays[0].dtype) for x in arrays]  # copies live as long as the addresses
-        self.addresses = np.array([x.__array_interface__["data"][0] for x in self.arrays], np.int64)
+        self.addresses = np.array([address(x) for x in self.arrays], np.int64)
         self.ends = np.cumsum([x.size for x in self.arrays], dtype=np.int64)
         self.size = int(self.ends[-1]) if self.arrays else 0
 

@@ -24,7 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import jit, prange
+from ._jit import address, jit, prange
 
 # ROWS x COLS sums, a row of the panel and one number of a must fit in the registers: AVX-512 has 32 of 16 floats, AVX2
 # 16 of 8 floats. Two additions start in each cycle and take four: at least eight registers of sums, or they wait.
@@ -43,7 +43,7 @@ def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
     """Flat room for the panels of a (k, n) matrix, its first number at the begin of a cache line."""
     size = np.dtype(dtype).itemsize
     room = np.empty(k * width_of(n) + LINE // size, dtype)
-    skip = -room.ctypes.data % LINE // size
+    skip = -address(room) % LINE // size
     return room[skip : skip + k * width_of(n)]
 
 
