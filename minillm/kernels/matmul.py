@@ -470,6 +470,7 @@ def joint_linear_backward(  # noqa: D103
     # laying the weights together costs less than a product with each: dy and x are read once
     w = weights[0] if len(weights) == 1 else np.concatenate(weights)
     dx, dw, db = linear_backward(dy, x, w, False, x_needs, True, b_needs)
+    assert dw is not None  # it was asked for
     return dx, np.split(dw, np.cumsum([len(w) for w in weights])[:-1]), db
 
 
