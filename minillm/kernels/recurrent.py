@@ -657,7 +657,7 @@ def lstm_backward(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts=None, 
         return lstm_backward_numpy(dh, dc_last, x, w_ih, w_hh, h0, c0, h, c, gates, starts, x_needs)
     dh, x, w_ih, w_hh, h0, c0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0, c0))
     (B, T, H), dz = h.shape, np.empty_like(gates)
-    dc = dc_last.astype(h.dtype)  # turned from the last step's into the first's
+    dc = dc_last.astype(h.dtype, order="C")  # turned from the last step's into the first's
     w, u, starts, carried, dx = _prepared_backward(x, w_ih, w_hh, starts, x_needs)
     _lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, w, u, starts, carried, dz, dx)
     return dx if x_needs else None, *_weight_gradients_by_tiles(dz, dz, x, h, h0), carried[:, :H].copy(), dc
