@@ -29,8 +29,9 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import exp, jit, like, prange, row_max
-from .tile import COLS, ROWS, room
+from .tile import COLS, ROWS, pack_rows, room, scale_panel_row
 from .tile import tile as multiply
+from .tile import tile_from as multiply_from
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
@@ -99,17 +100,19 @@ def _fill_rows(x, x_row, rows, d, value):
 @jit(inner=True)
 def _copy_rows(x, x_row, y, y_row, rows, d, factor):
     # y = factor * x for rows of d numbers that lie x_row and y_row apart
+    whole = d // COLS * COLS
     for i in range(rows):
-        _scaled(x[i * x_row : i * x_row + d], factor, y[i * y_row : i * y_row + d])
+        for j in range(0, whole, COLS):
+            scale_panel_row(x, i * x_row + j, factor, y, i * y_row + j)
+        if whole < d:
+            _scaled(x[i * x_row + whole : i * x_row + d], factor, y[i * y_row + whole : i * y_row + d])
 
 
 @jit(inner=True)
 def _transposed(x, x_row, rows, d, y):
     # rows of d numbers -> panels of COLS columns, a row of x being a column
-    for i in range(rows):
-        x_i, panel = x[i * x_row : i * x_row + d], y[i // COLS * COLS * d + i % COLS :]
-        for j in range(d):
-            panel[j * COLS] = x_i[j]
+    for i in range(0, rows, COLS):
+        pack_rows(x, i * x_row, x_row, min(COLS, rows - i), d, y[i * d : (i + COLS) * d])
 
 
 @jit(inner=True)
@@ -129,19 +132,21 @@ def _hide(tile, m, n, cols, shift, ahead, behind, value):
     for i in range(m):
         a = min(max(shift + i - behind, 0), n)
         b = max(min(shift + i + ahead + 1, n), a)
-        _fill(tile[i * cols : i * cols + a], value)
-        _fill(tile[i * cols + b : (i + 1) * cols], value)
+        if a > 0:
+            _fill(tile[i * cols : i * cols + a], value)
+        if b < cols:
+            _fill(tile[i * cols + b : (i + 1) * cols], value)
 
 
 @jit(inner=True)
-def _add_scores(a, a_row, rows, d, columns, scores, cols, first, ahead, behind):
-    # scores (rows, cols) += a b for b (d, cols) in panels, but not where no row of a tile sees a column of it; row i
-    # stands at column first + i
+def _scores(a, a_row, rows, d, columns, begin, begin_at, scores, cols, first, ahead, behind):
+    # scores (rows, cols) = begin + a b for b (d, cols) in panels and a number for each row to begin at, but not where
+    # no row of a tile sees a column of it: what stood there stays. Row i stands at column first + i
     for col in range(0, cols, COLS):
         for row in range(0, rows, ROWS):
             if col < first + row + ROWS + ahead and col + COLS > first + row - behind:
-                multiply(a, row * a_row, a_row, 1, rows - row, columns, col * d, COLS, d,
-                         scores, row * cols + col, cols)  # fmt: skip
+                multiply_from(a, row * a_row, a_row, 1, rows - row, columns, col * d, COLS, d,
+                              scores, row * cols + col, cols, begin, begin_at + row)  # fmt: skip
 
 
 @jit(inner=True)
@@ -173,7 +178,7 @@ def _dealt(turn, chunk, chunks):
 
 
 @jit(inner=True)
-def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, hi, sight, width, tile, acc):
+def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, hi, sight, width, zeros, tile, acc):
     # the online softmax of some queries, the first of which stands at key shift, over the keys [lo, hi)
     m, (ahead, behind) = lse.size, sight
     peak, total = np.empty(m, query.dtype), np.zeros(m, query.dtype)
@@ -182,8 +187,7 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
     for key in range(lo // COLS * COLS, hi, width):
         n = min(width, hi - key)
         cols = (n + COLS - 1) // COLS * COLS
-        _fill(tile[: m * cols], 0.0)
-        _add_scores(query, d, m, d, k_columns[key * d :], tile, cols, shift - key, ahead, behind)
+        _scores(query, d, m, d, k_columns[key * d :], zeros, 0, tile, cols, shift - key, ahead, behind)
         _hide(tile, m, n, cols, shift - key, ahead, behind, -np.inf)
         for i in range(m):
             x = tile[i * cols : (i + 1) * cols]
@@ -218,6 +222,7 @@ def _forward_task(task, chunks, q, k, v, out, lse, starts, sizes, steps, sight, 
     _transposed(_begin(k, k_steps, b, begin, g), k_steps[1], keys, D, k_columns)
     _copy_rows(_begin(v, v_steps, b, begin, g), v_steps[1], values, wide, keys, D, like(q, 1))
     query, tile, acc = room(height * D, q), room(height * width, q), room(height * wide, q)
+    zeros = np.zeros(height, q.dtype)
     for h in range(g * (H // G), (g + 1) * (H // G)):
         for turn in range(-(-T // (height * chunks))):
             row = _dealt(turn, chunk, chunks) * height
@@ -226,7 +231,8 @@ def _forward_task(task, chunks, q, k, v, out, lse, starts, sizes, steps, sight, 
                 lo, hi = max(0, shift - sight[1]), min(keys, shift + m + sight[0])
                 _copy_rows(_begin(q, q_steps, b, row, h), q_steps[1], query, D, m, D, scale)
                 _forward_block(query, k_columns, values, _begin(out, out_steps, b, row, h), out_steps[1],
-                               lse[b, h, row : row + m], D, wide, shift, lo, hi, sight, width, tile, acc)  # fmt: skip
+                               lse[b, h, row : row + m], D, wide, shift, lo, hi, sight, width, zeros, tile,
+                               acc)  # fmt: skip
 
 
 @jit(parallel=True)
@@ -309,20 +315,17 @@ def merge(outs, lses, out, lse):
 
 
 @jit(inner=True)
-def _backward_keys(query, dvalue, dquery, lse, delta, k, k_columns, v_columns, dk, dv, n, d, shift, lo, hi, sight,
-                   p, dx, block):  # fmt: skip
+def _backward_keys(query, dvalue, dquery, minus_lse, minus_delta, k, k_columns, v_columns, dk, dv, n, d, shift, lo, hi,
+                   sight, p, dx, block):  # fmt: skip
     # n keys with the queries [lo, hi) of a head; query t stands at key shift + t of these n
     (ahead, behind), (wide, height, _) = sight, block
     cols = (n + COLS - 1) // COLS * COLS
     for row in range(lo, hi, height):
         m = min(height, hi - row)
-        for i in range(m):
-            _fill(p[i * cols : (i + 1) * cols], -lse[row + i])
-            _fill(dx[i * cols : (i + 1) * cols], -delta[row + i])
         q_i, do_i, dq_i = query[row * wide :], dvalue[row * wide :], dquery[row * wide :]
         at = shift + row
-        _add_scores(q_i, wide, m, d, k_columns, p, cols, at, ahead, behind)  # scores - lse
-        _add_scores(do_i, wide, m, d, v_columns, dx, cols, at, ahead, behind)  # dp - delta
+        _scores(q_i, wide, m, d, k_columns, minus_lse, row, p, cols, at, ahead, behind)  # scores - lse
+        _scores(do_i, wide, m, d, v_columns, minus_delta, row, dx, cols, at, ahead, behind)  # dp - delta
         _exponentials_and_slopes(p[: m * cols], dx[: m * cols])
         _hide(p, m, n, cols, at, ahead, behind, 0.0)
         _hide(dx, m, n, cols, at, ahead, behind, 0.0)
@@ -348,7 +351,8 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
     _copy_rows(k_g, k_steps[1], k_rows, wide, keys, D, one)
     _transposed(k_g, k_steps[1], keys, D, k_columns)
     _transposed(v_g, v_steps[1], keys, D, v_columns)
-    query, dvalue, dquery, delta = room(T * wide, q), room(T * wide, q), room(T * wide, q), np.empty(T, q.dtype)
+    query, dvalue, dquery = room(T * wide, q), room(T * wide, q), room(T * wide, q)
+    minus_lse, minus_delta = np.empty(T, q.dtype), np.empty(T, q.dtype)
     p, dx = room(height * width, q), room(height * width, q)
     dk_j, dv_j = room(width * wide, q), room(width * wide, q)
     if chunk == 0:
@@ -359,7 +363,8 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
         _copy_rows(_begin(q, q_steps, b, 0, h), q_steps[1], query, wide, T, D, scale)
         _copy_rows(_begin(dout, dout_steps, b, 0, h), dout_steps[1], dvalue, wide, T, D, one)
         for t in range(T):
-            delta[t] = _dot(dvalue[t * wide : t * wide + D], out_h[t * out_steps[1] : t * out_steps[1] + D])
+            minus_lse[t] = -lse[b, h, t]
+            minus_delta[t] = -_dot(dvalue[t * wide : t * wide + D], out_h[t * out_steps[1] : t * out_steps[1] + D])
         _fill(dquery, 0.0)
         for turn in range(-(-keys // (width * chunks))):
             key = _dealt(turn, chunk, chunks) * width
@@ -374,7 +379,7 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
                 _copy_rows(dk_to, dk_steps[1], dk_j, wide, n, D, one)
                 _copy_rows(dv_to, dv_steps[1], dv_j, wide, n, D, one)
             _backward_keys(
-                query, dvalue, dquery, lse[b, h], delta, k_rows[key * wide :], k_columns[key * D :],
+                query, dvalue, dquery, minus_lse, minus_delta, k_rows[key * wide :], k_columns[key * D :],
                 v_columns[key * D :], dk_j, dv_j, n, D, shift, max(0, -sight[0] - shift), min(T, n + sight[1] - shift),
                 sight, p, dx, block,
             )  # fmt: skip

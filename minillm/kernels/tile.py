@@ -145,78 +145,111 @@ def room(n, like):
     return made[np.int64(-made.ctypes.data % LINE) // like.itemsize :]
 
 
-def _in_registers(most_rows: int, cols: int) -> Any:
-    """The product c[:rows] += a[:rows] @ panel in registers: at most ``most_rows`` rows, exactly ``cols`` columns.
+@intrinsic
+def scale_panel_row(typing, x, at, factor, y, to):
+    """y[to + j] = factor x[at + j] for j < COLS: a loop over so few numbers would be all beginning and end."""
+    signature = types.void(x, types.intp, factor, y, types.intp)
 
+    def generate(context, build, signature, arguments):
+        number = context.get_data_type(y.dtype)
+        vector, zeros = ir.VectorType(number, COLS), ir.Constant(ir.VectorType(ir.IntType(32), COLS), [0] * COLS)
+
+        def row(argument, at):
+            array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
+            return build.bitcast(build.gep(array.data, [at]), vector.as_pointer())
+
+        align = y.dtype.bitwidth // 8
+        one = build.insert_element(ir.Constant(vector, ir.Undefined), arguments[2], ir.Constant(ir.IntType(32), 0))
+        factors = build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+        scaled = build.fmul(build.load(row(0, arguments[1]), align=align), factors)
+        build.store(scaled, row(3, arguments[4]), align=align)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
+    """Two products in registers, of at most ``most_rows`` rows and exactly ``cols`` columns: ``add`` and ``begin``.
+
+    add: c[:rows] += a[:rows] @ panel. begin: c[i] = first[first_at + i] + a[i] @ panel, the sums of a row beginning at
+    a number for it, and c is only written.
     a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row, panel_row, c_row: from row
     to row; a_step: from column to column of a, so that a transposed matrix is multiplied where it lies.
     """
 
-    @intrinsic
-    def multiply(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row):
-        size = types.intp
-        signature = types.void(a, size, size, size, size, panel, size, size, size, c, size, size)
+    def generate(context, build, signature, arguments):
+        c = signature.args[9]
+        word, vector = ir.IntType(64), ir.VectorType(context.get_data_type(c.dtype), cols)
+        _, a_at, a_row, a_step, rows, _, panel_at, panel_row, k, _, c_at, c_row, *first = arguments
 
-        def generate(context, build, signature, arguments):
-            word, vector = ir.IntType(64), ir.VectorType(context.get_data_type(c.dtype), cols)
-            _, a_at, a_row, a_step, rows, _, panel_at, panel_row, k, _, c_at, c_row = arguments
+        def number(n):
+            return ir.Constant(word, n)
 
-            def number(n):
-                return ir.Constant(word, n)
+        def pointer(argument, at):
+            array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
+            return build.gep(array.data, [at])
 
-            def pointer(argument, at):
-                array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
-                return build.gep(array.data, [at])
+        def load(at):
+            return build.load(build.bitcast(at, vector.as_pointer()), align=c.dtype.bitwidth // 8)
 
-            def load(at):
-                return build.load(build.bitcast(at, vector.as_pointer()), align=c.dtype.bitwidth // 8)
+        def broadcast(x):
+            one = build.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), cols), [0] * cols)
+            return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
-            def broadcast(x):
-                one = build.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-                zeros = ir.Constant(ir.VectorType(ir.IntType(32), cols), [0] * cols)
-                return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-
-            # where rows < most_rows, the rows beyond the edge are the last one again: computed and stored twice
-            last = build.sub(rows, number(1))
-            each = range(most_rows)
-            index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in each]
-            a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
-            c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
-            panel_rows = pointer(5, panel_at)
+        # where rows < most_rows, the rows beyond the edge are the last one again: computed and stored twice
+        last = build.sub(rows, number(1))
+        each = range(most_rows)
+        index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in each]
+        a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
+        c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
+        panel_rows = pointer(5, panel_at)
+        if first:
+            before = [broadcast(build.load(build.gep(pointer(12, first[1]), [i]))) for i in index]
+        else:
             before = [load(row) for row in c_rows]
 
-            start, body, done = build.block, build.append_basic_block("step"), build.append_basic_block("done")
-            build.branch(body)
-            build.position_at_end(body)
-            step = build.phi(word)
-            step.add_incoming(number(0), start)
-            sums = [build.phi(vector) for _ in each]
-            b = load(build.gep(panel_rows, [build.mul(step, panel_row)]))
-            column = build.mul(step, a_step)
-            after = []
-            for row, total in zip(a_rows, sums, strict=True):
-                x = broadcast(build.load(build.gep(row, [column])))
-                after.append(build.fadd(total, build.fmul(x, b, flags=("contract",)), flags=("contract",)))
-            following = build.add(step, number(1))
-            step.add_incoming(following, body)
-            for total, first, next_total in zip(sums, before, after, strict=True):
-                total.add_incoming(first, start)
-                total.add_incoming(next_total, body)
-            build.cbranch(build.icmp_signed("<", following, k), body, done)
+        start, body, done = build.block, build.append_basic_block("step"), build.append_basic_block("done")
+        build.branch(body)
+        build.position_at_end(body)
+        step = build.phi(word)
+        step.add_incoming(number(0), start)
+        sums = [build.phi(vector) for _ in each]
+        b = load(build.gep(panel_rows, [build.mul(step, panel_row)]))
+        column = build.mul(step, a_step)
+        after = []
+        for row, total in zip(a_rows, sums, strict=True):
+            x = broadcast(build.load(build.gep(row, [column])))
+            after.append(build.fadd(total, build.fmul(x, b, flags=("contract",)), flags=("contract",)))
+        following = build.add(step, number(1))
+        step.add_incoming(following, body)
+        for total, at_start, next_total in zip(sums, before, after, strict=True):
+            total.add_incoming(at_start, start)
+            total.add_incoming(next_total, body)
+        build.cbranch(build.icmp_signed("<", following, k), body, done)
 
-            build.position_at_end(done)
-            for row, total in zip(c_rows, after, strict=True):
-                build.store(total, build.bitcast(row, vector.as_pointer()), align=c.dtype.bitwidth // 8)
-            return context.get_dummy_value()
+        build.position_at_end(done)
+        for row, total in zip(c_rows, after, strict=True):
+            build.store(total, build.bitcast(row, vector.as_pointer()), align=c.dtype.bitwidth // 8)
+        return context.get_dummy_value()
 
-        return signature, generate
+    size = types.intp
 
-    return multiply
+    @intrinsic
+    def add(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row):
+        return types.void(a, size, size, size, size, panel, size, size, size, c, size, size), generate
+
+    @intrinsic
+    def begin(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row, first, first_at):
+        arguments = a, size, size, size, size, panel, size, size, size, c, size, size, first, size
+        return types.void(*arguments), generate
+
+    return add, begin
 
 
-tile = _in_registers(ROWS, COLS)
+tile, tile_from = _in_registers(ROWS, COLS)
 STRIP = 4 * COLS
-strip = _in_registers(1, STRIP)  # for a single row: each number of the matrix is used once, and read in long pieces
+strip, _ = _in_registers(1, STRIP)  # for a single row: each number of the matrix is used once, and read in long pieces
 
 
 @jit(inner=True)
