@@ -159,12 +159,15 @@ class Node:
                     g = _fitting(g, t, node)
                 before = pending.get(t)
                 if before is None:
-                    # the closure returned a fresh array, or dy itself, or a view: only the first is ours to keep
                     pending[t] = g
-                    if t._backward is None and g is not dy and g.base is None and not _twice(g, gradients):
+                    if t._backward is None and _fresh(g, dy, gradients):
                         summed.add(t)
                 elif t in summed:
                     before += g
+                elif _fresh(g, dy, gradients):
+                    g += before
+                    pending[t] = g
+                    summed.add(t)
                 else:
                     pending[t] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(t)
@@ -345,8 +348,9 @@ def _keeps(backward: Backward | None, array: np.ndarray) -> bool:
     return any(isinstance(value, np.ndarray) and np.may_share_memory(value, array) for value in held)
 
 
-def _twice(g: np.ndarray, gradients: Gradients) -> bool:
-    return sum(other is g for other in gradients) > 1
+def _fresh(g: np.ndarray, dy: np.ndarray, gradients: Gradients) -> bool:
+    """Whether nobody else uses the array g of a closure's gradients: it is neither dy, nor a view, nor there twice."""
+    return g is not dy and g.base is None and g.flags.writeable and sum(other is g for other in gradients) <= 1
 
 
 _new = object.__new__
