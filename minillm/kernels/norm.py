@@ -112,13 +112,25 @@ def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
         dx[j] = rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
 
 
+@jit(inner=True)
+def _add_up(parts, y):
+    # y = the sum of the rows of parts
+    y[:] = 0
+    for b in range(parts.shape[0]):
+        part = parts[b]
+        for j in range(y.size):
+            y[j] += part[j]
+
+
 @jit(parallel=True)
-def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases):
+def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases, dweight, dbias):
     n_rows, blocks = x.shape[0], dweights.shape[0]
     for b in prange(blocks):
         dweights[b], dbiases[b] = like(x, 0), like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
             _layer_norm_backward_row(dy[n], x[n], weight, mean[n], rstd[n], dx[n], dweights[b], dbiases[b])
+    _add_up(dweights, dweight)
+    _add_up(dbiases, dbias)
 
 
 @kernel(twin=layer_norm_backward_numpy)
@@ -127,11 +139,11 @@ def layer_norm_backward(  # noqa: D103
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, mean, rstd = contiguous(x), contiguous(mean, x.dtype), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
-    weight, _ = _weights_of(x, weight, None)
-    dx, partial = np.empty(x.shape, x.dtype), (min(_BLOCKS, len(rows)), x.shape[-1])
-    dweights, dbiases = np.empty(partial, x.dtype), np.empty(partial, x.dtype)
-    _layer_norm_backward_rows(dy, rows, weight, mean, rstd, as_rows(dx), dweights, dbiases)
-    return dx, dweights.sum(axis=0), dbiases.sum(axis=0)
+    (weight, _), width = _weights_of(x, weight, None), x.shape[-1]
+    dx, partial = np.empty(x.shape, x.dtype), np.empty((2, min(_BLOCKS, len(rows)), width), x.dtype)
+    dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
+    _layer_norm_backward_rows(dy, rows, weight, mean, rstd, as_rows(dx), partial[0], partial[1], dweight, dbias)
+    return dx, dweight, dbias
 
 
 # ---- RMS norm --------------------------------------------------------------------------------------------------------
@@ -212,12 +224,13 @@ def _rms_norm_backward_row(dy, x, weight, rstd, dx, dweight):
 
 
 @jit(parallel=True)
-def _rms_norm_backward_rows(dy, x, weight, rstd, dx, dweights):
+def _rms_norm_backward_rows(dy, x, weight, rstd, dx, dweights, dweight):
     n_rows, blocks = x.shape[0], dweights.shape[0]
     for b in prange(blocks):
         dweights[b] = like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
             _rms_norm_backward_row(dy[n], x[n], weight, rstd[n], dx[n], dweights[b])
+    _add_up(dweights, dweight)
 
 
 @kernel(twin=rms_norm_backward_numpy)
@@ -228,5 +241,6 @@ def rms_norm_backward(  # noqa: D103
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     weight, _ = _weights_of(x, weight, None)
     dx, dweights = np.empty(x.shape, x.dtype), np.empty((min(_BLOCKS, len(rows)), x.shape[-1]), x.dtype)
-    _rms_norm_backward_rows(dy, rows, weight, rstd, as_rows(dx), dweights)
-    return dx, dweights.sum(axis=0)
+    dweight = np.empty(x.shape[-1], x.dtype)
+    _rms_norm_backward_rows(dy, rows, weight, rstd, as_rows(dx), dweights, dweight)
+    return dx, dweight
