@@ -248,6 +248,9 @@ def test_few_signatures_are_compiled():
         for dtype in (np.float32, np.float64):
             for shape in SHAPES[:2]:
                 both(cell, layer(cell, *shape, dtype), np.ones((*shape[:2], shape[3]), dtype), None, 0)
+    arguments, dh = layer("lstm", *SHAPES[0], np.float32), np.ones((*SHAPES[0][:2], SHAPES[0][3]), np.float32)
+    by_columns = np.asfortranarray(dh[:, -1])  # the gradient of the last memory, as a transpose leaves it
+    backward("lstm", arguments, forward("lstm", arguments, None, 0), dh, None, 0, by_columns)
     counts = {}
     for room in (recurrent, additive):
         for name, value in vars(importlib.import_module(room.__name__)).items():

@@ -57,6 +57,25 @@ def test_gradient_of_one_tensor_is_not_that_of_another():
     assert b.grad.tolist() == [1.0, 1.0]
 
 
+def test_where_gradients_meet_only_arrays_that_nobody_else_uses_are_added_to():
+    """x reaches the loss through three operations: a sum (its gradient is dy itself), a view, and a product (fresh)."""
+    x, other = parameter(1.0, 2.0), parameter(3.0, 4.0)
+    seen = []
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)):
+        x.grad = other.grad = None
+        stream = x * 1.0
+        ways = [stream + other, stream.reshape(2, 1).reshape(2), stream * 5.0]
+        for way in ways:
+            way.register_hook(lambda g: seen.append((g, g.copy())) and None)
+        loss = ways[order[0]] + ways[order[1]] * 2.0
+        (loss + ways[order[2]] * 3.0).sum().backward()
+        factor = dict(zip(order, (1.0, 2.0, 3.0), strict=True))
+        assert x.grad.tolist() == [factor[0] + factor[1] + 5 * factor[2]] * 2
+        assert other.grad.tolist() == [factor[0]] * 2
+    for gradient, as_it_was in seen:
+        assert gradient.tolist() == as_it_was.tolist()
+
+
 def test_chain_of_100_000_operations():
     x = parameter(1.0)
     y = x
