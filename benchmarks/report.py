@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,7 @@ def _conditions(outcomes: list[Outcome]) -> list[str]:
     threads = " or ".join(map(str, sorted({run.threads for run in runs if run.threads})))
     rounds = " or ".join(map(str, sorted({len(run.seconds) for run in runs if run.seconds})))
     lines = [
+        f"{place()}; ",
         f"sgemm {min(rates) / 1e9:.0f}-{max(rates) / 1e9:.0f} GFLOP/s in the same rounds; " if rates else "",
         f"{threads} threads; rounds: {rounds}; ",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -138,11 +141,15 @@ def _conditions(outcomes: list[Outcome]) -> list[str]:
     return ["".join(lines), *([""] if problems or warnings else []), *problems, *warnings]
 
 
-def heading(quick: bool) -> str:
+def place() -> str:
     """When and where."""
-    date = datetime.date.today().isoformat()
+    return f"{datetime.date.today().isoformat()}, {cpu()}, {cores()} cores, Python {platform.python_version()}"
+
+
+def heading(quick: bool) -> str:
+    """When, where and how."""
     how = "a quick run, whose figures are no more than a sign of life" if quick else "medians (10th-90th percentile)"
-    return f"{date}, {cpu()}, {cores()} cores, Python {platform.python_version()}: {how}."
+    return f"{place()}: {how}."
 
 
 def cpu() -> str:
@@ -174,10 +181,15 @@ def as_json(name: str, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def write_readme(path: Path, text: str) -> None:
-    """Replace the block between the marks; raises ValueError when they are not there."""
+def write_readme(path: Path, tables: Mapping[str, str]) -> None:
+    """Put the tables, by subject, between the marks; those of other subjects stay. ValueError when there are no marks.
+
+    A table begins with the line ``### subject: title``, and says below when and where it was measured.
+    """
     before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    block, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path}: expected the lines {BEGIN!r} and {END!r}")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    _, *old = re.split(r"^### ", block, flags=re.MULTILINE)
+    together = {text.partition(":")[0]: f"### {text.strip()}" for text in old} | tables
+    path.write_text("\n\n".join([before + BEGIN, *together.values(), END + after]))

@@ -89,14 +89,18 @@ def test_percentiles_are_numpys():
     assert report.percentile([3.0], 0.1) == 3.0
 
 
-def test_readme_block_is_replaced_and_nothing_else(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write_readme(path, "new")
-    assert path.read_text() == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+def test_only_the_tables_that_were_measured_are_replaced_in_the_readme(tmp_path):
+    path, (one, two) = tmp_path / "README.md", (report.table(name, "y", [made(ours=[1.0])]) for name in ("one", "two"))
+    path.write_text(f"before\n{report.BEGIN}\n\n### one: old\n\n| work |\n\n{report.END}\nafter\n")
+    report.write_readme(path, {"two": two})
+    as_it_was = "### one: old\n\n| work |"
+    assert path.read_text() == f"before\n{report.BEGIN}\n\n{as_it_was}\n\n{two}\n\n{report.END}\nafter\n"
+    report.write_readme(path, {"one": one})
+    assert path.read_text() == f"before\n{report.BEGIN}\n\n{one}\n\n{two}\n\n{report.END}\nafter\n"
+    assert report.place() in one  # when and where
     path.write_text("no marks")
     with pytest.raises(ValueError, match="expected the lines"):
-        report.write_readme(path, "new")
+        report.write_readme(path, {"one": one})
 
 
 def test_every_subject_lists_its_cases(capsys):
