@@ -130,15 +130,16 @@ def _conditions(outcomes: list[Outcome]) -> list[str]:
     versions = {name: version for run in runs for name, version in run.versions.items()}
     threads = " or ".join(map(str, sorted({run.threads for run in runs if run.threads})))
     rounds = " or ".join(map(str, sorted({len(run.seconds) for run in runs if run.seconds})))
-    lines = [
-        f"{place()}; ",
-        f"sgemm {min(rates) / 1e9:.0f}-{max(rates) / 1e9:.0f} GFLOP/s in the same rounds; " if rates else "",
-        f"{threads} threads; rounds: {rounds}; ",
+    parts = [
+        place(),
+        f"sgemm {min(rates) / 1e9:.0f}-{max(rates) / 1e9:.0f} GFLOP/s in the same rounds" if rates else "",
+        f"{threads} threads",
+        f"rounds: {rounds}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]
     problems = dict.fromkeys(f"- {run.name}: {run.problem}" for run in runs if run.problem)
     warnings = [f"- noise: {reason}" for reason in noise(outcomes)]
-    return ["".join(lines), *([""] if problems or warnings else []), *problems, *warnings]
+    return ["; ".join(filter(None, parts)), *([""] if problems or warnings else []), *problems, *warnings]
 
 
 def place() -> str:

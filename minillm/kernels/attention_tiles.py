@@ -106,7 +106,7 @@ def _copy_rows(x, x_row, y, y_row, rows, d, factor):
     whole = d // COLS * COLS
     for i in range(rows):
         for j in range(0, whole, COLS):
-            scale_panel_row(x, i * x_row + j, factor, y, i * y_row + j)
+            scale_panel_row(x, i * x_row + j, factor, y, i * y_row + j)  # type: ignore[call-arg]
         if whole < d:
             _scaled(x[i * x_row + whole : i * x_row + d], factor, y[i * y_row + whole : i * y_row + d])
 
