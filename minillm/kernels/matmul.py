@@ -391,8 +391,8 @@ def linear_backward_numpy(
 
 
 @jit(inner=True)
-def _add_rows(x, y):
-    # four rows at a time: y is read and written once for all of them
+def add_rows(x, y):
+    """y_j += sum_i x_ij (for kernels): four rows at a time, so that y is read and written once for all of them."""
     fours = x.shape[0] // 4 * 4
     for i in range(0, fours, 4):
         a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
@@ -414,7 +414,7 @@ if _BLAS is not None:
         rows_of_dy, rows_of_dx = dy[lo:hi], dx[lo:hi].reshape(-1)
         gemm(False, by_columns, hi - lo, c, n, rows_of_dy.reshape(-1), n, w.reshape(-1), cols, rows_of_dx, c, 0.0)
         sums[:] = 0
-        _add_rows(rows_of_dy, sums)
+        add_rows(rows_of_dy, sums)
         left, right = (x, dy) if by_columns else (dy, x)
         rows, by_rows = dw.shape[0], dw.shape[0] >= cols
         length = rows if by_rows else cols
@@ -432,7 +432,7 @@ if _BLAS is not None:
             _linear_gradients_part(np.int64(part), sums.shape[0], dy, x, w, by_columns, dx, dw, sums[part])
         release_blas_threads(blas)
         db[:] = 0
-        _add_rows(sums, db)
+        add_rows(sums, db)
 
 
 @kernel(twin=linear_backward_numpy)
@@ -485,9 +485,9 @@ def _sum_rows(x, sums, y):
     parts = sums.shape[0]
     for part in prange(parts):
         sums[part] = 0
-        _add_rows(x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts], sums[part])
+        add_rows(x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts], sums[part])
     y[:] = 0
-    _add_rows(sums, y)
+    add_rows(sums, y)
 
 
 @kernel(twin=sum_rows_numpy)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import as_rows, contiguous, jit, kernel, like, prange
+from .matmul import add_rows
 
 _SERIAL = 1 << 13  # below so many numbers one thread is done before a second one has woken up
 _BLOCKS = 16  # of rows, in a backward
@@ -112,16 +113,6 @@ def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
         dx[j] = rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
 
 
-@jit(inner=True)
-def _add_up(parts, y):
-    # y = the sum of the rows of parts
-    y[:] = 0
-    for b in range(parts.shape[0]):
-        part = parts[b]
-        for j in range(y.size):
-            y[j] += part[j]
-
-
 @jit(parallel=True)
 def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases, dweight, dbias):
     n_rows, blocks = x.shape[0], dweights.shape[0]
@@ -129,8 +120,9 @@ def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases, 
         dweights[b], dbiases[b] = like(x, 0), like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
             _layer_norm_backward_row(dy[n], x[n], weight, mean[n], rstd[n], dx[n], dweights[b], dbiases[b])
-    _add_up(dweights, dweight)
-    _add_up(dbiases, dbias)
+    dweight[:], dbias[:] = 0, 0
+    add_rows(dweights, dweight)
+    add_rows(dbiases, dbias)
 
 
 @kernel(twin=layer_norm_backward_numpy)
@@ -230,7 +222,8 @@ def _rms_norm_backward_rows(dy, x, weight, rstd, dx, dweights, dweight):
         dweights[b] = like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
             _rms_norm_backward_row(dy[n], x[n], weight, rstd[n], dx[n], dweights[b])
-    _add_up(dweights, dweight)
+    dweight[:] = 0
+    add_rows(dweights, dweight)
 
 
 @kernel(twin=rms_norm_backward_numpy)

@@ -145,23 +145,27 @@ def room(n, like):
     return made[np.int64(-made.ctypes.data % LINE) // like.itemsize :]
 
 
+def _everywhere(build: Any, x: Any, vector: Any) -> Any:
+    """A vector whose every entry is the number x."""
+    undefined, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return build.shuffle_vector(build.insert_element(undefined, x, zero), undefined, zeros)
+
+
 @intrinsic
 def scale_panel_row(typing, x, at, factor, y, to):
     """y[to + j] = factor x[at + j] for j < COLS: a loop over so few numbers would be all beginning and end."""
     signature = types.void(x, types.intp, factor, y, types.intp)
 
     def generate(context, build, signature, arguments):
-        number = context.get_data_type(y.dtype)
-        vector, zeros = ir.VectorType(number, COLS), ir.Constant(ir.VectorType(ir.IntType(32), COLS), [0] * COLS)
+        vector = ir.VectorType(context.get_data_type(y.dtype), COLS)
 
         def row(argument, at):
             array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
             return build.bitcast(build.gep(array.data, [at]), vector.as_pointer())
 
         align = y.dtype.bitwidth // 8
-        one = build.insert_element(ir.Constant(vector, ir.Undefined), arguments[2], ir.Constant(ir.IntType(32), 0))
-        factors = build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-        scaled = build.fmul(build.load(row(0, arguments[1]), align=align), factors)
+        scaled = build.fmul(build.load(row(0, arguments[1]), align=align), _everywhere(build, arguments[2], vector))
         build.store(scaled, row(3, arguments[4]), align=align)
         return context.get_dummy_value()
 
@@ -192,11 +196,6 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         def load(at):
             return build.load(build.bitcast(at, vector.as_pointer()), align=c.dtype.bitwidth // 8)
 
-        def broadcast(x):
-            one = build.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), cols), [0] * cols)
-            return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-
         # where rows < most_rows, the rows beyond the edge are the last one again: computed and stored twice
         last = build.sub(rows, number(1))
         each = range(most_rows)
@@ -205,7 +204,7 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
         panel_rows = pointer(5, panel_at)
         if first:
-            before = [broadcast(build.load(build.gep(pointer(12, first[1]), [i]))) for i in index]
+            before = [_everywhere(build, build.load(build.gep(pointer(12, first[1]), [i])), vector) for i in index]
         else:
             before = [load(row) for row in c_rows]
 
@@ -219,7 +218,7 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         column = build.mul(step, a_step)
         after = []
         for row, total in zip(a_rows, sums, strict=True):
-            x = broadcast(build.load(build.gep(row, [column])))
+            x = _everywhere(build, build.load(build.gep(row, [column])), vector)
             after.append(build.fadd(total, build.fmul(x, b, flags=("contract",)), flags=("contract",)))
         following = build.add(step, number(1))
         step.add_incoming(following, body)
