@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 Gradients = Sequence[np.ndarray | None]
-Backward = Callable[[np.ndarray], Gradients]
+Backward = Callable[..., Gradients]  # of dy; see ``from_op`` for a second argument
 
 _clock = itertools.count(1).__next__  # one tick for each operation and each change in place: what came before what
 _grad_enabled = True
@@ -51,7 +51,7 @@ class Node:
     """An array in the graph: its gradient, and the operation that made it."""
 
     __slots__ = (
-        *("_data", "grad", "requires_grad", "_inputs", "_backward"),
+        *("_data", "grad", "requires_grad", "_inputs", "_backward", "_adds"),
         *("_born", "_changed", "_hooks", "_keeps_grad", "__weakref__"),
     )
 
@@ -61,19 +61,24 @@ class Node:
         self.requires_grad = requires_grad
         self._inputs: tuple[Node, ...] = ()
         self._backward: Backward | None = None
+        self._adds = False  # whether the rule adds what its first input has got from elsewhere
         self._born = 0  # the clock when an operation made it; 0 for what was given
         self._changed = 0  # the clock when its array was last changed in place
         self._hooks: list[Callable[[np.ndarray], np.ndarray | None]] | None = None
         self._keeps_grad = False  # whether retain_grad() was called
 
     @classmethod
-    def from_op(cls, data: np.ndarray, inputs: tuple[Node, ...], backward: Backward) -> Self:
+    def from_op(cls, data: np.ndarray, inputs: tuple[Node, ...], backward: Backward, adds: bool = False) -> Self:
         """The result of an operation on ``inputs``.
 
         ``backward(dy)`` gets the gradient of the loss with respect to this result (an array of its shape) and returns
         one gradient per input, of that input's shape, or None. It must hold arrays, never the result Tensor itself: a
         circle of references would keep the graph alive until the garbage collector runs. It must not write into
         ``dy``, nor return an array that it keeps.
+
+        adds: for an operation beside which its first input has another way to the loss, as a norm has the residual
+        stream. Its ``backward(dy, before)`` also gets what has come to the first input until then, or None, and adds
+        it to its own while that is at hand.
         """
         out = _new(cls)
         out._data = data if type(data) is np.ndarray else np.asarray(data)
@@ -87,17 +92,20 @@ class Node:
                     out.requires_grad = True
                     out._inputs = inputs
                     out._backward = backward
+                    out._adds = adds
                     out._born = _clock()
                     break
             else:
                 out.requires_grad = False
                 out._inputs = ()
                 out._backward = None
+                out._adds = False
                 out._born = 0
         else:
             out.requires_grad = False
             out._inputs = ()
             out._backward = None
+            out._adds = False
             out._born = 0
         if observer is not None:
             observer.on_forward(out, inputs, backward)
@@ -144,7 +152,11 @@ class Node:
                     continue
             if changed:
                 node._check_unchanged(changed)
-            gradients = rule(dy)
+            if node._adds:
+                summed.discard(inputs[0])
+                gradients = rule(dy, pending.pop(inputs[0], None))
+            else:
+                gradients = rule(dy)
             if observer is not None:
                 observer.on_backward(node, dy, gradients)
             if len(gradients) != len(inputs):
@@ -172,7 +184,7 @@ class Node:
                     pending[t] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
                     summed.add(t)
             if not retain_graph:  # the walk is the last to hold this node: its array is freed before the next one's
-                node._backward, node._inputs = _dropped(rule.__qualname__), ()
+                node._backward, node._inputs, node._adds = _dropped(rule.__qualname__), (), False
                 summed.discard(node)
 
     def _first_gradient(self, grad: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minillm.functional as F
-from minillm import Tensor, detect_anomaly, gradcheck, nn
+from minillm import Tensor, detect_anomaly, gradcheck, models, nn
 
 
 def test_right_gradients_pass_and_inputs_are_left_alone():
@@ -170,6 +170,60 @@ def test_hooks_can_replace():
     layer = nn.Linear(2, 2, rng=0)
     layer.register_forward_hook(lambda m, inputs, y: y * 0)
     assert layer(Tensor(np.ones((1, 2)))).data.tolist() == [[0.0, 0.0]]
+
+
+class _Doubled(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+def _plain_and_added(layer, stream, x):
+    """(value, gradients) of ``stream + layer(x)`` and of ``layer.add_to(stream, x)``."""
+    outcomes = []
+    for added in (False, True):
+        parameters = [stream, x, *layer.parameters()]
+        for t in parameters:
+            t.grad = None
+        y = layer.add_to(stream, x) if added else stream + layer(x)
+        (y * y).sum().backward()
+        outcomes.append([y.data, *(t.grad for t in parameters)])
+    return outcomes
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.Linear, _Doubled])
+def test_a_layer_added_to_a_stream(kind, bias):
+    rng = np.random.default_rng(0)
+    stream, x = (Tensor(rng.standard_normal(shape), requires_grad=True) for shape in ((2, 5, 3), (2, 5, 4)))
+    for ours, theirs in zip(*_plain_and_added(kind(4, 3, bias=bias, rng=1).astype(np.float64), stream, x), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_added_to_a_stream_is_seen_by_hooks_and_may_be_another():
+    layer, seen = nn.Linear(2, 2, rng=0), []
+    stream, x = Tensor(np.ones((1, 2), np.float32)), Tensor(np.ones((1, 2), np.float32))
+    expected = layer(x).data
+    remove = layer.register_forward_hook(lambda m, inputs, y: seen.append(y.data.copy()) or y * 0)
+    assert layer.add_to(stream, x).data.tolist() == [[1.0, 1.0]]
+    np.testing.assert_array_equal(seen, [expected])  # the layer's own output, without the stream
+    remove()
+    assert layer.add_to(stream, x).data.tolist() == (1 + expected).tolist()
+    layer.forward = lambda x: x * 5
+    assert layer.add_to(stream, x).data.tolist() == [[6.0, 6.0]]
+    wide = Tensor(np.ones((1, 2)))  # a float64 stream stays one
+    assert nn.Linear(2, 2, rng=0).add_to(wide, x).dtype == np.float64
+
+
+def test_hooks_on_the_parts_of_a_block_see_what_each_adds():
+    model = models.GPT2(models.GPT2Config(11, 8, 16, 2, 2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), rng=0)
+    ids, seen = np.arange(6)[None] % 11, {}
+    expected = model(ids).data
+    for name, part in model.transformer.h[1].children():
+        part.register_forward_hook(lambda m, inputs, y, name=name: seen.update({name: (inputs[0], y)}))
+    model.transformer.h[1].register_forward_hook(lambda m, inputs, y: seen.update(block=(inputs[0], y)))
+    np.testing.assert_allclose(model(ids).data, expected, atol=1e-6)
+    begin, end = seen["block"]
+    np.testing.assert_allclose((begin + seen["attn"][1] + seen["mlp"][1]).data, end.data, atol=1e-6)
 
 
 def test_parameters_in_lists_and_dictionaries_are_found():

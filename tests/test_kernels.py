@@ -38,15 +38,15 @@ def _softmaxed(rng, n, v):
 def _layer_norm_backward(rng, n, v):
     x, weight = rng.standard_normal((n, v)), rng.standard_normal(v)
     _, mean, rstd = PAIRS["layer_norm_forward"][1](x, eps=0.1)  # eps: a row of one number has variance 0
-    dy = rng.standard_normal((n, v))
-    return [(dy, x, weight, mean, rstd), (dy, x, None, mean, rstd)]
+    dy, before = rng.standard_normal((2, n, v))
+    return [(dy, x, weight, mean, rstd), (dy, x, None, mean, rstd), (dy, x, weight, mean, rstd, before)]
 
 
 def _rms_norm_backward(rng, n, v):
     x, weight = rng.standard_normal((n, v)), rng.standard_normal(v)
     _, rstd = PAIRS["rms_norm_forward"][1](x, eps=0.1)
-    dy = rng.standard_normal((n, v))
-    return [(dy, x, weight, rstd), (dy, x, None, rstd)]
+    dy, before = rng.standard_normal((2, n, v))
+    return [(dy, x, weight, rstd), (dy, x, None, rstd), (dy, x, weight, rstd, before)]
 
 
 def _cross_entropy_backward(rng, n, v):

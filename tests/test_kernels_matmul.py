@@ -76,8 +76,9 @@ def test_a_wrong_product_is_refused_in_the_words_of_numpy():
 def test_linear(dtype, m, k, n, transposed):
     x, bias = _normal(dtype, 2, m, k), _normal(dtype, n, seed=2)
     w = _normal(dtype, k, n, seed=1).T if transposed else _normal(dtype, n, k, seed=1)
-    for b in (bias, None):
-        _agree("linear_forward", dtype, x, w, b)
+    residual = _normal(dtype, 2, m, n, seed=8)
+    for b, onto, layout in itertools.product((bias, None), (residual, None), (w, np.ascontiguousarray(w.T))):
+        _agree("linear_forward", dtype, x, layout, b, layout is not w, onto)
     weights = [w, _normal(dtype, 3, k, seed=3), _normal(dtype, n, k, seed=4)]
     biases = [bias, _normal(dtype, 3, seed=5), _normal(dtype, n, seed=6)]
     for bs in (biases, None):
@@ -109,6 +110,7 @@ def test_one_thread_equals_two_bit_for_bit(m, n):
         _jit.set_num_threads(n)
         try:
             made = [_pair("product")[0](x, w.T), _pair("linear_forward")[0](x, w, b)]
+            made.append(_pair("linear_forward")[0](x, w.T.copy(), b, True, made[0]))
             for layout in (w, w.T.copy()):
                 made += _pair("linear_backward")[0](made[0], x, layout, layout is not w, True, True, True)
             made.append(_pair("sum_rows")[0](made[0]))

@@ -251,6 +251,40 @@ def test_what_a_hook_has_kept_stays_what_it_was():
     assert given.tolist() == [7.0]
 
 
+@pytest.mark.parametrize("before, after", [(0, 0), (1, 0), (0, 1), (2, 1)])
+def test_a_rule_that_adds_to_the_gradient_so_far(before, after):
+    """A norm gets what has come to its input by then, from ``after`` later operations; ``before`` earlier ones add."""
+    x, weight = parameter(1.0, 3.0, -2.0), parameter(2.0, 1.0, 3.0)
+    ways = sum((x * (i + 2) for i in range(before)), Tensor(0.0))
+    y = F.layer_norm(x, weight)
+    seen, out = [], (y * y + ways).sum()
+    for i in range(after):
+        out = out + (x * (10.0 + i)).sum()
+    x.register_hook(seen.append)
+    out.backward(retain_graph=True)
+    once, kept = x.grad.copy(), seen[0].copy()
+    alone = parameter(*x.data)
+    (F.layer_norm(alone, weight) * F.layer_norm(alone, weight)).sum().backward()
+    expected = alone.grad + sum(i + 2 for i in range(before)) + sum(10 + i for i in range(after))
+    np.testing.assert_allclose(once, expected, atol=1e-5)
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    out.backward()  # a second time: nothing of the first was kept or written into
+    np.testing.assert_allclose(x.grad, 2 * once, rtol=1e-6)
+    np.testing.assert_array_equal(seen[0], kept)
+    with pytest.raises(RuntimeError, match="this graph was used before"):
+        out.backward()
+
+
+def test_a_rule_that_adds_leaves_what_came_before_as_it_was():
+    x, weight, seen = parameter(1.0, 3.0, -2.0), parameter(1.0, 1.0, 1.0), []
+    stream = x * 1
+    normed = F.rms_norm(stream, weight)
+    y = stream + normed  # the sum's gradient goes to both, as one array
+    y.register_hook(lambda dy: seen.append((dy, dy.copy())) and None)
+    (y * y).sum().backward()
+    np.testing.assert_array_equal(*seen[0])
+
+
 def test_backward_from_a_parameter_itself():
     a = parameter(2.0)
     a.backward()

@@ -18,12 +18,20 @@ from .checks import check_ids
 from .elementwise import where
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bool = False) -> Tensor:
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    by_columns: bool = False,
+    residual: Tensor | None = None,
+) -> Tensor:
     """Project ``x`` into another space: every output is a weighted sum of the inputs, one neuron each.
 
     x: (..., C_in), weight: (C_out, C_in), bias: (C_out,) -> y: (..., C_out).
     y = x W^T + b;   dx = dy W,   dW = dy^T x,   db = sum of dy over all rows
     by_columns: a column of the weight is a neuron, (C_in, C_out), as in GPT-2's files: y = x W + b, dW = x^T dy.
+    residual: (..., C_out), what the outputs are added to: y = residual + x W^T + b, its gradient is dy. Equal to
+    ``residual + linear(x, ...)``, but the sums begin at the residual, and no array is made for the outputs alone.
     Raises ValueError when the widths do not agree.
     """
     w = weight.data
@@ -36,15 +44,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bo
     if bias is not None and bias.shape != neurons.shape[:1]:
         raise ValueError(f"linear: bias must be (C_out,) = {neurons.shape[:1]}; got {bias.shape}")
     a = floats(x)
-    y = kernels.linear_forward(a, neurons, None if bias is None else bias.data)  # (..., C_out)
+    if residual is not None:
+        if residual.shape != (*x.shape[:-1], len(neurons)):
+            shape = (*x.shape[:-1], len(neurons))
+            raise ValueError(f"linear: residual must have the shape of the output, {shape}; got {residual.shape}")
+        if residual.dtype != a.dtype:
+            return residual + linear(x, weight, bias, by_columns)
+    b, begin = (None if t is None else t.data for t in (bias, residual))
+    y = kernels.linear_forward(a, w, b, by_columns, begin)  # (..., C_out)
     needs = x.requires_grad, weight.requires_grad, bias is not None
 
     def backward(dy):  # (..., C_out)
-        # y = x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows
+        # y = residual + x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows,  dresidual = dy
         dx, dw, db = kernels.linear_backward(dy, a, w, by_columns, *needs)
-        return (dx, dw) if bias is None else (dx, dw, db)
+        return dx, dw, *((db,) if bias is not None else ()), *((dy,) if residual is not None else ())
 
-    return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)
+    return Tensor.from_op(y, tuple(t for t in (x, weight, bias, residual) if t is not None), backward)
 
 
 def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None) -> Tensor:
@@ -86,11 +101,11 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
     y, mean, rstd = kernels.layer_norm_forward(x.data, weight.data, shift, eps)
     a, w = x.data, weight.data
 
-    def backward(dy):
-        dx, dw, db = kernels.layer_norm_backward(dy, a, w, mean, rstd)
+    def backward(dy, before):
+        dx, dw, db = kernels.layer_norm_backward(dy, a, w, mean, rstd, before)
         return (dx, dw) if bias is None else (dx, dw, db)
 
-    return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)
+    return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward, adds=True)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
@@ -103,10 +118,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     y, rstd = kernels.rms_norm_forward(x.data, weight.data, eps)
     a, w = x.data, weight.data
 
-    def backward(dy):
-        return kernels.rms_norm_backward(dy, a, w, rstd)
+    def backward(dy, before):
+        return kernels.rms_norm_backward(dy, a, w, rstd, before)
 
-    return Tensor.from_op(y, (x, weight), backward)
+    return Tensor.from_op(y, (x, weight), backward, adds=True)
 
 
 def _check_norm(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

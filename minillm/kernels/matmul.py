@@ -197,14 +197,30 @@ def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
 
 
 @jit(inner=True)
-def _tiles_block(a, a_row, a_step, rows, k, panels, c, ldc, n, bias):
-    # some rows of c = a b + bias
-    if bias.size:
-        _copy_rows(bias, 0, c, ldc, rows, n)
+def _begin_rows(c, ldc, at, rows, cols, bias, residual):
+    # rows of c = residual + bias, from its place ``at`` on; either may be empty, residual lies as c does
+    for i in range(at, at + rows * ldc, ldc):
+        c_row, residual_row = c[i : i + cols], residual[i : i + cols]
+        if not residual.size:
+            for j in range(cols):
+                c_row[j] = bias[j]
+        elif bias.size:
+            for j in range(cols):
+                c_row[j] = residual_row[j] + bias[j]
+        else:
+            for j in range(cols):
+                c_row[j] = residual_row[j]
+
+
+@jit(inner=True)
+def _tiles_block(a, a_row, a_step, rows, k, panels, c, ldc, at, n, bias, residual):
+    # some rows of c = residual + a b + bias, from its place ``at`` on
+    if bias.size + residual.size:
+        _begin_rows(c, ldc, at, rows, n, bias, residual)
     else:
-        for i in range(rows):
-            c[i * ldc : i * ldc + n] = 0
-    _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n)
+        for i in range(at, at + rows * ldc, ldc):
+            c[i : i + n] = 0
+    _multiply_panels(a, a_row, a_step, rows, k, panels, c[at:], ldc, n)
 
 
 @jit(inner=True)
@@ -220,16 +236,16 @@ def _flipped_block(a, a_row, a_step, rows, k, panels, c, ldc, n):
 
 
 @jit(parallel=True)
-def _tiles(a, a0, a_row, a_step, panels, c, c0, ldc, m, n, k, bias, flipped):
-    # c = a b + bias for one matrix a (m, k) and b (k, n) in panels; or, without bias, c^T = a b
+def _tiles(a, a0, a_row, a_step, panels, c, c0, ldc, m, n, k, bias, residual, flipped):
+    # c = residual + a b + bias for one matrix a (m, k) and b (k, n) in panels; or, with none of those, c^T = a b
     parts = _parts_by_tiles(m)
     for part in prange(parts):
         row, end = _block_of(np.int64(part), parts, m)
         if flipped:
             _flipped_block(a[a0 + row * a_row :], a_row, a_step, end - row, k, panels, c[c0 + row :], ldc, n)
         else:
-            c_i = c[c0 + row * ldc :]
-            _tiles_block(a[a0 + row * a_row :], a_row, a_step, end - row, k, panels, c_i, ldc, n, bias)
+            at = c0 + row * ldc
+            _tiles_block(a[a0 + row * a_row :], a_row, a_step, end - row, k, panels, c, ldc, at, n, bias, residual)
 
 
 @jit(parallel=True)
@@ -266,15 +282,16 @@ def _multiply(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, bias):
     tiled = by_tiles(c.dtype, m, n, k)
     if tiled and n > m and not bias.size:  # c^T = b^T a^T: the smaller matrix is the one to pack
         panels = pack(a[0, a0:], lda, not ta, k, m)
-        _tiles(b[0], b0, *((ldb, 1) if tb else (1, ldb)), panels, c[0], c0, ldc, n, m, k, bias, True)
+        _tiles(b[0], b0, *((ldb, 1) if tb else (1, ldb)), panels, c[0], c0, ldc, n, m, k, bias, bias, True)
     elif tiled and m >= 128:
         panels = pack(b[0, b0:], ldb, tb, k, n)
-        _tiles(a[0], a0, *((1, lda) if ta else (lda, 1)), panels, c[0], c0, ldc, m, n, k, bias, False)
+        lie = (1, lda) if ta else (lda, 1)
+        _tiles(a[0], a0, *lie, panels, c[0], c0, ldc, m, n, k, bias, _NONE[c.dtype], False)
     else:
         _blocks(a, a0, lda, ta, b, b0, ldb, tb, c, c0, ldc, m, n, k, *parts_of(m, n, k), bias)
 
 
-_NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
+_NONE = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
 
 # each part packs the matrix that all share anew: in two, the products of a GPT of width 384 take 5 % less than in eight
@@ -330,7 +347,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
     c = np.empty((*lead, rows_of_one, n), a.dtype)
     flat_c = c.reshape(1 if b.ndim == 2 else -1, m * n)
     (flat_a, ta), (flat_b, tb) = _flat(a), _flat(b)
-    lda, ldb, none = m if ta else k, k if tb else n, _NO_BIAS[a.dtype]
+    lda, ldb, none = m if ta else k, k if tb else n, _NONE[a.dtype]
     if flat_c.shape[0] == 1:
         _multiply(flat_a, 0, lda, ta, flat_b, 0, ldb, tb, flat_c, 0, n, m, n, k, none)
     else:
@@ -342,15 +359,74 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # noqa: D103
 # ---- linear layers ---------------------------------------------------------------------------------------------------
 
 
-def linear_forward_numpy(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
-    """y = x w^T + b.   x: (..., C), w: (N, C), b: (N,) or None -> (..., N)."""
-    y = np.matmul(x, w.T)
-    return y if b is None else y + b
+def linear_forward_numpy(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    by_columns: bool = False,
+    residual: np.ndarray | None = None,
+) -> np.ndarray:
+    """y = x w^T + b, or residual + x w^T + b.
+
+    x: (..., C), w: (N, C), or (C, N) by_columns, b: (N,) or None, residual: (..., N) or None -> (..., N).
+    """
+    y = np.matmul(x, w if by_columns else w.T)
+    y = y if b is None else y + b
+    return y if residual is None else residual + y
+
+
+if _BLAS is not None:
+
+    @jit(inner=True)
+    def _linear_part(row, rows, col, cols, x, w, by_columns, bias, residual, y):
+        # a block of y = residual + x w^T + bias, its rows and columns beginning at row and col
+        n, c = y.shape[1], x.shape[1]
+        flat_y, at, begun = y.reshape(-1), row * n + col, bias.size + residual.size > 0
+        if begun:
+            _begin_rows(flat_y, n, at, rows, cols, bias[col:], residual)
+        w_part = w.reshape(-1)[col if by_columns else col * c :]
+        gemm(False, not by_columns, rows, cols, c, x[row : row + rows].reshape(-1), c, w_part, w.shape[1],
+             flat_y[at:], n, 1.0 if begun else 0.0)  # fmt: skip
+
+    @jit(parallel=True)
+    def _linear(x, w, by_columns, bias, residual, y, row_parts, col_parts):
+        # x: (M, C), w: (N, C), or (C, N) by_columns, bias: (N,) or (0,), residual: as y but flat, or (0,), y: (M, N)
+        blas = hold_blas_threads()
+        for part in prange(row_parts * col_parts):
+            r, s, (m, n) = part // col_parts, part % col_parts, y.shape
+            row, rows = r * m // row_parts, (r + 1) * m // row_parts - r * m // row_parts
+            col, cols = s * n // col_parts, (s + 1) * n // col_parts - s * n // col_parts
+            _linear_part(row, rows, col, cols, x, w, by_columns, bias, residual, y)
+        release_blas_threads(blas)
 
 
 @kernel(twin=linear_forward_numpy)
-def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:  # noqa: D103
-    return joint_linear_forward(x, [w], None if b is None else [b])
+def linear_forward(  # noqa: D103
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    by_columns: bool = False,
+    residual: np.ndarray | None = None,
+) -> np.ndarray:
+    dtype, none = x.dtype, _NONE.get(x.dtype)
+    if _BLAS is None or none is None or not x.size or w.dtype != dtype:
+        return linear_forward_numpy(x, w, b, by_columns, residual)
+    if w.flags.f_contiguous and not w.flags.c_contiguous:
+        w, by_columns = w.T, not by_columns
+    x, w, (c, n) = contiguous(x), contiguous(w), w.shape if by_columns else w.shape[::-1]
+    y = np.empty((*x.shape[:-1], n), dtype)
+    rows, rows_of_y = as_rows(x), as_rows(y)
+    m, bias = len(rows), none if b is None else contiguous(b, dtype)
+    first = none if residual is None else contiguous(residual, dtype).reshape(-1)
+    tiled = by_tiles(dtype, m, n, c)
+    if tiled and b is None and residual is None:
+        return product(x, w if by_columns else w.T)
+    if tiled and m >= 128:
+        panels = pack(w.reshape(-1), w.shape[1], not by_columns, c, n)
+        _tiles(rows.reshape(-1), 0, c, 1, panels, y.reshape(-1), 0, n, m, n, c, bias, first, False)
+    else:
+        _linear(rows, w, by_columns, bias, first, rows_of_y, *parts_of(m, n, c))
+    return y
 
 
 def joint_linear_forward_numpy(
@@ -370,7 +446,7 @@ def joint_linear_forward(  # noqa: D103
     y = np.empty((*x.shape[:-1], width), x.dtype)
     flat_x, flat_y, m, column = contiguous(x).reshape(1, -1), y.reshape(1, -1), x.size // k, 0
     for i, w in enumerate(weights):
-        n, bias = len(w), _NO_BIAS[x.dtype] if biases is None else contiguous(biases[i])
+        n, bias = len(w), _NONE[x.dtype] if biases is None else contiguous(biases[i])
         flat_w, tw = _flat(w)  # w as stored (N, C) is the transpose of what the product wants
         _multiply(flat_x, 0, k, False, flat_w, 0, n if tw else k, not tw, flat_y, column, width, m, n, k, bias)
         column += n

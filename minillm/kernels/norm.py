@@ -25,6 +25,11 @@ def _weights_of(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | Non
     )
 
 
+def _flat(x: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
+    """The numbers of x side by side; none where there is no x."""
+    return np.empty(0, dtype) if x is None else contiguous(x, dtype).reshape(-1)
+
+
 # ---- layer norm ------------------------------------------------------------------------------------------------------
 
 
@@ -81,25 +86,31 @@ def layer_norm_forward(  # noqa: D103
 
 
 def layer_norm_backward_numpy(
-    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
+    dy: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    mean: np.ndarray,
+    rstd: np.ndarray,
+    before: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of layer norm.   dy, x, dx: (..., C), mean, rstd: (N,), weight, dweight, dbias: (C,).
+    """Gradients of layer norm.   dy, x, before, dx: (..., C), mean, rstd: (N,), weight, dweight, dbias: (C,).
 
     y = xhat weight + bias       ->  dweight = sum_rows dy xhat,  dbias = sum_rows dy,  dxhat = dy weight
     xhat = (x - mean x) rstd     ->  dx = rstd (dxhat - mean dxhat - xhat mean(dxhat xhat)):
     what would move a row's mean or its variance has no effect on xhat, and is taken out.
+    before: another part of x's gradient, that dx is to have in it.
     """
     weight, _ = _weights_of(x, weight, None)
     xhat = (as_rows(x) - mean[:, None]) * rstd[:, None]
     dy = as_rows(dy)
     dxhat = dy * weight
     along = (dxhat * xhat).mean(axis=-1, keepdims=True)
-    dx = rstd[:, None] * (dxhat - dxhat.mean(axis=-1, keepdims=True) - xhat * along)
-    return dx.reshape(x.shape), (dy * xhat).sum(axis=0), dy.sum(axis=0)
+    dx = (rstd[:, None] * (dxhat - dxhat.mean(axis=-1, keepdims=True) - xhat * along)).reshape(x.shape)
+    return dx if before is None else before + dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
 
 @jit(inner=True)
-def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
+def _layer_norm_backward_row(dy, x, weight, mean, rstd, before, dx, dweight, dbias):
     total, along = like(x, 0), like(x, 0)
     for j in range(x.size):
         xhat = (x[j] - mean) * rstd
@@ -109,17 +120,23 @@ def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
         dbias[j] += dy[j]
     total /= like(x, x.size)
     along /= like(x, x.size)
-    for j in range(x.size):
-        dx[j] = rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
+    if before.size:
+        for j in range(x.size):
+            dx[j] = before[j] + rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
+    else:
+        for j in range(x.size):
+            dx[j] = rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
 
 
 @jit(parallel=True)
-def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases, dweight, dbias):
-    n_rows, blocks = x.shape[0], dweights.shape[0]
+def _layer_norm_backward_rows(dy, x, weight, mean, rstd, before, dx, dweights, dbiases, dweight, dbias):
+    # before: flat, of as many numbers as x, or of none
+    (n_rows, width), blocks = x.shape, dweights.shape[0]
     for b in prange(blocks):
         dweights[b], dbiases[b] = like(x, 0), like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
-            _layer_norm_backward_row(dy[n], x[n], weight, mean[n], rstd[n], dx[n], dweights[b], dbiases[b])
+            so_far = before[n * width : (n + 1) * width]
+            _layer_norm_backward_row(dy[n], x[n], weight, mean[n], rstd[n], so_far, dx[n], dweights[b], dbiases[b])
     dweight[:], dbias[:] = 0, 0
     add_rows(dweights, dweight)
     add_rows(dbiases, dbias)
@@ -127,14 +144,20 @@ def _layer_norm_backward_rows(dy, x, weight, mean, rstd, dx, dweights, dbiases, 
 
 @kernel(twin=layer_norm_backward_numpy)
 def layer_norm_backward(  # noqa: D103
-    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, rstd: np.ndarray
+    dy: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    mean: np.ndarray,
+    rstd: np.ndarray,
+    before: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, mean, rstd = contiguous(x), contiguous(mean, x.dtype), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     (weight, _), width = _weights_of(x, weight, None), x.shape[-1]
     dx, partial = np.empty(x.shape, x.dtype), np.empty((2, min(_BLOCKS, len(rows)), width), x.dtype)
     dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
-    _layer_norm_backward_rows(dy, rows, weight, mean, rstd, as_rows(dx), partial[0], partial[1], dweight, dbias)
+    _layer_norm_backward_rows(dy, rows, weight, mean, rstd, _flat(before, x.dtype), as_rows(dx),
+                              partial[0], partial[1], dweight, dbias)  # fmt: skip
     return dx, dweight, dbias
 
 
@@ -189,51 +212,57 @@ def rms_norm_forward(  # noqa: D103
 
 
 def rms_norm_backward_numpy(
-    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
+    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray, before: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of RMS norm.   dy, x, dx: (..., C), rstd: (N,), weight, dweight: (C,).
+    """Gradients of RMS norm.   dy, x, before, dx: (..., C), rstd: (N,), weight, dweight: (C,).
 
     xhat = x rstd, y = xhat weight  ->  dweight = sum_rows dy xhat,  dxhat = dy weight,
     dx = rstd (dxhat - xhat mean(dxhat xhat)):  what would only stretch the row is taken out.
+    before: another part of x's gradient, that dx is to have in it.
     """
     xhat = as_rows(x) * rstd[:, None]
     dy = as_rows(dy)
     dxhat = dy * _weights_of(x, weight, None)[0]
-    dx = rstd[:, None] * (dxhat - xhat * (dxhat * xhat).mean(axis=-1, keepdims=True))
-    return dx.reshape(x.shape), (dy * xhat).sum(axis=0)
+    dx = (rstd[:, None] * (dxhat - xhat * (dxhat * xhat).mean(axis=-1, keepdims=True))).reshape(x.shape)
+    return dx if before is None else before + dx, (dy * xhat).sum(axis=0)
 
 
 @jit(inner=True)
-def _rms_norm_backward_row(dy, x, weight, rstd, dx, dweight):
+def _rms_norm_backward_row(dy, x, weight, rstd, before, dx, dweight):
     along = like(x, 0)
     for j in range(x.size):
         xhat = x[j] * rstd
         along += dy[j] * weight[j] * xhat
         dweight[j] += dy[j] * xhat
     along /= like(x, x.size)
-    for j in range(x.size):
-        dx[j] = rstd * (dy[j] * weight[j] - x[j] * rstd * along)
+    if before.size:
+        for j in range(x.size):
+            dx[j] = before[j] + rstd * (dy[j] * weight[j] - x[j] * rstd * along)
+    else:
+        for j in range(x.size):
+            dx[j] = rstd * (dy[j] * weight[j] - x[j] * rstd * along)
 
 
 @jit(parallel=True)
-def _rms_norm_backward_rows(dy, x, weight, rstd, dx, dweights, dweight):
-    n_rows, blocks = x.shape[0], dweights.shape[0]
+def _rms_norm_backward_rows(dy, x, weight, rstd, before, dx, dweights, dweight):
+    (n_rows, width), blocks = x.shape, dweights.shape[0]
     for b in prange(blocks):
         dweights[b] = like(x, 0)
         for n in range(b * n_rows // blocks, (b + 1) * n_rows // blocks):
-            _rms_norm_backward_row(dy[n], x[n], weight, rstd[n], dx[n], dweights[b])
+            so_far = before[n * width : (n + 1) * width]
+            _rms_norm_backward_row(dy[n], x[n], weight, rstd[n], so_far, dx[n], dweights[b])
     dweight[:] = 0
     add_rows(dweights, dweight)
 
 
 @kernel(twin=rms_norm_backward_numpy)
 def rms_norm_backward(  # noqa: D103
-    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray
+    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, rstd: np.ndarray, before: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     x, rstd = contiguous(x), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
     weight, _ = _weights_of(x, weight, None)
     dx, dweights = np.empty(x.shape, x.dtype), np.empty((min(_BLOCKS, len(rows)), x.shape[-1]), x.dtype)
     dweight = np.empty(x.shape[-1], x.dtype)
-    _rms_norm_backward_rows(dy, rows, weight, rstd, as_rows(dx), dweights, dweight)
+    _rms_norm_backward_rows(dy, rows, weight, rstd, _flat(before, x.dtype), as_rows(dx), dweights, dweight)
     return dx, dweight

@@ -107,6 +107,10 @@ class Conv1D(Module):
         """(..., in) -> (..., out)."""
         return F.linear(x, self.weight, self.bias, by_columns=True)
 
+    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
+        """The same, added to the stream (..., out)."""
+        return F.linear(x, self.weight, self.bias, by_columns=True, residual=stream)
+
 
 class Attention(Module):
     """One projection to queries, keys and values, causal attention in n_head heads, one projection back."""
@@ -120,9 +124,16 @@ class Attention(Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(self.found(x, cache))
+
+    def forward_onto(self, stream: Tensor, x: Tensor, cache: LayerCache | None) -> Tensor:
+        """The same, added to the stream (B, T, C)."""
+        return self.c_proj.add_to(stream, self.found(x, cache))
+
+    def found(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+        """What the heads have found, side by side: (B, T, C)."""
         qkv = self.c_attn(x)  # (B, T, 3 C)
-        y = F.self_attention(qkv, self.n_head, cache=cache)  # (B, T, C)
-        return self.c_proj(self.attn_dropout(y))
+        return self.attn_dropout(F.self_attention(qkv, self.n_head, cache=cache))
 
 
 class MLP(Module):
@@ -136,7 +147,15 @@ class MLP(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x), self.approximate))
+        return self.c_proj(self.hidden(x))
+
+    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
+        """The same, added to the stream (B, T, C)."""
+        return self.c_proj.add_to(stream, self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The wider space: (B, T, inner)."""
+        return F.gelu(self.c_fc(x), self.approximate)
 
 
 class Block(Module):
@@ -151,8 +170,11 @@ class Block(Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.dropout(self.attn(self.ln_1(x), cache))
-        return x + self.dropout(self.mlp(self.ln_2(x)))
+        if self.dropout.active:
+            x = x + self.dropout(self.attn(self.ln_1(x), cache))
+            return x + self.dropout(self.mlp(self.ln_2(x)))
+        x = self.attn.add_to(x, self.ln_1(x), cache)  # the same, and the sums are made in one piece
+        return self.mlp.add_to(x, self.ln_2(x))
 
 
 class Transformer(Module):

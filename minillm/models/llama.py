@@ -156,8 +156,16 @@ class Attention(Module):
 
     def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
+        return self.o_proj(self.found(x, rotary, cache))
+
+    def forward_onto(self, stream: Tensor, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+        """The same, added to the stream (B, T, C)."""
+        return self.o_proj.add_to(stream, self.found(x, rotary, cache))
+
+    def found(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+        """What the heads have found, side by side: (B, T, H D)."""
         qkv = joint(x, self.q_proj, self.k_proj, self.v_proj)  # (B, T, (H + 2 G) D)
-        return self.o_proj(F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache))
+        return F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache)
 
 
 class MLP(Module):
@@ -171,7 +179,15 @@ class MLP(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.down_proj(F.swiglu(joint(x, self.gate_proj, self.up_proj)))
+        return self.down_proj(self.hidden(x))
+
+    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
+        """The same, added to the stream (B, T, C)."""
+        return self.down_proj.add_to(stream, self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The wider space: (B, T, intermediate_size)."""
+        return F.swiglu(joint(x, self.gate_proj, self.up_proj))
 
 
 def joint(x: Tensor, *layers: Linear) -> Tensor:
@@ -191,8 +207,8 @@ class Block(Module):
 
     def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = self.self_attn.add_to(x, self.input_layernorm(x), rotary, cache)  # x + self_attn(...)
+        return self.mlp.add_to(x, self.post_attention_layernorm(x))  # x + mlp(...)
 
 
 class Transformer(Module):

@@ -34,6 +34,10 @@ class Linear(Module):
         """Project x: (..., in_features) -> (..., out_features)."""
         return F.linear(x, self.weight, self.bias)
 
+    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
+        """The projection, added to the stream: (..., out_features)."""
+        return F.linear(x, self.weight, self.bias, residual=stream)
+
     def extra_repr(self) -> str:
         """Sizes."""
         out_features, in_features = self.weight.shape
@@ -97,6 +101,11 @@ class Dropout(Module):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p must be in [0, 1); got {p}")
         self.p, self.rng = p, np.random.default_rng(rng)
+
+    @property
+    def active(self) -> bool:
+        """Whether it drops anything now."""
+        return self.training and self.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``F.dropout``."""

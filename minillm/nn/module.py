@@ -33,6 +33,15 @@ class Module:
         """The computation of this layer; each layer has its own."""
         raise TypeError(f"{type(self).__name__} has no forward(): it is a part that is not called by itself")
 
+    def forward_onto(self, stream: Tensor, *args: Any) -> Tensor:
+        """``stream + self.forward(...)``; a layer that ends in a product may begin its sums at the stream instead."""
+        return stream + self.forward(*args)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "forward_onto" not in vars(cls):  # an inherited one belongs to another forward
+            cls.forward_onto = Module.forward_onto  # type: ignore[method-assign]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self.__dict__.get("_hooks")
         y = self.forward(*args, **kwargs)
@@ -46,6 +55,16 @@ class Module:
                 for hook in list(hooks["backward"]):
                     part.register_hook(partial(hook, self))
         return y
+
+    def add_to(self, stream: Tensor, *args: Any) -> Tensor:
+        """``stream + self(...)``: what a residual stream does with its layers, without an array for the layer alone.
+
+        stream: of the shape of the layer's output -> the same shape. Where somebody looks at that output, a hook, it
+        is made, and added afterwards.
+        """
+        if vars(self).keys() & {"_hooks", "forward"}:
+            return stream + self(*args)
+        return self.forward_onto(stream, *args)
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 
