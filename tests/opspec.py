@@ -63,6 +63,14 @@ def erf(x: np.ndarray) -> np.ndarray:
     return np.vectorize(math.erf)(x)
 
 
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu_exact(x: np.ndarray) -> np.ndarray:
+    return x / 2 * (1 + erf(x / np.sqrt(2)))
+
+
 def nll(z: np.ndarray, t: np.ndarray) -> np.ndarray:
     p = np.log(softmax(z))
     return -np.take_along_axis(p, np.where(t < 0, 0, t)[..., None], -1)[..., 0] * (t >= 0)
@@ -251,9 +259,9 @@ OPS: list[Op] = [
     Op("leaky_relu", lambda a: F.leaky_relu(a, 0.1), lambda a: np.where(a > 0, a, 0.1 * a),
        lambda t, a: t.nn.functional.leaky_relu(a, 0.1), corner),
     Op("elu", lambda a: F.elu(a, 1.5), lambda a: np.where(a > 0, a, 1.5 * np.expm1(a)), lambda t, a: t.nn.functional.elu(a, 1.5), corner),
-    Op("gelu", F.gelu, lambda a: a / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3))),
+    Op("gelu", F.gelu, gelu,
        lambda t, a: t.nn.functional.gelu(a, approximate="tanh"), unary, [(lambda: F.gelu(three, "fast"), ValueError, "'tanh' or 'none'")]),
-    Op("gelu", lambda a: F.gelu(a, "none"), lambda a: a / 2 * (1 + erf(a / np.sqrt(2))), lambda t, a: t.nn.functional.gelu(a), unary, label="exact"),
+    Op("gelu", lambda a: F.gelu(a, "none"), gelu_exact, lambda t, a: t.nn.functional.gelu(a), unary, label="exact"),
     Op("silu", F.silu, lambda a: a / (1 + np.exp(-a)), lambda t, a: t.nn.functional.silu(a), unary),
     Op("swiglu", F.swiglu, lambda a: a[..., :2] / (1 + np.exp(-a[..., :2])) * a[..., 2:],
        lambda t, a: t.nn.functional.silu(a[..., :2]) * a[..., 2:], [(normal(3, 4),), (normal(2, 3, 4),)],
@@ -337,6 +345,17 @@ OPS: list[Op] = [
        [(lambda: F.joint_linear(three, [four]), ValueError, "every weight must be (N, 3)")]),
     Op("joint_linear", lambda x, w, v: F.joint_linear(x, [w, v]), lambda x, w, v: np.concatenate([x @ w.T, x @ v.T], -1),
        lambda t, x, w, v: t.cat([x @ w.T, x @ v.T], -1), [(normal(6, 4), normal(5, 4), normal(2, 4))], label="no bias"),
+    Op("mlp", lambda x, w, b, v, c, r: F.mlp(x, w, b, v, c, residual=r), lambda x, w, b, v, c, r: r + gelu(x @ w.T + b) @ v.T + c,
+       lambda t, x, w, b, v, c, r: r + t.nn.functional.gelu(x @ w.T + b, approximate="tanh") @ v.T + c,
+       [(normal(2, 5, 4), normal(8, 4), normal(8), normal(3, 8), normal(3), normal(2, 5, 3)),
+        (normal(4), normal(8, 4), normal(8), normal(3, 8), normal(3), normal(3))],
+       [(lambda: F.mlp(three, four, four, four, four), ValueError, "mlp: weight must be (C_out, C_in) with C_in = 3"),
+        (lambda: F.mlp(three, Tensor(np.ones((2, 3))), Tensor(np.ones(2)), three, Tensor(np.ones(2))), ValueError, "mlp: weight must be (C_out, C_in) with C_in = 2"),
+        (lambda: F.mlp(three, Tensor(np.ones((3, 3))), Tensor(np.ones(3)), three, Tensor(np.ones(2)), "erf"), ValueError,
+         "mlp: approximate must be 'tanh' or 'none'; got 'erf'")]),
+    Op("mlp", lambda x, w, b, v, c: F.mlp(x, w, b, v, c, "none", by_columns=True), lambda x, w, b, v, c: gelu_exact(x @ w + b) @ v + c,
+       lambda t, x, w, b, v, c: t.nn.functional.gelu(x @ w + b) @ v + c,
+       [(normal(9, 4), normal(4, 8), normal(8), normal(8, 3), normal(3))], label="exact, by columns, no residual"),
     Op("layer_norm", F.layer_norm, lambda x, w, b: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * w + b,
        lambda t, x, w, b: t.nn.functional.layer_norm(x, (x.shape[-1],), w, b), [(normal(2, 3, 6), normal(6), normal(6))],
        [(lambda: F.layer_norm(three, Tensor(np.ones(4))), ValueError, "weight must have the shape of x's last axis, (3,)")]),

@@ -207,7 +207,7 @@ def test_a_layer_added_to_a_stream_is_seen_by_hooks_and_may_be_another():
     assert layer.add_to(stream, x).data.tolist() == [[1.0, 1.0]]
     np.testing.assert_array_equal(seen, [expected])  # the layer's own output, without the stream
     remove()
-    assert layer.add_to(stream, x).data.tolist() == (1 + expected).tolist()
+    np.testing.assert_allclose(layer.add_to(stream, x).data, 1 + expected, rtol=1e-6)
     layer.forward = lambda x: x * 5
     assert layer.add_to(stream, x).data.tolist() == [[6.0, 6.0]]
     wide = Tensor(np.ones((1, 2)))  # a float64 stream stays one
@@ -224,6 +224,40 @@ def test_hooks_on_the_parts_of_a_block_see_what_each_adds():
     np.testing.assert_allclose(model(ids).data, expected, atol=1e-6)
     begin, end = seen["block"]
     np.testing.assert_allclose((begin + seen["attn"][1] + seen["mlp"][1]).data, end.data, atol=1e-6)
+
+
+def test_a_hook_inside_an_mlp_sees_the_wide_space_and_changes_no_gradient():
+    config = models.GPT2Config(11, 8, 16, 1, 2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model, ids, seen, outcomes = models.GPT2(config, rng=0).astype(np.float64), np.arange(8)[None], [], []
+    mlp = model.transformer.h[0].mlp
+    for part in (None, mlp.c_fc, mlp.c_proj):
+        remove = part.register_forward_hook(lambda m, inputs, y: seen.append(y.shape)) if part else lambda: None
+        model.zero_grad()
+        loss = F.cross_entropy(model(ids), ids)
+        loss.backward()
+        outcomes.append([loss.item(), *(p.grad for p in model.parameters())])
+        remove()
+    assert seen == [(1, 8, 64), (1, 8, 16)]
+    for hooked in outcomes[1:]:
+        for ours, theirs in zip(outcomes[0], hooked, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+class _Halved(nn.Module):
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) * 0.5
+
+
+def test_a_layer_in_the_place_of_another_is_called():
+    model = models.GPT2(models.GPT2Config(11, 8, 16, 1, 2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), rng=0)
+    block, x = model.transformer.h[0], Tensor(np.random.default_rng(0).standard_normal((1, 8, 16)), requires_grad=True)
+    adds = [block.attn(x, None).data, block.mlp(x).data]
+    block.attn.c_proj, block.mlp.c_proj = _Halved(block.attn.c_proj), _Halved(block.mlp.c_proj)
+    np.testing.assert_allclose(block.attn.add_to(x, x, None).data, x.data + adds[0] / 2, atol=1e-6)
+    np.testing.assert_allclose(block.mlp.add_to(x, x).data, x.data + adds[1] / 2, atol=1e-6)
 
 
 def test_parameters_in_lists_and_dictionaries_are_found():

@@ -13,6 +13,7 @@ from .layers import (
     joint_linear,
     layer_norm,
     linear,
+    mlp,
     rms_norm,
     rotary_embedding,
     scaled_dot_product_attention,

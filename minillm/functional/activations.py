@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import kernels
 from ..tensor import Tensor, floats
-from .checks import last_axis
+from .checks import check_gelu, last_axis
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -48,8 +48,7 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
     approximate "tanh": y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), as GPT-2; "none": x/2 (1 + erf(x / sqrt 2)).
     dx = dy (P + x p(x)), p the bell curve (or the derivative of the tanh form).   (...) -> (...)
     """
-    if approximate not in ("tanh", "none"):
-        raise ValueError(f"gelu: approximate must be 'tanh' or 'none'; got {approximate!r}")
+    check_gelu("gelu", approximate)
     a, exact = floats(x), approximate == "none"
 
     def backward(dy):

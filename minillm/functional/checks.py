@@ -23,6 +23,12 @@ def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: i
     return ids.astype(np.int64, copy=False)
 
 
+def check_gelu(name: str, approximate: str) -> None:
+    """Refuse what is not one of the two forms of gelu."""
+    if approximate not in ("tanh", "none"):
+        raise ValueError(f"{name}: approximate must be 'tanh' or 'none'; got {approximate!r}")
+
+
 def last_axis(name: str, x: Tensor) -> int:
     """The length of the last axis, or a ValueError for a single number, which has none."""
     if not isinstance(x, Tensor) or x.ndim == 0:

@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import kernels
 from ..tensor import Tensor, floats, operand
-from .activations import softmax
-from .checks import check_ids
+from .activations import gelu, softmax
+from .checks import check_gelu, check_ids
 from .elementwise import where
 
 
@@ -34,22 +34,10 @@ def linear(
     ``residual + linear(x, ...)``, but the sums begin at the residual, and no array is made for the outputs alone.
     Raises ValueError when the widths do not agree.
     """
-    w = weight.data
-    layout, neurons = ("(C_in, C_out)", w.T) if by_columns else ("(C_out, C_in)", w)
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != neurons.shape[1]:
-        raise ValueError(
-            f"linear: weight must be {layout} with C_in = {x.shape[-1] if x.ndim else '?'}, the width of x; "
-            f"got weight {weight.shape} for x {x.shape}"
-        )
-    if bias is not None and bias.shape != neurons.shape[:1]:
-        raise ValueError(f"linear: bias must be (C_out,) = {neurons.shape[:1]}; got {bias.shape}")
-    a = floats(x)
-    if residual is not None:
-        if residual.shape != (*x.shape[:-1], len(neurons)):
-            shape = (*x.shape[:-1], len(neurons))
-            raise ValueError(f"linear: residual must have the shape of the output, {shape}; got {residual.shape}")
-        if residual.dtype != a.dtype:
-            return residual + linear(x, weight, bias, by_columns)
+    a, w = floats(x), weight.data
+    _check_linear("linear", a.shape, weight, bias, by_columns, residual)
+    if residual is not None and residual.dtype != a.dtype:
+        return residual + linear(x, weight, bias, by_columns)
     b, begin = (None if t is None else t.data for t in (bias, residual))
     y = kernels.linear_forward(a, w, b, by_columns, begin)  # (..., C_out)
     needs = x.requires_grad, weight.requires_grad, bias is not None
@@ -60,6 +48,25 @@ def linear(
         return dx, dw, *((db,) if bias is not None else ()), *((dy,) if residual is not None else ())
 
     return Tensor.from_op(y, tuple(t for t in (x, weight, bias, residual) if t is not None), backward)
+
+
+def _check_linear(
+    name: str, shape: tuple[int, ...], weight: Tensor, bias: Tensor | None, by_columns: bool, residual: Tensor | None
+) -> tuple[int, ...]:
+    """The shape of the output for an x of that shape; ValueError where something does not fit."""
+    layout = "(C_in, C_out)" if by_columns else "(C_out, C_in)"
+    outputs, inputs = (weight.shape[::-1] if by_columns else weight.shape) if weight.ndim == 2 else (-1, -1)
+    if not shape or shape[-1] != inputs:
+        raise ValueError(
+            f"{name}: weight must be {layout} with C_in = {shape[-1] if shape else '?'}, the width of x; "
+            f"got weight {weight.shape} for x {shape}"
+        )
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{name}: bias must be (C_out,) = {(outputs,)}; got {bias.shape}")
+    out = (*shape[:-1], outputs)
+    if residual is not None and residual.shape != out:
+        raise ValueError(f"{name}: residual must have the shape of the output, {out}; got {residual.shape}")
+    return out
 
 
 def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None) -> Tensor:
@@ -87,6 +94,41 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
         return (dx, *dws, *(part.copy() for part in np.split(db, ends[:-1])))
 
     return Tensor.from_op(y, (x, *weights, *(biases or ())), backward)
+
+
+def mlp(
+    x: Tensor,
+    up: Tensor,
+    up_bias: Tensor,
+    down: Tensor,
+    down_bias: Tensor,
+    approximate: str = "tanh",
+    by_columns: bool = False,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Two linear layers with a gelu between, to a wider space and back: y = residual + gelu(x W1^T + b1) W2^T + b2.
+
+    x: (..., C), up W1: (I, C), up_bias: (I,), down W2: (N, I), down_bias: (N,), residual: (..., N) -> y: (..., N).
+    Equal to ``linear(gelu(linear(x, up, up_bias)), down, down_bias)``, which is what is computed unless all of x and
+    the parameters need a gradient; together they keep one wide array for the backward instead of two.
+    The gradients are those of `linear` and `gelu`; ``by_columns`` and ``approximate`` are theirs too, and the errors.
+    """
+    a, tensors, exact = floats(x), (x, up, up_bias, down, down_bias), approximate == "none"
+    wide_shape = _check_linear("mlp", a.shape, up, up_bias, by_columns, None)
+    _check_linear("mlp", wide_shape, down, down_bias, by_columns, residual)
+    check_gelu("mlp", approximate)
+    if not all(t.requires_grad and t.dtype == a.dtype for t in (*tensors, x if residual is None else residual)):
+        wide = gelu(linear(x, up, up_bias, by_columns), approximate)
+        return linear(wide, down, down_bias, by_columns, residual)
+    begin = None if residual is None else residual.data
+    y, h = kernels.mlp_forward(a, *(t.data for t in tensors[1:]), by_columns, exact, begin)  # (..., N), (..., I)
+    w1, w2 = up.data, down.data
+
+    def backward(dy):
+        gradients = kernels.mlp_backward(dy, a, h, w1, w2, by_columns, exact)
+        return gradients if residual is None else (*gradients, dy)
+
+    return Tensor.from_op(y, tensors if residual is None else (*tensors, residual), backward)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:

@@ -91,6 +91,7 @@ _ROOMS = {
         "gelu_backward", "gelu_forward", "sigmoid_backward", "sigmoid_forward", "silu_backward", "silu_forward",
         "swiglu_backward", "swiglu_forward", "tanh_backward", "tanh_forward",
     ),
+    "mlp": ("mlp_backward", "mlp_forward"),
     "softmax": (
         "cross_entropy_backward", "cross_entropy_forward", "log_softmax_backward", "log_softmax_forward",
         "softmax_backward", "softmax_forward",

@@ -220,36 +220,36 @@ def gelu_backward_numpy(dy: np.ndarray, x: np.ndarray, exact: bool = False) -> n
 
 
 @jit(inline=True, inner=True)
-def _gelu_slope(x):
+def _gelu_and_slope(x):
     s = sigmoid(like(x, 2 * _SQRT_2_OVER_PI) * (x + like(x, _GELU_CUBIC) * x * x * x))
     inner = like(x, 2 * _SQRT_2_OVER_PI) + like(x, 6 * _SQRT_2_OVER_PI * _GELU_CUBIC) * x * x
-    return s + x * s * (like(x, 1) - s) * inner
+    return x * s, s + x * s * (like(x, 1) - s) * inner
 
 
 @jit(inline=True, inner=True)
-def _gelu_exact_slope(x):
+def _gelu_exact_and_slope(x):
     below, density = _normal(x)
-    return below + x * density
+    return x * below, below + x * density
 
 
 @jit(parallel=True)
 def _gelu_backward_loop(dy, x, dx):
     if x.size < _SERIAL:
         for i in range(x.size):
-            dx[i] = dy[i] * _gelu_slope(x[i])
+            dx[i] = dy[i] * _gelu_and_slope(x[i])[1]
     else:
         for i in prange(x.size):
-            dx[i] = dy[i] * _gelu_slope(x[i])
+            dx[i] = dy[i] * _gelu_and_slope(x[i])[1]
 
 
 @jit(parallel=True)
 def _gelu_exact_backward_loop(dy, x, dx):
     if x.size < _SERIAL:
         for i in range(x.size):
-            dx[i] = dy[i] * _gelu_exact_slope(x[i])
+            dx[i] = dy[i] * _gelu_exact_and_slope(x[i])[1]
     else:
         for i in prange(x.size):
-            dx[i] = dy[i] * _gelu_exact_slope(x[i])
+            dx[i] = dy[i] * _gelu_exact_and_slope(x[i])[1]
 
 
 @kernel(twin=gelu_backward_numpy)

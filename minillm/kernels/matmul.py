@@ -52,6 +52,9 @@ def _find_blas() -> tuple[ctypes.CDLL | None, str, str, Any]:
 _BLAS, _PREFIX, _SUFFIX, _INT = _find_blas() if JIT and KERNELS == "numba" else (None, "", "", types.int64)
 
 
+has_blas = _BLAS is not None
+
+
 def matmul_path() -> str:
     """Which way the matrix products take, in words: for ``minillm info`` and for benchmarks."""
     if KERNELS == "numpy":
@@ -378,8 +381,8 @@ def linear_forward_numpy(
 if _BLAS is not None:
 
     @jit(inner=True)
-    def _linear_part(row, rows, col, cols, x, w, by_columns, bias, residual, y):
-        # a block of y = residual + x w^T + bias, its rows and columns beginning at row and col
+    def linear_block(row, rows, col, cols, x, w, by_columns, bias, residual, y):
+        """A block of y = residual + x w^T + bias, whose rows and columns begin at row and col (for kernels)."""
         n, c = y.shape[1], x.shape[1]
         flat_y, at, begun = y.reshape(-1), row * n + col, bias.size + residual.size > 0
         if begun:
@@ -396,7 +399,7 @@ if _BLAS is not None:
             r, s, (m, n) = part // col_parts, part % col_parts, y.shape
             row, rows = r * m // row_parts, (r + 1) * m // row_parts - r * m // row_parts
             col, cols = s * n // col_parts, (s + 1) * n // col_parts - s * n // col_parts
-            _linear_part(row, rows, col, cols, x, w, by_columns, bias, residual, y)
+            linear_block(row, rows, col, cols, x, w, by_columns, bias, residual, y)
         release_blas_threads(blas)
 
 
@@ -483,29 +486,35 @@ def add_rows(x, y):
 if _BLAS is not None:
 
     @jit(inner=True)
-    def _linear_gradients_part(part, parts, dy, x, w, by_columns, dx, dw, sums):
-        # some rows of dx, the sums over these rows of dy, and some rows or columns of dw
-        (m, n), c, cols = dy.shape, x.shape[1], dw.shape[1]
-        lo, hi = part * m // parts, (part + 1) * m // parts
-        rows_of_dy, rows_of_dx = dy[lo:hi], dx[lo:hi].reshape(-1)
-        gemm(False, by_columns, hi - lo, c, n, rows_of_dy.reshape(-1), n, w.reshape(-1), cols, rows_of_dx, c, 0.0)
+    def input_gradient(lo, hi, dy, w, by_columns, dx, sums):
+        """Rows [lo, hi) of dx = dy w, and the sums over these rows of dy, if any are wanted (for kernels)."""
+        n, c, dy_rows = dy.shape[1], dx.shape[1], dy[lo:hi]
+        gemm(False, by_columns, hi - lo, c, n, dy_rows.reshape(-1), n, w.reshape(-1), w.shape[1],
+             dx[lo:hi].reshape(-1), c, 0.0)  # fmt: skip
         sums[:] = 0
-        add_rows(rows_of_dy, sums)
+        add_rows(dy_rows, sums)
+
+    @jit(inner=True)
+    def weight_gradient(part, parts, dy, x, by_columns, dw):
+        """One of the parts, some rows or columns, of dw = dy^T x, or x^T dy by columns (for kernels)."""
         left, right = (x, dy) if by_columns else (dy, x)
-        rows, by_rows = dw.shape[0], dw.shape[0] >= cols
+        rows, cols = dw.shape
+        by_rows = rows >= cols
         length = rows if by_rows else cols
         lo, hi = part * length // parts, (part + 1) * length // parts
-        first_row, first_col = (lo, 0) if by_rows else (0, lo)
+        row, col = (lo, 0) if by_rows else (0, lo)
         height, width = (hi - lo, cols) if by_rows else (rows, hi - lo)
-        gemm(True, False, height, width, m, left.reshape(-1)[first_row:], rows, right.reshape(-1)[first_col:], cols,
-             dw.reshape(-1)[first_row * cols + first_col :], cols, 0.0)  # fmt: skip
+        gemm(True, False, height, width, dy.shape[0], left.reshape(-1)[row:], rows, right.reshape(-1)[col:], cols,
+             dw.reshape(-1)[row * cols + col :], cols, 0.0)  # fmt: skip
 
     @jit(parallel=True)
     def _linear_gradients(dy, x, w, by_columns, dx, dw, sums, db):
         # dy: (M, N), x: (M, C), w, dw: (N, C), or (C, N) by_columns; sums: (parts, N), or (parts, 0) if unwanted
         blas = hold_blas_threads()
-        for part in prange(sums.shape[0]):
-            _linear_gradients_part(np.int64(part), sums.shape[0], dy, x, w, by_columns, dx, dw, sums[part])
+        m, parts = dy.shape[0], sums.shape[0]
+        for part in prange(parts):
+            input_gradient(part * m // parts, (part + 1) * m // parts, dy, w, by_columns, dx, sums[part])
+            weight_gradient(np.int64(part), parts, dy, x, by_columns, dw)
         release_blas_threads(blas)
         db[:] = 0
         add_rows(sums, db)

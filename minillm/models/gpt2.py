@@ -147,15 +147,14 @@ class MLP(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(self.hidden(x))
+        return self.c_proj(F.gelu(self.c_fc(x), self.approximate))
 
     def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """The same, added to the stream (B, T, C)."""
-        return self.c_proj.add_to(stream, self.hidden(x))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """The wider space: (B, T, inner)."""
-        return F.gelu(self.c_fc(x), self.approximate)
+        """The same, added to the stream (B, T, C); in one piece, if both layers are what they were made."""
+        up, down = self.c_fc, self.c_proj
+        if not (type(up) is type(down) is Conv1D and up.is_plain and down.is_plain):
+            return down.add_to(stream, F.gelu(up(x), self.approximate))
+        return F.mlp(x, up.weight, up.bias, down.weight, down.bias, self.approximate, True, stream)
 
 
 class Block(Module):

@@ -62,9 +62,13 @@ class Module:
         stream: of the shape of the layer's output -> the same shape. Where somebody looks at that output, a hook, it
         is made, and added afterwards.
         """
-        if vars(self).keys() & {"_hooks", "forward"}:
-            return stream + self(*args)
-        return self.forward_onto(stream, *args)
+        return self.forward_onto(stream, *args) if self.is_plain else stream + self(*args)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a call does what the class says and no more: no hook, no ``forward`` of this object alone."""
+        hooks = vars(self).get("_hooks")
+        return "forward" not in vars(self) and not (hooks and any(hooks.values()))
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 
