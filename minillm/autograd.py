@@ -163,6 +163,7 @@ class Node:
                 raise RuntimeError(
                     f"backward of '{node.op}' gave {len(gradients)} gradients for {len(inputs)} inputs; None is one too"
                 )
+            single = len(set(map(id, gradients))) == len(gradients)  # no array is there twice
             for t, g in zip(inputs, gradients):  # noqa: B905 - as long as each other, see above
                 if g is None or not t.requires_grad:
                     continue
@@ -172,11 +173,11 @@ class Node:
                 before = pending.get(t)
                 if before is None:
                     pending[t] = g
-                    if t._backward is None and _fresh(g, dy, gradients):
+                    if t._backward is None and single and _fresh(g, dy):
                         summed.add(t)
                 elif t in summed:
                     before += g
-                elif _fresh(g, dy, gradients):
+                elif single and _fresh(g, dy):
                     g += before
                     pending[t] = g
                     summed.add(t)
@@ -360,9 +361,9 @@ def _keeps(backward: Backward | None, array: np.ndarray) -> bool:
     return any(isinstance(value, np.ndarray) and np.may_share_memory(value, array) for value in held)
 
 
-def _fresh(g: np.ndarray, dy: np.ndarray, gradients: Gradients) -> bool:
-    """Whether nobody else uses the array g of a closure's gradients: it is neither dy, nor a view, nor there twice."""
-    return g is not dy and g.base is None and g.flags.writeable and sum(other is g for other in gradients) <= 1
+def _fresh(g: np.ndarray, dy: np.ndarray) -> bool:
+    """Whether nobody else uses an array that a rule has returned once: it is neither dy nor a view."""
+    return g is not dy and g.base is None and g.flags.writeable
 
 
 _new = object.__new__

@@ -14,6 +14,8 @@ def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: i
     ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
     if ids.dtype.kind not in "iu":
         raise ValueError(f"{name}: {what} must be integers in [0, {vocabulary}); got {ids.dtype}")
+    if ids.size == 0 or (ids.min() >= 0 and ids.max() < vocabulary):  # as a rule, and two quick looks
+        return ids.astype(np.int64, copy=False)
     wrong = (ids < 0) | (ids >= vocabulary)
     if ignore is not None:
         wrong &= ids != ignore

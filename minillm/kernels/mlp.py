@@ -22,6 +22,7 @@ from .activations import (
     gelu_forward_numpy,
 )
 from .matmul import (
+    add_rows,
     by_tiles,
     has_blas,
     linear_backward,
@@ -131,7 +132,9 @@ if has_blas:
         input_gradient(lo, hi, dh, up, by_columns, dx, up_sums)
 
     @jit(parallel=True)
-    def _backward(dy, x, h, up, down, by_columns, exact, a, dh, dx, dup, ddown, up_sums, down_sums):
+    def _backward(
+        dy, x, h, up, down, by_columns, exact, a, dh, dx, dup, dup_bias, ddown, ddown_bias, up_sums, down_sums
+    ):
         m, parts, blas = x.shape[0], up_sums.shape[0], hold_blas_threads()
         for part in prange(parts):
             lo, hi = part * m // parts, (part + 1) * m // parts
@@ -140,6 +143,9 @@ if has_blas:
             weight_gradient(np.int64(part), parts, dy, a, by_columns, ddown)
             weight_gradient(np.int64(part), parts, dh, x, by_columns, dup)
         release_blas_threads(blas)
+        dup_bias[:], ddown_bias[:] = 0, 0
+        add_rows(up_sums, dup_bias)
+        add_rows(down_sums, ddown_bias)
 
 
 def _in_parts(rows: np.ndarray, inner: int, *weights: np.ndarray) -> int:
@@ -195,6 +201,7 @@ def mlp_backward(  # noqa: D103
         return dx, dup, dup_bias, ddown, sum_rows(dy)
     dh, dx = np.empty(h.shape, dtype), np.empty(x.shape, dtype)
     dup, ddown = np.empty(up.shape, dtype), np.empty(down.shape, dtype)
-    up_sums, down_sums = np.empty((parts, inner), dtype), np.empty((parts, n), dtype)
-    _backward(dy, rows, h, up, down, by_columns, exact, a, dh, as_rows(dx), dup, ddown, up_sums, down_sums)
-    return dx, dup, up_sums.sum(axis=0), ddown, down_sums.sum(axis=0)
+    dup_bias, ddown_bias = np.empty(inner, dtype), np.empty(n, dtype)
+    _backward(dy, rows, h, up, down, by_columns, exact, a, dh, as_rows(dx), dup, dup_bias, ddown, ddown_bias,
+              np.empty((parts, inner), dtype), np.empty((parts, n), dtype))  # fmt: skip
+    return dx, dup, dup_bias, ddown, ddown_bias

@@ -16,13 +16,9 @@ _SERIAL = 1 << 13  # below so many numbers one thread is done before a second on
 _BLOCKS = 16  # of rows, in a backward
 
 
-def _weights_of(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(weight, bias) in the dtype of x, where absent as ones and zeros: one loop serves all cases."""
-    width = x.shape[-1]
-    return (
-        np.ones(width, x.dtype) if weight is None else contiguous(weight, x.dtype),
-        np.zeros(width, x.dtype) if bias is None else contiguous(bias, x.dtype),
-    )
+def _weight_of(x: np.ndarray, weight: np.ndarray | None, otherwise: float = 1.0) -> np.ndarray:
+    """The weight, or the bias, in the dtype of x; where there is none what changes nothing: one loop serves all."""
+    return np.full(x.shape[-1], otherwise, x.dtype) if weight is None else contiguous(weight, x.dtype)
 
 
 def _flat(x: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
@@ -42,7 +38,7 @@ def layer_norm_forward_numpy(
     xhat = (x - mean x) rstd,  rstd = 1 / sqrt(mean (x - mean x)^2 + eps),  y = xhat weight + bias
     """
     rows = as_rows(x)
-    weight, bias = _weights_of(x, weight, bias)
+    weight, bias = _weight_of(x, weight), _weight_of(x, bias, 0.0)
     mean = rows.mean(axis=-1)
     rstd = (1 / np.sqrt(rows.var(axis=-1) + eps)).astype(x.dtype)
     y = (rows - mean[:, None]) * rstd[:, None] * weight + bias
@@ -80,8 +76,7 @@ def layer_norm_forward(  # noqa: D103
     x = contiguous(x)
     y, rows = np.empty(x.shape, x.dtype), as_rows(x)
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
-    weights = _weights_of(x, weight, bias)
-    _layer_norm_rows(rows, *weights, x.dtype.type(eps), as_rows(y), mean, rstd)
+    _layer_norm_rows(rows, _weight_of(x, weight), _weight_of(x, bias, 0.0), x.dtype.type(eps), as_rows(y), mean, rstd)
     return y, mean, rstd
 
 
@@ -100,7 +95,7 @@ def layer_norm_backward_numpy(
     what would move a row's mean or its variance has no effect on xhat, and is taken out.
     before: another part of x's gradient, that dx is to have in it.
     """
-    weight, _ = _weights_of(x, weight, None)
+    weight = _weight_of(x, weight)
     xhat = (as_rows(x) - mean[:, None]) * rstd[:, None]
     dy = as_rows(dy)
     dxhat = dy * weight
@@ -153,7 +148,7 @@ def layer_norm_backward(  # noqa: D103
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, mean, rstd = contiguous(x), contiguous(mean, x.dtype), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
-    (weight, _), width = _weights_of(x, weight, None), x.shape[-1]
+    weight, width = _weight_of(x, weight), x.shape[-1]
     dx, partial = np.empty(x.shape, x.dtype), np.empty((2, min(_BLOCKS, len(rows)), width), x.dtype)
     dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
     _layer_norm_backward_rows(dy, rows, weight, mean, rstd, _flat(before, x.dtype), as_rows(dx),
@@ -174,7 +169,7 @@ def rms_norm_forward_numpy(
     """
     rows = as_rows(x)
     rstd = (1 / np.sqrt((rows * rows).mean(axis=-1) + eps)).astype(x.dtype)
-    y = rows * rstd[:, None] * _weights_of(x, weight, None)[0]
+    y = rows * rstd[:, None] * _weight_of(x, weight)
     return y.reshape(x.shape), rstd
 
 
@@ -206,7 +201,7 @@ def rms_norm_forward(  # noqa: D103
     x = contiguous(x)
     y, rows = np.empty(x.shape, x.dtype), as_rows(x)
     rstd = np.empty(len(rows), x.dtype)
-    weight, _ = _weights_of(x, weight, None)
+    weight = _weight_of(x, weight)
     _rms_norm_rows(rows, weight, x.dtype.type(eps), as_rows(y), rstd)
     return y, rstd
 
@@ -222,7 +217,7 @@ def rms_norm_backward_numpy(
     """
     xhat = as_rows(x) * rstd[:, None]
     dy = as_rows(dy)
-    dxhat = dy * _weights_of(x, weight, None)[0]
+    dxhat = dy * _weight_of(x, weight)
     dx = (rstd[:, None] * (dxhat - xhat * (dxhat * xhat).mean(axis=-1, keepdims=True))).reshape(x.shape)
     return dx if before is None else before + dx, (dy * xhat).sum(axis=0)
 
@@ -261,7 +256,7 @@ def rms_norm_backward(  # noqa: D103
 ) -> tuple[np.ndarray, np.ndarray]:
     x, rstd = contiguous(x), contiguous(rstd, x.dtype)
     dy, rows = as_rows(contiguous(dy, x.dtype)), as_rows(x)
-    weight, _ = _weights_of(x, weight, None)
+    weight = _weight_of(x, weight)
     dx, dweights = np.empty(x.shape, x.dtype), np.empty((min(_BLOCKS, len(rows)), x.shape[-1]), x.dtype)
     dweight = np.empty(x.shape[-1], x.dtype)
     _rms_norm_backward_rows(dy, rows, weight, rstd, _flat(before, x.dtype), as_rows(dx), dweights, dweight)
