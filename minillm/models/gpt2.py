@@ -103,13 +103,13 @@ class Conv1D(Module):
         self.weight = init.normal(rng, (inputs, outputs), std)
         self.bias = init.constant((outputs,), 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return F.linear(x, self.weight, self.bias, by_columns=True)
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        """(..., in) -> (..., out), added to the stream where there is one."""
+        return F.linear(x, self.weight, self.bias, by_columns=True, residual=stream)
 
     def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """The same, added to the stream (..., out)."""
-        return F.linear(x, self.weight, self.bias, by_columns=True, residual=stream)
+        """See ``Module.add_to``."""
+        return self.forward(x, stream)
 
 
 class Attention(Module):
@@ -122,18 +122,15 @@ class Attention(Module):
         self.c_proj = Conv1D(C, C, std / np.sqrt(2 * config.n_layer), rng)
         self.attn_dropout = Dropout(config.attn_pdrop, rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(self.found(x, cache))
+    def forward(self, x: Tensor, cache: LayerCache | None, stream: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
+        qkv = self.c_attn(x)  # (B, T, 3 C)
+        y = F.self_attention(qkv, self.n_head, cache=cache)  # (B, T, C)
+        return self.c_proj.add_to(stream, self.attn_dropout(y))
 
     def forward_onto(self, stream: Tensor, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """The same, added to the stream (B, T, C)."""
-        return self.c_proj.add_to(stream, self.found(x, cache))
-
-    def found(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """What the heads have found, side by side: (B, T, C)."""
-        qkv = self.c_attn(x)  # (B, T, 3 C)
-        return self.attn_dropout(F.self_attention(qkv, self.n_head, cache=cache))
+        """See ``Module.add_to``."""
+        return self.forward(x, cache, stream)
 
 
 class MLP(Module):
@@ -145,16 +142,17 @@ class MLP(Module):
         self.c_fc = Conv1D(C, inner, std, rng)
         self.c_proj = Conv1D(inner, C, std / np.sqrt(2 * config.n_layer), rng)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x), self.approximate))
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
+        up, down = self.c_fc, self.c_proj
+        if all(type(layer) is Conv1D and layer.is_plain for layer in (up, down)):  # the same, in one piece
+            return F.mlp(x, up.weight, up.bias, down.weight, down.bias, self.approximate, True, stream)
+        wide = F.gelu(up(x), self.approximate)  # (B, T, inner)
+        return down.add_to(stream, wide)
 
     def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """The same, added to the stream (B, T, C); in one piece, if both layers are what they were made."""
-        up, down = self.c_fc, self.c_proj
-        if not (type(up) is type(down) is Conv1D and up.is_plain and down.is_plain):
-            return down.add_to(stream, F.gelu(up(x), self.approximate))
-        return F.mlp(x, up.weight, up.bias, down.weight, down.bias, self.approximate, True, stream)
+        """See ``Module.add_to``."""
+        return self.forward(x, stream)
 
 
 class Block(Module):
@@ -172,7 +170,7 @@ class Block(Module):
         if self.dropout.active:
             x = x + self.dropout(self.attn(self.ln_1(x), cache))
             return x + self.dropout(self.mlp(self.ln_2(x)))
-        x = self.attn.add_to(x, self.ln_1(x), cache)  # the same, and the sums are made in one piece
+        x = self.attn.add_to(x, self.ln_1(x), cache)  # the same without dropout: x + attn(...)
         return self.mlp.add_to(x, self.ln_2(x))
 
 

@@ -154,18 +154,15 @@ class Attention(Module):
         self.v_proj = Linear(C, G * D, bias, rng)
         self.o_proj = Linear(H * D, C, bias, rng)
 
-    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        return self.o_proj(self.found(x, rotary, cache))
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None, stream: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
+        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj)  # (B, T, (H + 2 G) D)
+        y = F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache)  # (B, T, H D)
+        return self.o_proj.add_to(stream, y)
 
     def forward_onto(self, stream: Tensor, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
-        """The same, added to the stream (B, T, C)."""
-        return self.o_proj.add_to(stream, self.found(x, rotary, cache))
-
-    def found(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
-        """What the heads have found, side by side: (B, T, H D)."""
-        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj)  # (B, T, (H + 2 G) D)
-        return F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache)
+        """See ``Module.add_to``."""
+        return self.forward(x, rotary, cache, stream)
 
 
 class MLP(Module):
@@ -177,17 +174,13 @@ class MLP(Module):
         self.up_proj = Linear(C, inner, bias, rng)
         self.down_proj = Linear(inner, C, bias, rng)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        return self.down_proj(self.hidden(x))
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
+        return self.down_proj.add_to(stream, F.swiglu(joint(x, self.gate_proj, self.up_proj)))
 
     def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """The same, added to the stream (B, T, C)."""
-        return self.down_proj.add_to(stream, self.hidden(x))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """The wider space: (B, T, intermediate_size)."""
-        return F.swiglu(joint(x, self.gate_proj, self.up_proj))
+        """See ``Module.add_to``."""
+        return self.forward(x, stream)
 
 
 def joint(x: Tensor, *layers: Linear) -> Tensor:

@@ -30,13 +30,13 @@ class Linear(Module):
         self.weight = init.fan_in(rng, (out_features, in_features), in_features)
         self.bias = init.fan_in(rng, (out_features,), in_features) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Project x: (..., in_features) -> (..., out_features)."""
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        """Project x: (..., in_features) -> (..., out_features), and add it to the stream where there is one."""
+        return F.linear(x, self.weight, self.bias, residual=stream)
 
     def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """The projection, added to the stream: (..., out_features)."""
-        return F.linear(x, self.weight, self.bias, residual=stream)
+        """See ``Module.add_to``."""
+        return self.forward(x, stream)
 
     def extra_repr(self) -> str:
         """Sizes."""

@@ -56,12 +56,14 @@ class Module:
                     part.register_hook(partial(hook, self))
         return y
 
-    def add_to(self, stream: Tensor, *args: Any) -> Tensor:
+    def add_to(self, stream: Tensor | None, *args: Any) -> Tensor:
         """``stream + self(...)``: what a residual stream does with its layers, without an array for the layer alone.
 
-        stream: of the shape of the layer's output -> the same shape. Where somebody looks at that output, a hook, it
-        is made, and added afterwards.
+        stream: of the shape of the layer's output -> the same shape; None: ``self(...)``. Where somebody looks at that
+        output, a hook, it is made, and added afterwards.
         """
+        if stream is None:
+            return self(*args)
         return self.forward_onto(stream, *args) if self.is_plain else stream + self(*args)
 
     @property
