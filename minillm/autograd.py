@@ -86,26 +86,24 @@ class Node:
         out._hooks = None
         out._keeps_grad = False
         out._changed = 0
+        out._adds = adds
         if _grad_enabled:
             for t in inputs:
                 if t.requires_grad:
                     out.requires_grad = True
                     out._inputs = inputs
                     out._backward = backward
-                    out._adds = adds
                     out._born = _clock()
                     break
             else:
                 out.requires_grad = False
                 out._inputs = ()
                 out._backward = None
-                out._adds = False
                 out._born = 0
         else:
             out.requires_grad = False
             out._inputs = ()
             out._backward = None
-            out._adds = False
             out._born = 0
         if observer is not None:
             observer.on_forward(out, inputs, backward)

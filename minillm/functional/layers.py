@@ -111,7 +111,9 @@ def mlp(
     x: (..., C), up W1: (I, C), up_bias: (I,), down W2: (N, I), down_bias: (N,), residual: (..., N) -> y: (..., N).
     Equal to ``linear(gelu(linear(x, up, up_bias)), down, down_bias)``, which is what is computed unless all of x and
     the parameters need a gradient; together they keep one wide array for the backward instead of two.
-    The gradients are those of `linear` and `gelu`; ``by_columns`` and ``approximate`` are theirs too, and the errors.
+    The feed-forward layer of a transformer (Vaswani et al. 2017, section 3.3). With h = x W1^T + b1, a = gelu(h):
+    dh = gelu'(h) (dy W2),  dx = dh W1,  dW1 = dh^T x,  dW2 = dy^T a,  db1, db2 the sums of dh and dy over all rows.
+    ``by_columns`` and ``approximate`` as in `linear` and `gelu`. Raises ValueError where the widths do not agree.
     """
     a, tensors, exact = floats(x), (x, up, up_bias, down, down_bias), approximate == "none"
     wide_shape = _check_linear("mlp", a.shape, up, up_bias, by_columns, None)

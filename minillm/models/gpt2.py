@@ -107,10 +107,6 @@ class Conv1D(Module):
         """(..., in) -> (..., out), added to the stream where there is one."""
         return F.linear(x, self.weight, self.bias, by_columns=True, residual=stream)
 
-    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """See ``Module.add_to``."""
-        return self.forward(x, stream)
-
 
 class Attention(Module):
     """One projection to queries, keys and values, causal attention in n_head heads, one projection back."""
@@ -127,10 +123,6 @@ class Attention(Module):
         qkv = self.c_attn(x)  # (B, T, 3 C)
         y = F.self_attention(qkv, self.n_head, cache=cache)  # (B, T, C)
         return self.c_proj.add_to(stream, self.attn_dropout(y))
-
-    def forward_onto(self, stream: Tensor, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """See ``Module.add_to``."""
-        return self.forward(x, cache, stream)
 
 
 class MLP(Module):
@@ -149,10 +141,6 @@ class MLP(Module):
             return F.mlp(x, up.weight, up.bias, down.weight, down.bias, self.approximate, True, stream)
         wide = F.gelu(up(x), self.approximate)  # (B, T, inner)
         return down.add_to(stream, wide)
-
-    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """See ``Module.add_to``."""
-        return self.forward(x, stream)
 
 
 class Block(Module):

@@ -160,10 +160,6 @@ class Attention(Module):
         y = F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache)  # (B, T, H D)
         return self.o_proj.add_to(stream, y)
 
-    def forward_onto(self, stream: Tensor, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
-        """See ``Module.add_to``."""
-        return self.forward(x, rotary, cache, stream)
-
 
 class MLP(Module):
     """down(silu(gate(x)) * up(x)): one projection decides how much of another passes (Shazeer 2020)."""
@@ -177,10 +173,6 @@ class MLP(Module):
     def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C), added to the stream where there is one."""
         return self.down_proj.add_to(stream, F.swiglu(joint(x, self.gate_proj, self.up_proj)))
-
-    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """See ``Module.add_to``."""
-        return self.forward(x, stream)
 
 
 def joint(x: Tensor, *layers: Linear) -> Tensor:

@@ -34,10 +34,6 @@ class Linear(Module):
         """Project x: (..., in_features) -> (..., out_features), and add it to the stream where there is one."""
         return F.linear(x, self.weight, self.bias, residual=stream)
 
-    def forward_onto(self, stream: Tensor, x: Tensor) -> Tensor:
-        """See ``Module.add_to``."""
-        return self.forward(x, stream)
-
     def extra_repr(self) -> str:
         """Sizes."""
         out_features, in_features = self.weight.shape

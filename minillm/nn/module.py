@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..tensor import Tensor
+
+
+@functools.cache
+def _takes_stream(forward: Callable) -> bool:
+    return "stream" in inspect.signature(forward).parameters
 
 
 class Module:
@@ -33,15 +39,6 @@ class Module:
         """The computation of this layer; each layer has its own."""
         raise TypeError(f"{type(self).__name__} has no forward(): it is a part that is not called by itself")
 
-    def forward_onto(self, stream: Tensor, *args: Any) -> Tensor:
-        """``stream + self.forward(...)``; a layer that ends in a product may begin its sums at the stream instead."""
-        return stream + self.forward(*args)
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "forward" in vars(cls) and "forward_onto" not in vars(cls):  # an inherited one belongs to another forward
-            cls.forward_onto = Module.forward_onto  # type: ignore[method-assign]
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self.__dict__.get("_hooks")
         y = self.forward(*args, **kwargs)
@@ -53,18 +50,21 @@ class Module:
         for part in y if isinstance(y, tuple) else (y,):
             if isinstance(part, Tensor) and part.requires_grad:
                 for hook in list(hooks["backward"]):
-                    part.register_hook(partial(hook, self))
+                    part.register_hook(functools.partial(hook, self))
         return y
 
     def add_to(self, stream: Tensor | None, *args: Any) -> Tensor:
         """``stream + self(...)``: what a residual stream does with its layers, without an array for the layer alone.
 
-        stream: of the shape of the layer's output -> the same shape; None: ``self(...)``. Where somebody looks at that
-        output, a hook, it is made, and added afterwards.
+        stream: of the shape of the layer's output -> the same shape; None: ``self(...)``. A layer whose ``forward`` has
+        an argument ``stream``, because it ends in a product whose sums can begin there, adds by itself. Where somebody
+        looks at the layer's own output, a hook, that is made, and added afterwards.
         """
         if stream is None:
             return self(*args)
-        return self.forward_onto(stream, *args) if self.is_plain else stream + self(*args)
+        if self.is_plain and _takes_stream(type(self).forward):
+            return self.forward(*args, stream=stream)
+        return stream + self(*args)
 
     @property
     def is_plain(self) -> bool:
