@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from minillm import GenerationConfig, TrainConfig, Trainer, data, models
 from minillm.data import french, tasks
-from minillm.generate import generate_batch
+from minillm.generation import generate_batch
 from minillm.tokenizer import UnigramTokenizer
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

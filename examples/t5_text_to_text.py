@@ -12,7 +12,7 @@ import argparse
 from tqdm import tqdm
 
 from minillm import GenerationConfig, TrainConfig, Trainer, data, models
-from minillm.generate import generate_batch
+from minillm.generation import generate_batch
 from minillm.tokenizer import CharTokenizer
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,57 +1,31 @@
 """The engine of backpropagation: results that remember what they were made of, and the walk back through them.
 
-Every operation computes its result and leaves behind a small function, ``backward``, that knows its own derivative and
-nothing else. ``loss.backward()`` walks from the loss to the parameters and multiplies these derivatives together: that
-is the chain rule, and all there is to backpropagation. `Tensor` in tensor.py is a `Node` with the manners of an array.
+Every operation computes its result and leaves behind a small function, ``backward``, that knows its own derivative
+and nothing else. ``loss.backward()`` walks from the loss to the parameters and multiplies these derivatives
+together: that is the chain rule, and all there is to backpropagation. A `Tensor` (tensor.py) is a `Node` that can
+also be used like an array.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-Gradients = Sequence[np.ndarray | None]
-Backward = Callable[..., Gradients]  # of dy; see ``from_op`` for a second argument
-
-_clock = itertools.count(1).__next__  # one tick for each operation and each change in place: what came before what
-_grad_enabled = True
-observer: Any = None  # sees every operation while it is set: see anomaly.py
-
-
-class no_grad(contextlib.ContextDecorator):
-    """Record nothing inside: for evaluation and generation, and for parameter updates.
-
-    >>> from minillm import Tensor
-    >>> with no_grad():
-    ...     y = Tensor([1.0], requires_grad=True) * 2
-    >>> y.requires_grad
-    False
-    """
-
-    def __init__(self) -> None:
-        self._before: list[bool] = []  # a list: a decorated function may call itself
-
-    def __enter__(self) -> None:
-        global _grad_enabled
-        self._before.append(_grad_enabled)
-        _grad_enabled = False
-
-    def __exit__(self, *exc: object) -> None:
-        global _grad_enabled
-        _grad_enabled = self._before.pop()
+Gradients = Sequence[np.ndarray | None]  # one per input; None: no gradient for this one
+Backward = Callable[[np.ndarray], Gradients]
 
 
 class Node:
     """An array in the graph: its gradient, and the operation that made it."""
 
     __slots__ = (
-        *("_data", "grad", "requires_grad", "_inputs", "_backward", "_adds"),
+        *("_data", "grad", "requires_grad", "_inputs", "_backward", "_op"),
         *("_born", "_changed", "_hooks", "_keeps_grad", "__weakref__"),
     )
 
@@ -61,52 +35,33 @@ class Node:
         self.requires_grad = requires_grad
         self._inputs: tuple[Node, ...] = ()
         self._backward: Backward | None = None
-        self._adds = False  # whether the rule adds what its first input has got from elsewhere
+        self._op: str | None = None  # the operation's name, see ``op``
         self._born = 0  # the clock when an operation made it; 0 for what was given
         self._changed = 0  # the clock when its array was last changed in place
         self._hooks: list[Callable[[np.ndarray], np.ndarray | None]] | None = None
         self._keeps_grad = False  # whether retain_grad() was called
 
     @classmethod
-    def from_op(cls, data: np.ndarray, inputs: tuple[Node, ...], backward: Backward, adds: bool = False) -> Self:
+    def from_op(cls, data: np.ndarray, inputs: tuple[Node, ...], backward: Backward, op: str | None = None) -> Self:
         """The result of an operation on ``inputs``.
 
-        ``backward(dy)`` gets the gradient of the loss with respect to this result (an array of its shape) and returns
-        one gradient per input, of that input's shape, or None. It must hold arrays, never the result Tensor itself: a
-        circle of references would keep the graph alive until the garbage collector runs. It must not write into
-        ``dy``, nor return an array that it keeps.
+        ``backward(dy)`` gets the gradient of the loss with respect to this result (an array of its shape) and
+        returns one gradient per input, of that input's shape, or None. It must hold arrays, never the result Tensor
+        itself: a circle of references would keep the graph alive until the garbage collector runs. It must not
+        write into ``dy``, nor return an array that it keeps.
 
-        adds: for an operation beside which its first input has another way to the loss, as a norm has the residual
-        stream. Its ``backward(dy, before)`` also gets what has come to the first input until then, or None, and adds
-        it to its own while that is at hand.
+        op: the operation's name; that of the function in which ``backward`` was written, unless given.
         """
-        out = _new(cls)
-        out._data = data if type(data) is np.ndarray else np.asarray(data)
-        out.grad = None
-        out._hooks = None
-        out._keeps_grad = False
-        out._changed = 0
-        out._adds = adds
-        if _grad_enabled:
-            for t in inputs:
-                if t.requires_grad:
-                    out.requires_grad = True
-                    out._inputs = inputs
-                    out._backward = backward
-                    out._born = _clock()
-                    break
-            else:
-                out.requires_grad = False
-                out._inputs = ()
-                out._backward = None
-                out._born = 0
+        out = object.__new__(cls)
+        out._data = data if type(data) is np.ndarray else np.asarray(data)  # of 0-d arrays NumPy makes scalars
+        out.grad, out._hooks, out._keeps_grad, out._changed = None, None, False, 0
+        out._op = op or backward.__qualname__
+        if this_thread.records and True in [t.requires_grad for t in inputs]:
+            out.requires_grad, out._inputs, out._backward, out._born = True, inputs, backward, _clock()
         else:
-            out.requires_grad = False
-            out._inputs = ()
-            out._backward = None
-            out._born = 0
-        if observer is not None:
-            observer.on_forward(out, inputs, backward)
+            out.requires_grad, out._inputs, out._backward, out._born = False, (), None, 0
+        if this_thread.observer is not None:
+            this_thread.observer.on_forward(out, inputs)
         return out
 
     # ---- backpropagation ---------------------------------------------------------------------------------------------
@@ -114,95 +69,55 @@ class Node:
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
         """Fill ``.grad`` of every parameter that this tensor was computed from, by the chain rule.
 
-        grad: the gradient of the loss with respect to this tensor; may be left out when the tensor is a single number
-        (the loss itself: d loss / d loss = 1). The recorded graph is dropped on the way, unless ``retain_graph``.
-        Raises RuntimeError when there is nothing to go back through, or an array was changed that is needed.
+        grad: the gradient of the loss with respect to this tensor; may be left out when the tensor is a single
+        number (the loss itself: d loss / d loss = 1). The recorded graph is dropped on the way, unless
+        ``retain_graph``. Raises RuntimeError when there is nothing to go back through, or when an array that is
+        needed was changed since.
 
         In which order? An operation may pass its gradient on only when *all* of it has arrived. Take ``b = a + a;
         c = b * b``, then ``d = c + b``: b is used by c and by d. Going back from d to b and on to a before c has
-        given its share would send a wrong gradient on, and the late share would be lost, or sent twice. So operations
-        are taken in reverse topological order: none before those that use its result. Here that order comes free: an
-        operation can only use tensors that exist already, so the reverse of the order of creation is such an order.
+        given its share would pass on a wrong gradient, and the late share would be lost, or sent twice. So every
+        operation waits for all that use its result. That order comes free: an operation can only use tensors that
+        exist already, so the newest is always ready.
 
-        Why do gradients add? If x reaches the loss on two ways, a small change of x moves the loss by the sum of what
-        each way moves it. For the same reason a second ``backward()`` adds to ``.grad``: call ``zero_grad()`` between
-        steps, or leave it out on purpose to gather the gradient of several batches.
+        Why do gradients add? If x reaches the loss by two paths, a small change of x moves the loss by the sum of
+        what it does along each. For the same reason a second ``backward()`` adds to ``.grad``: call ``zero_grad()``
+        between steps, or leave it out on purpose to sum the gradients of several batches.
         """
-        if not self.requires_grad:
-            raise RuntimeError("backward: this tensor was not computed from any tensor with requires_grad=True")
-        # gradients on their way, by the tensor they belong to (found by its identity: no entries are compared)
-        pending = {self: self._first_gradient(grad)}
-        summed: set[Node] = set()  # the tensors whose gradient is our own sum, to which more may be added in place
-        nodes, changed = self._reachable()
+        arriving = Arriving(self, self._first_gradient(grad))
+        nodes, changed = self._reachable()  # oldest first
         while nodes:
-            node = nodes.pop()
-            dy = pending.pop(node, None)
-            if dy is None:  # every operation that uses it said that it has no gradient
+            node = nodes.pop()  # the newest: everything that uses it has been asked
+            dy = arriving.take(node)
+            if dy is None or node._backward is None:  # nothing came, or it is a parameter, and has it now
                 continue
-            inputs, rule = node._inputs, node._backward
-            if node._hooks:
-                for hook in node._hooks:
-                    instead = hook(dy)
-                    dy = dy if instead is None else np.asarray(instead, dtype=dy.dtype)
-            if rule is None or node._keeps_grad:
-                node._accumulate(dy, own=node in summed and not node._hooks)  # a hook may have kept the array
-                if rule is None:
-                    continue
-            if changed:
-                node._check_unchanged(changed)
-            if node._adds:
-                summed.discard(inputs[0])
-                gradients = rule(dy, pending.pop(inputs[0], None))
-            else:
-                gradients = rule(dy)
-            if observer is not None:
-                observer.on_backward(node, dy, gradients)
-            if len(gradients) != len(inputs):
-                raise RuntimeError(
-                    f"backward of '{node.op}' gave {len(gradients)} gradients for {len(inputs)} inputs; None is one too"
-                )
-            single = len(set(map(id, gradients))) == len(gradients)  # no array is there twice
-            for t, g in zip(inputs, gradients):  # noqa: B905 - as long as each other, see above
-                if g is None or not t.requires_grad:
-                    continue
-                data = t._data
-                if type(g) is not np.ndarray or g.dtype is not data.dtype or g.shape != data.shape:
-                    g = _fitting(g, t, node)
-                before = pending.get(t)
-                if before is None:
-                    pending[t] = g
-                    if t._backward is None and single and _fresh(g, dy):
-                        summed.add(t)
-                elif t in summed:
-                    before += g
-                elif single and _fresh(g, dy):
-                    g += before
-                    pending[t] = g
-                    summed.add(t)
-                else:
-                    pending[t] = np.asarray(before + g)  # of two 0-d arrays NumPy makes a scalar
-                    summed.add(t)
-            if not retain_graph:  # the walk is the last to hold this node: its array is freed before the next one's
-                node._backward, node._inputs, node._adds = _dropped(rule.__qualname__), (), False
-                summed.discard(node)
+            node._check_unchanged(changed)
+            gradients = node._backward(dy)  # the chain rule of one operation
+            node._check_gradients(dy, gradients)
+            for t, g in zip(node._inputs, gradients, strict=True):
+                arriving.add(t, g)  # gradients add
+            if not retain_graph:
+                node._backward, node._inputs = _used, ()
 
     def _first_gradient(self, grad: Any) -> np.ndarray:
+        if not self.requires_grad:
+            raise RuntimeError("backward: this tensor was not computed from any tensor with requires_grad=True")
         if grad is None:
             if self._data.size != 1:
                 raise RuntimeError(
-                    f"backward: the gradient can start from a single number only; this tensor has shape {self.shape}. "
-                    "Take .sum() or .mean() first, or pass grad= of that shape"
+                    "backward: the gradient can start from a single number only; this tensor has shape "
+                    f"{self._data.shape}. Take .sum() or .mean() first, or pass grad= of that shape"
                 )
             return np.ones_like(self._data)
-        grad = np.asarray(grad.data if isinstance(grad, Node) else grad, dtype=self._data.dtype)
-        if grad.shape != self.shape:
-            raise ValueError(f"backward: grad must have the tensor's shape {self.shape}; got {grad.shape}")
+        grad = np.asarray(grad._data if isinstance(grad, Node) else grad, dtype=self._data.dtype)
+        if grad.shape != self._data.shape:
+            raise ValueError(f"backward: grad must have the tensor's shape {self._data.shape}; got {grad.shape}")
         return grad
 
     def _reachable(self) -> tuple[list[Node], set[Node]]:
-        """The tensors that this one was computed from and that need gradients, oldest first (leaves before all).
+        """The tensors that this one was computed from and that need gradients, oldest first (parameters before all).
 
-        Beside them those, of all inputs, whose arrays were changed in place since they were made (a parameter: used).
+        And those, of all inputs, whose arrays were changed in place since they were made (a parameter: used).
         """
         seen, stack = {self}, [self]
         changed = {self} if self._changed > self._born else set()
@@ -214,7 +129,9 @@ class Node:
                 if t.requires_grad and t not in seen:
                     seen.add(t)
                     stack.append(t)
-        return sorted(seen, key=_birth), changed
+        return sorted(seen, key=operator.attrgetter("_born")), changed
+
+    # ---- what may go wrong on the way --------------------------------------------------------------------------------
 
     def _check_unchanged(self, changed: set[Node]) -> None:
         """Raise if an array, or a view of it, is needed here as it was before it was changed in place."""
@@ -223,22 +140,33 @@ class Node:
                 inputs = [id(source) for source in self._inputs]
                 what = "the result" if t is self else "an input" if id(t) in inputs else "what is seen through an input"
                 raise RuntimeError(
-                    f"backward: the array of {what} of '{self.op}', shape {t.shape}, was changed in place after "
+                    f"backward: the array of {what} of '{self.op}', shape {t._data.shape}, was changed in place after "
                     f"'{self.op}' had used it, and its old values are needed for the gradient. "
                     "Change parameters after backward(), or compute a new tensor instead"
                 )
 
-    def _accumulate(self, g: np.ndarray, own: bool) -> None:
-        if self._data.dtype.kind != "f":
-            raise TypeError(f"backward: only floats can have gradients; requires_grad was set on {self._data.dtype}")
-        if self.grad is None:
-            self.grad = g if own else g.copy()
-        else:
-            self.grad += g
+    def _check_gradients(self, dy: np.ndarray, gradients: Gradients) -> None:
+        """Raise if ``backward`` did not give one gradient of the right shape for each input."""
+        if this_thread.observer is not None:
+            this_thread.observer.on_backward(self, dy, gradients)
+        if len(gradients) != len(self._inputs):
+            raise RuntimeError(
+                f"backward of '{self.op}' gave {len(gradients)} gradients for {len(self._inputs)} inputs; "
+                "None is one too"
+            )
+        for i, (t, g) in enumerate(zip(self._inputs, gradients, strict=True)):
+            if g is not None and np.shape(g) != t._data.shape:
+                raise RuntimeError(
+                    f"backward of '{self.op}' gave a gradient of shape {np.shape(g)} for input {i}, "
+                    f"whose shape is {t._data.shape}"
+                )
+
+    # ---- looking at gradients ----------------------------------------------------------------------------------------
 
     def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
-        """Call ``hook(gradient)`` when this tensor's gradient is complete in ``backward()``; what it returns, if
-        anything, takes the gradient's place. Returns a function that removes the hook.
+        """Call ``hook(gradient)`` when this tensor's gradient is complete in ``backward()``.
+
+        What the hook returns, if anything, takes the gradient's place. Returns a function that removes the hook.
         """
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor has no gradient (requires_grad is False)")
@@ -252,102 +180,114 @@ class Node:
             raise RuntimeError("retain_grad: this tensor has no gradient (requires_grad is False)")
         self._keeps_grad = True
 
-    # ---- the array ---------------------------------------------------------------------------------------------------
-
     @property
-    def data(self) -> np.ndarray:
-        """The values. ``t.data -= step`` is noticed: a ``backward()`` that needs the old values says so."""
-        return self._data
-
-    @data.setter
-    def data(self, array: np.ndarray) -> None:
-        if array is self._data:  # the end of an augmented assignment, t.data += ...
-            self._changed = _clock()
-        elif not isinstance(array, (np.ndarray, np.generic)):
-            raise TypeError(f"Tensor.data must be a NumPy array; got {type(array).__name__}")
-        self._data = np.asarray(array)  # of 0-d arrays NumPy makes scalars
+    def op(self) -> str | None:
+        """The name of the operation that made this tensor; None for one that was given."""
+        return None if self._backward is None or self._op is None else operation_name(self._op)
 
     def mark_changed(self) -> None:
         """Say that the array was written into (an optimiser's step): older graphs can no longer use it."""
         self._changed = _clock()
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each axis."""
-        return self._data.shape
 
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64; integers or booleans for tensors without gradients."""
-        return self._data.dtype
+class Arriving:
+    """The gradients on their way back: tensor -> the sum of those that have reached it so far.
 
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
+    The first that comes may be an array that others use too (``a + b`` passes one array on to both). The sum with a
+    second one is a new array, which is ours: later ones are added into it.
+    """
 
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return self._data.size
+    def __init__(self, loss: Node, gradient: np.ndarray) -> None:
+        self._sums = {loss: gradient}  # tensors are found by their identity, not by their values
+        self._ours: set[Node] = set()
 
-    def item(self) -> float | int | bool:
-        """The one number in it, as Python's."""
-        if self._data.size != 1:
-            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
-        return self._data.item()
+    def add(self, t: Node, g: np.ndarray | None) -> None:
+        """One more gradient has reached ``t``."""
+        if g is None or not t.requires_grad:
+            return
+        before = self._sums.get(t)
+        if before is None:
+            self._sums[t] = np.asarray(g, dtype=t._data.dtype)
+        elif t in self._ours:
+            before += g
+        else:
+            self._sums[t] = np.asarray(before + g, dtype=t._data.dtype)
+            self._ours.add(t)
 
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len() of a tensor with no axes")
-        return self.shape[0]
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        return operator.index(self._data.item())
-
-    @property
-    def op(self) -> str | None:
-        """The name of the operation that made this tensor; None for one that was given."""
-        return None if self._backward is None else name_of(self._backward)
+    def take(self, t: Node) -> np.ndarray | None:
+        """The gradient of ``t``, now complete, as its hooks leave it; kept in ``.grad`` where it was asked for."""
+        g = self._sums.pop(t, None)
+        if g is None:
+            return None
+        for hook in t._hooks or ():
+            instead = hook(g)
+            g = g if instead is None else np.asarray(instead, dtype=g.dtype)
+        if t._backward is None or t._keeps_grad:
+            if t._data.dtype.kind != "f":
+                raise TypeError(f"backward: only floats can have gradients; requires_grad was set on {t._data.dtype}")
+            if t.grad is not None:
+                t.grad += g
+            else:
+                t.grad = g if t in self._ours and not t._hooks else g.copy()  # a hook may have kept the array
+        self._ours.discard(t)
+        return g
 
 
-def name_of(backward: Backward) -> str:
-    """The name of the operation that a backward function was written in: ``softmax.<locals>.backward`` -> softmax."""
-    return backward.__qualname__.rsplit(".<locals>.", 1)[0].split(".")[-1].strip("_")
+# ---- recording -------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _dropped(qualname: str) -> Backward:
-    """What stands in the place of a backward function that was used: it keeps the operation's name alone."""
+class _ThisThread(threading.local):
+    """What one thread has switched on or off: others do not notice."""
 
-    def backward(dy: np.ndarray) -> Gradients:
-        raise RuntimeError(
-            "backward: this graph was used before, and its arrays were dropped then. "
-            "Compute the loss anew, or call backward(retain_graph=True) the first time"
-        )
-
-    backward.__qualname__ = qualname
-    return backward
+    def __init__(self) -> None:
+        self.records = True  # False inside no_grad
+        self.outer: list[bool] = []  # what holds again after each no_grad that is open
+        self.observer: Any = None  # sees every operation while it is set: see check/anomaly.py
 
 
-def _fitting(g: Any, t: Node, node: Node) -> np.ndarray:
-    """A gradient as an array of its tensor's dtype, or a sentence that names the operation whose backward is wrong."""
-    g = np.asarray(g)
-    if g.shape != t.shape:
-        i = next(i for i, source in enumerate(node._inputs) if source is t)
-        raise RuntimeError(
-            f"backward of '{node.op}' gave a gradient of shape {g.shape} for input {i}, whose shape is {t.shape}"
-        )
-    return g.astype(t._data.dtype, copy=False)
+this_thread = _ThisThread()
+_clock = itertools.count(1).__next__  # one tick for each operation and each change in place: what came before what
+
+
+class no_grad(contextlib.ContextDecorator):
+    """Record nothing inside: for evaluation and generation, and for parameter updates. Other threads go on recording.
+
+    >>> from minillm import Tensor
+    >>> with no_grad():
+    ...     y = Tensor([1.0], requires_grad=True) * 2
+    >>> y.requires_grad
+    False
+    """
+
+    def __enter__(self) -> None:
+        this_thread.outer.append(this_thread.records)
+        this_thread.records = False
+
+    def __exit__(self, *exc: object) -> None:
+        this_thread.records = this_thread.outer.pop()
+
+
+@contextlib.contextmanager
+def observed_by(observer: Any) -> Iterator[None]:
+    """Show every operation of this thread to ``observer``: its ``on_forward`` and ``on_backward`` are called."""
+    before, this_thread.observer = this_thread.observer, observer
+    try:
+        yield
+    finally:
+        this_thread.observer = before
+
+
+def operation_name(qualname: str) -> str:
+    """The name of the operation in which a function was written: ``softmax.<locals>.backward`` -> softmax."""
+    return qualname.rsplit(".<locals>.", 1)[0].split(".")[-1].strip("_")
+
+
+def _used(dy: np.ndarray) -> Gradients:
+    """What stands in the place of a backward function that was used."""
+    raise RuntimeError(
+        "backward: this graph was used before, and its arrays were dropped then. "
+        "Compute the loss anew, or call backward(retain_graph=True) the first time"
+    )
 
 
 def _keeps(backward: Backward | None, array: np.ndarray) -> bool:
@@ -357,12 +297,3 @@ def _keeps(backward: Backward | None, array: np.ndarray) -> bool:
         if isinstance(value, (tuple, list)):
             held.extend(value)
     return any(isinstance(value, np.ndarray) and np.may_share_memory(value, array) for value in held)
-
-
-def _fresh(g: np.ndarray, dy: np.ndarray) -> bool:
-    """Whether nobody else uses an array that a rule has returned once: it is neither dy nor a view."""
-    return g is not dy and g.base is None and g.flags.writeable
-
-
-_new = object.__new__
-_birth = operator.attrgetter("_born")

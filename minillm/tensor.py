@@ -6,8 +6,8 @@
 >>> a.grad, b.grad                  # d loss / da = b + 1,   d loss / db = a
 (array([4.], dtype=float32), array([2.], dtype=float32))
 
-How ``backward`` finds its way is told in autograd.py, the engine. Here are the operations with Python syntax, and those
-that reduce or reshape, each with its derivative; operations with a name are functions in ``functional``.
+How ``backward`` finds its way is told in autograd.py, the engine. Here are the operations with Python syntax, and
+those that reduce or reshape, each with its derivative; operations with a name are functions in ``functional``.
 
 Size letters, here and in every file: B batch, T time, C channels, H heads, D head size, V vocabulary.
 """
@@ -21,30 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
+from .arrays.numpy_functions import on_arrays, python_operator
+from .arrays.shapes import array_index, broadcasting, floats, total, unbroadcast, with_axes
 from .autograd import Node, no_grad
-from .numpy_functions import on_arrays, python_operator
-from .shapes import array_index, broadcasting, floats, unbroadcast, with_axes
+from .kernels import compiled
 
-__all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "unbroadcast", "with_axes"]
-
-
-def _without_gradient(function: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
-    """``a < b`` and its kin: a step function has no gradient worth following."""
-
-    def compare(self: Tensor, other: Any) -> Tensor:
-        return Tensor(broadcasting(function, self._data, operand(other, self)._data))
-
-    return compare
-
-
-def _reflected(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
-    """``2 - t``: Python asks t, as 2 does not know how."""
-
-    def from_the_right(self: Tensor, other: Any) -> Tensor:
-        return operation(operand(other, self), self)
-
-    return from_the_right
+__all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "product", "total", "unbroadcast",
+           "with_axes"]  # fmt: skip
 
 
 class Tensor(Node):
@@ -58,141 +41,69 @@ class Tensor(Node):
     __slots__ = ()
 
     def __init__(self, array: Any, requires_grad: bool = False) -> None:
-        if isinstance(array, Tensor):
-            array = array.data
-        if isinstance(array, (list, tuple)) and any(isinstance(t, Tensor) and t.requires_grad for t in array):
-            raise TypeError("Tensor: a list of tensors would lose their gradients; F.stack joins them and keeps those")
-        is_float64 = isinstance(array, np.ndarray) and array.dtype == np.float64
-        data = np.asarray(array)
-        if data.dtype.kind == "f" and data.dtype != np.float32 and not is_float64:
-            data = data.astype(np.float32)
-        elif data.dtype.kind not in "fiub":
-            what = f"an array of {data.dtype}" if data.ndim else type(array).__name__
-            raise TypeError(f"Tensor: expected numbers or booleans; got {what}")
-        if requires_grad and data.dtype.kind != "f":
-            raise TypeError(f"Tensor: only floats can have gradients; got {data.dtype}. Convert it to float32 first")
-        super().__init__(data, requires_grad)
-
-    def detach(self) -> Tensor:
-        """The same array outside the graph: gradients stop here."""
-        return Tensor(self._data)
-
-    # ---- the array ---------------------------------------------------------------------------------------------------
-
-    def numpy(self) -> np.ndarray:
-        """The array, of a tensor outside the graph (else ``t.detach().numpy()``, or ``t.data``)."""
-        return self.__array__()
-
-    def astype(self, dtype: Any) -> Tensor:
-        """The values as another dtype, (...) -> (...);   dx = dy, as this dtype again."""
-        if np.dtype(dtype).kind != "f":
-            return Tensor(self._data.astype(dtype))
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(f"astype: floats are float32 or float64 here; got {np.dtype(dtype)}")
-
-        def backward(dy):
-            return (dy,)
-
-        return Tensor.from_op(self._data.astype(dtype), (self,), backward)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if self.requires_grad:
-            raise RuntimeError(
-                "this tensor needs a gradient, and a NumPy array would lose it: "
-                "use t.detach().numpy() or t.data for the values alone"
-            )
-        return np.array(self._data, dtype=dtype, copy=copy)
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """``array + t``, which Python lets NumPy begin, is our own sum; on ``np.exp(t)`` see numpy_functions.py."""
-        if operation := python_operator(ufunc, method, inputs, options):
-            return operation(*[operand(x, self) for x in inputs])
-        return on_arrays(self, getattr(ufunc, method), (), inputs, options)
-
-    __array_function__ = on_arrays
-
-    def __repr__(self) -> str:
-        values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
-        origin = f", op={self.op}" if self.op else ", requires_grad=True" if self.requires_grad else ""
-        return f"Tensor({values}, shape={self.shape}, {self.dtype}{origin})"
-
-    def __copy__(self) -> Tensor:
-        return Tensor(self._data, self.requires_grad)
-
-    def __deepcopy__(self, memo: dict) -> Tensor:
-        twin = memo[id(self)] = Tensor(self._data.copy(), self.requires_grad)
-        twin.grad = None if self.grad is None else self.grad.copy()
-        return twin
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item() if spec else repr(self), spec)
-
-    def __getattr__(self, name: str) -> Any:
-        message = f"Tensor has no {name!r}: operations with a name are functions, F.relu(x), not x.relu()"
-        raise AttributeError(message, name=name, obj=self)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError(
-            "a Tensor's values are not changed in place, the graph would not know: "
-            "use F.where or F.concatenate, or write into t.data outside the graph"
-        )
+        super().__init__(_as_data(array), requires_grad)
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"Tensor: only floats can have gradients; got {self.dtype}. Convert it to float32 first")
 
     # ---- arithmetic --------------------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a_shape, b_shape = self._data.shape, other._data.shape
+        a, b = self._data, other._data
+        a_shape, b_shape = a.shape, b.shape  # all that is needed later: the arrays can go
 
-        def backward(dy):  # y = a + b
+        def backward(dy):  # y = a + b  ->  da = dy,  db = dy
             return unbroadcast(dy, a_shape), unbroadcast(dy, b_shape)
 
-        return Tensor.from_op(broadcasting(np.add, self._data, other._data), (self, other), backward)
+        return Tensor.from_op(broadcasting(np.add, a, b), (self, other), backward)
 
     def __sub__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a_shape, b_shape, b_needs = self._data.shape, other._data.shape, other.requires_grad
+        a, b = self._data, other._data
+        a_shape, b_shape = a.shape, b.shape
 
-        def backward(dy):  # y = a - b
-            return unbroadcast(dy, a_shape), unbroadcast(-dy, b_shape) if b_needs else None
+        def backward(dy):  # y = a - b  ->  da = dy,  db = -dy
+            return unbroadcast(dy, a_shape), unbroadcast(-dy, b_shape)
 
-        return Tensor.from_op(broadcasting(np.subtract, self._data, other._data), (self, other), backward)
+        return Tensor.from_op(broadcasting(np.subtract, a, b), (self, other), backward)
 
     def __mul__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a, b, b_needs = self._data, other._data, other.requires_grad
+        a, b = self._data, other._data
 
-        def backward(dy):  # y = a b
-            return unbroadcast(dy * b, a.shape), unbroadcast(dy * a, b.shape) if b_needs else None
+        def backward(dy):  # y = a b  ->  da = dy b,  db = dy a
+            return unbroadcast(dy * b, a.shape), unbroadcast(dy * a, b.shape)
 
         return Tensor.from_op(broadcasting(np.multiply, a, b), (self, other), backward)
 
     def __truediv__(self, other: Any) -> Tensor:
         other = operand(other, self)
         a, b = self._data if other._data.dtype.kind == "f" else floats(self), other._data
-        b_needs = other.requires_grad
 
-        def backward(dy):  # y = a / b  ->  dy/db = -a / b^2
+        def backward(dy):  # y = a / b  ->  da = dy / b,  db = -dy a / b^2
             da = dy / b
-            return unbroadcast(da, a.shape), unbroadcast(-da * (a / b), b.shape) if b_needs else None
+            return unbroadcast(da, a.shape), unbroadcast(-da * (a / b), b.shape)
 
         return Tensor.from_op(broadcasting(np.true_divide, a, b), (self, other), backward)
 
     def __pow__(self, other: Any) -> Tensor:
         other = operand(other, self)
-        a, b = self._data, other._data
+        a, b, b_needs = self._data, other._data, other.requires_grad
         y = broadcasting(np.power, a, b)
-        b_needs = other.requires_grad
 
-        def backward(dy):  # y = a^b  ->  dy/da = b a^(b - 1),   dy/db = y log a
-            with np.errstate(divide="ignore", invalid="ignore"):
-                da = np.where(b == 0, 0, dy * b * np.power(a, b - 1))  # a^0 is 1, even at a = 0
+        def backward(dy):  # y = a^b  ->  da = dy b a^(b - 1),  db = dy y log a
+            with np.errstate(all="ignore"):  # a^0 is 1, even at a = 0; log a is NaN for a < 0
+                da = np.where(b == 0, 0, dy * b * np.power(a, b - 1))
                 db = dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)) if b_needs else None
             return unbroadcast(da, a.shape), None if db is None else unbroadcast(db, b.shape)
 
         return Tensor.from_op(y, (self, other), backward)
+
+    def __neg__(self) -> Tensor:
+        def backward(dy):  # y = -a
+            return (-dy,)
+
+        return Tensor.from_op(-self._data, (self,), backward)
 
     def __matmul__(self, other: Any) -> Tensor:
         other = operand(other, self)
@@ -206,42 +117,69 @@ class Tensor(Node):
 
         def backward(dy):  # y = a @ b  ->  da = dy @ b^T,   db = a^T @ dy
             if a.ndim == b.ndim == 2:
-                return kernels.product(dy, b.T) if a_needs else None, kernels.product(a.T, dy) if b_needs else None
+                return product(dy, b.T) if a_needs else None, product(a.T, dy) if b_needs else None
             # a vector is a matrix with one row (left) or one column (right)
             rows, cols = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
             dy = dy if b.ndim > 1 else dy[..., None]
             dy = dy if a.ndim > 1 else dy[..., None, :]
-            da = unbroadcast(kernels.product(dy, cols.swapaxes(-1, -2)), rows.shape) if a_needs else None
+            da = unbroadcast(product(dy, cols.swapaxes(-1, -2)), rows.shape) if a_needs else None
             db = None
             if b_needs and cols.ndim == 2:  # one matrix for the whole batch: sum over the batch in the product
                 n = math.prod(rows.shape[:-1])
-                db = kernels.product(rows.reshape(n, -1).T, dy.reshape(n, -1)) if rows.size else np.zeros(cols.shape)
+                db = product(rows.reshape(n, -1).T, dy.reshape(n, -1)) if rows.size else np.zeros(cols.shape)
             elif b_needs:
-                db = unbroadcast(kernels.product(rows.swapaxes(-1, -2), dy), cols.shape)
+                db = unbroadcast(product(rows.swapaxes(-1, -2), dy), cols.shape)
             return None if da is None else da.reshape(a.shape), None if db is None else db.reshape(b.shape)
 
-        return Tensor.from_op(broadcasting(kernels.product, a, b), (self, other), backward)
+        return Tensor.from_op(broadcasting(product, a, b), (self, other), backward)
 
-    def __neg__(self) -> Tensor:
-        def backward(dy):  # y = -a
-            return (-dy,)
-
-        return Tensor.from_op(-self._data, (self,), backward)
+    # Python asks the right side when the left does not know how: ``2 - t`` is ``t.__rsub__(2)``.
 
     __radd__ = __add__
     __rmul__ = __mul__
 
-    __rsub__, __rtruediv__ = _reflected(operator.sub), _reflected(operator.truediv)
-    __rpow__, __rmatmul__ = _reflected(operator.pow), _reflected(operator.matmul)
+    def __rsub__(self, other: Any) -> Tensor:
+        return operand(other, self) - self
 
-    # Comparisons give boolean tensors, which & | ~ combine.
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return operand(other, self) / self
 
-    __eq__ = _without_gradient(np.equal)  # type: ignore[assignment]
-    __ne__ = _without_gradient(np.not_equal)  # type: ignore[assignment]
-    __lt__, __le__ = _without_gradient(np.less), _without_gradient(np.less_equal)
-    __gt__, __ge__ = _without_gradient(np.greater), _without_gradient(np.greater_equal)
-    __and__ = __rand__ = _without_gradient(np.bitwise_and)
-    __or__ = __ror__ = _without_gradient(np.bitwise_or)
+    def __rpow__(self, other: Any) -> Tensor:
+        return operand(other, self) ** self
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return operand(other, self) @ self
+
+    # Comparisons give boolean tensors, which & | ~ combine. They are steps: there is no gradient worth following.
+
+    def _compare(self, function: np.ufunc, other: Any) -> Tensor:
+        return Tensor(broadcasting(function, self._data, operand(other, self)._data))
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self._compare(np.equal, other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self._compare(np.not_equal, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self._compare(np.less, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return self._compare(np.less_equal, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self._compare(np.greater, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self._compare(np.greater_equal, other)
+
+    def __and__(self, other: Any) -> Tensor:
+        return self._compare(np.bitwise_and, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return self._compare(np.bitwise_or, other)
+
+    __rand__, __ror__ = __and__, __or__
     __hash__ = object.__hash__
 
     def __invert__(self) -> Tensor:
@@ -276,18 +214,18 @@ class Tensor(Node):
         def backward(dy):
             return (np.broadcast_to(with_axes(dy, axis, keepdims, len(shape)), shape),)
 
-        return Tensor.from_op(self._data.sum(axis=axis, keepdims=keepdims), (self,), backward)
+        return Tensor.from_op(total(self._data, axis, keepdims), (self,), backward)
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.   (..., N, ...) -> (...)"""
         shape = self.shape
-        y = floats(self).mean(axis=axis, keepdims=keepdims)
+        y = total(floats(self), axis, keepdims)
         n = self._data.size / max(1, np.size(y))
 
         def backward(dy):
             return (np.broadcast_to(with_axes(dy / n, axis, keepdims, len(shape)), shape),)
 
-        return Tensor.from_op(y, (self,), backward)
+        return Tensor.from_op(y / n, (self,), backward)
 
     def var(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """y = sum (x - mean)^2 / (N - ddof) over ``axis``;   dx = dy 2 (x - mean) / (N - ddof).
@@ -367,7 +305,147 @@ class Tensor(Node):
         return self.transpose()
 
 
+    # ---- like an array -----------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values. ``t.data -= step`` is noticed: a ``backward()`` that needs the old values says so."""
+        return self._data
+
+    @data.setter
+    def data(self, array: np.ndarray) -> None:
+        if array is self._data:  # the end of an augmented assignment, t.data += ...
+            self.mark_changed()
+        elif not isinstance(array, (np.ndarray, np.generic)):
+            raise TypeError(f"Tensor.data must be a NumPy array; got {type(array).__name__}")
+        self._data = np.asarray(array)  # of 0-d arrays NumPy makes scalars
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64; integers or booleans for tensors without gradients."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self._data.size
+
+    def item(self) -> float | int | bool:
+        """The one number in it, as Python's."""
+        if self._data.size != 1:
+            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
+        return self._data.item()
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor with no axes")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self._data.item())
+
+    def detach(self) -> Tensor:
+        """The same array outside the graph: gradients stop here."""
+        return Tensor(self._data)
+
+    def numpy(self) -> np.ndarray:
+        """The array, of a tensor outside the graph (else ``t.detach().numpy()``, or ``t.data``)."""
+        return self.__array__()
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The values as another dtype, (...) -> (...);   dx = dy, as this dtype again."""
+        if np.dtype(dtype).kind != "f":
+            return Tensor(self._data.astype(dtype))
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"astype: floats are float32 or float64 here; got {np.dtype(dtype)}")
+
+        def backward(dy):
+            return (dy,)
+
+        return Tensor.from_op(self._data.astype(dtype), (self,), backward)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise RuntimeError(
+                "this tensor needs a gradient, and a NumPy array would lose it: "
+                "use t.detach().numpy() or t.data for the values alone"
+            )
+        return np.array(self._data, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """``array + t``, which Python lets NumPy begin, is our own sum; on ``np.exp(t)`` see numpy_functions.py."""
+        if operation := python_operator(ufunc, method, inputs, options):
+            return operation(*[operand(x, self) for x in inputs])
+        return on_arrays(self, getattr(ufunc, method), (), inputs, options)
+
+    __array_function__ = on_arrays
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
+        origin = f", op={self.op}" if self.op else ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({values}, shape={self.shape}, {self.dtype}{origin})"
+
+    def __copy__(self) -> Tensor:
+        return Tensor(self._data, self.requires_grad)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        copy = memo[id(self)] = Tensor(self._data.copy(), self.requires_grad)
+        copy.grad = None if self.grad is None else self.grad.copy()
+        return copy
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec else repr(self), spec)
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"Tensor has no {name!r}: operations with a name are functions, F.relu(x), not x.relu()"
+        raise AttributeError(message, name=name, obj=self)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "a Tensor's values are not changed in place, the graph would not know: "
+            "use F.where or F.concatenate, or write into t.data outside the graph"
+        )
+
+
 # ---- what operations share -------------------------------------------------------------------------------------------
+
+
+def _as_data(array: Any) -> np.ndarray:
+    """What ``Tensor(array)`` holds: numbers or booleans, floats as float32 unless they came as a float64 array."""
+    if isinstance(array, Tensor):
+        array = array.data
+    if isinstance(array, (list, tuple)) and any(isinstance(t, Tensor) and t.requires_grad for t in array):
+        raise TypeError("Tensor: a list of tensors would lose their gradients; F.stack joins them and keeps those")
+    is_float64 = isinstance(array, np.ndarray) and array.dtype == np.float64
+    data = np.asarray(array)
+    if data.dtype.kind not in "fiub":
+        what = f"an array of {data.dtype}" if data.ndim else type(array).__name__
+        raise TypeError(f"Tensor: expected numbers or booleans; got {what}")
+    if data.dtype.kind == "f":
+        return data.astype(np.float64 if is_float64 else np.float32, copy=False)  # in this machine's byte order, too
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
 def operand(x: Any, like: Tensor) -> Tensor:
@@ -378,6 +456,12 @@ def operand(x: Any, like: Tensor) -> Tensor:
         keep = like.dtype if like.dtype.kind == "f" else None
         return Tensor(x if keep is None else np.asarray(x, dtype=keep))
     return Tensor(x)
+
+
+@compiled("matmul")
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The matrix product.   a: (..., M, K), b: (..., K, N) -> (..., M, N): y_ij = sum_k a_ik b_kj."""
+    return np.matmul(a, b)
 
 
 def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, keepdims: bool) -> Tensor:
@@ -395,5 +479,4 @@ def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, k
         share = with_axes(dy, axis, keepdims, data.ndim) / chosen.sum(axis=axis, keepdims=True)
         return (chosen * share.astype(dy.dtype),)
 
-    backward.__qualname__ = choose.__name__
-    return Tensor.from_op(y if keepdims else y.squeeze(axis), (x,), backward)
+    return Tensor.from_op(y if keepdims else y.squeeze(axis), (x,), backward, op=choose.__name__)

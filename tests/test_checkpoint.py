@@ -11,8 +11,9 @@ import warnings
 import numpy as np
 import pytest
 
-from minillm import checkpoint, kernels
-from minillm.checkpoint import CheckpointError, load_checkpoint, rng_from_state, rng_state, save_checkpoint
+from minillm.training import checkpoint
+from minillm import kernels
+from minillm.training.checkpoint import CheckpointError, load_checkpoint, rng_from_state, rng_state, save_checkpoint
 from tests.faults import dies, faulty_disk, kill_repeatedly, snapshot
 
 

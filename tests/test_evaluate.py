@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minillm import nn
-from minillm.evaluate import Evaluation, evaluate, evaluating, next_token_loss
+from minillm.training.evaluate import Evaluation, evaluate, evaluating, next_token_loss
 from minillm.tensor import Tensor
 from minillm.tokenizer import CharTokenizer
 

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from minillm.generate import GenerationConfig, generate, generate_batch, stream
-from minillm.generate.processors import log_sum_exp
+from minillm.generation import GenerationConfig, generate, generate_batch, stream
+from minillm.generation.processors import log_sum_exp
 from tests.generate_mocks import MockModel, MockTokenizer, ScriptedModel
 
 TOKENIZER = MockTokenizer()

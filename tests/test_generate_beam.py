@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from minillm.generate import GenerationConfig, generate, generate_batch
-from minillm.generate.processors import log_sum_exp
+from minillm.generation import GenerationConfig, generate, generate_batch
+from minillm.generation.processors import log_sum_exp
 from tests.generate_mocks import MockModel, MockTokenizer, ScriptedModel
 
 TOKENIZER = MockTokenizer("abc")

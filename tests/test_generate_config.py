@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from minillm.generate import GenerationConfig
+from minillm.generation import GenerationConfig
 from tests.faults import mutated_json
 
 ODD = GenerationConfig(

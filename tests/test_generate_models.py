@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minillm import models
-from minillm.generate import GenerationConfig, generate, generate_batch, stream
+from minillm.generation import GenerationConfig, generate, generate_batch, stream
 from minillm.tensor import no_grad
 from tests.generate_mocks import MockTokenizer
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.generate import GenerationConfig
-from minillm.generate import processors as steps
+from minillm.generation import GenerationConfig
+from minillm.generation import processors as steps
 
 seeds = st.integers(0, 2**32 - 1)
 INF = np.inf

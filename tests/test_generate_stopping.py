@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.generate import GenerationConfig
-from minillm.generate.stopping import StopStrings, asked, ending
+from minillm.generation import GenerationConfig
+from minillm.generation.stopping import StopStrings, asked, ending
 from tests.generate_mocks import MockTokenizer
 
 letters = st.text("ab", max_size=12)

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from minillm import info, models
+from minillm.cli import report as info
+from minillm import models
 from minillm.cli import main
 from minillm.tokenizer import CharTokenizer
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from minillm.plot import LossPlot, plot_loss
+from minillm.training.plot import LossPlot, plot_loss
 
 RECORDS = [
     {"step": step, "loss": 1 + 3 / step, "val_loss": 1.1 if step % 50 == 0 else None, "floor": 0.9}

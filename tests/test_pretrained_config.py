@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from minillm import checkpoint
+from minillm.training import checkpoint
 from minillm.models import config as module
 from minillm.models.config import config_from_dict, config_to_dict
 

@@ -185,7 +185,7 @@ def test_the_command(kind, tmp_path, capsys):
 
 
 def test_the_folder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    from minillm import quantize
+    from minillm.training import quantize_run as quantize
 
     text, run = tmp_path / "text.txt", tmp_path / "run"
     text.write_text("the cat sat on the mat and the dog sat on the log. " * 40)
@@ -203,7 +203,7 @@ def test_the_folder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_the_picture(tmp_path):
     pytest.importorskip("matplotlib")
-    from minillm.quantize import plot_errors, weight_errors
+    from minillm.training.quantize_run import plot_errors, weight_errors
 
     model = MODELS["gpt2"]()
     errors = weight_errors(model, models.quantize(model))

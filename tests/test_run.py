@@ -8,11 +8,11 @@ import pytest
 
 from minillm import models
 from minillm.data import StreamDataset
-from minillm.evaluate import Evaluation
-from minillm.generate import GenerationConfig
-from minillm.run import Run, load_run
+from minillm.training.evaluate import Evaluation
+from minillm.generation import GenerationConfig
+from minillm.training.run import Run, load_run
 from minillm.tokenizer import CharTokenizer
-from minillm.trainer import TrainConfig, Trainer, TrainResult
+from minillm.training.trainer import TrainConfig, Trainer, TrainResult
 
 TEXT = "a rose is a rose is a rose. " * 20
 

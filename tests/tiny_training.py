@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from minillm import models
-from minillm.run import Run
-from minillm.trainer import TrainConfig, Trainer
+from minillm.training.run import Run
+from minillm.training.trainer import TrainConfig, Trainer
 
 SIZES = {"vocab_size": 17, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
 

@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from tqdm import tqdm
 
-    from ..evaluate import evaluate
-    from ..recipe import evaluation_data
-    from ..run import load_run
+    from ..training.evaluate import evaluate
+    from ..training.recipe import evaluation_data
+    from ..training.run import load_run
 
     set_threads(options)
     loaded = load_run(options.folder)

@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from .. import models
-    from ..run import load_run
+    from ..training.run import load_run
 
     set_threads(options)
     loaded = load_run(options.folder)
@@ -73,7 +73,7 @@ def speak(model: Any, tokenizer: Any, prompt: str, config: Any) -> None:
     """Stream a text to standard output, and to standard error why it ended."""
     import time
 
-    from ..generate import stream
+    from ..generation import stream
 
     begun, tokens, reason = time.perf_counter(), 0, None
     for piece in stream(model, tokenizer, prompt, config):

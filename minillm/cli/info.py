@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from .. import info
+    from . import report as info
 
     print(info.of_folder(options.folder) if options.folder else info.of_installation())
     return 0

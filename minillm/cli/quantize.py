@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from ..quantize import quantize_folder
+    from ..training.quantize_run import quantize_folder
 
     set_threads(options)
     report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)

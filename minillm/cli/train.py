@@ -46,10 +46,10 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from ..recipe import Ingredients, Recipe
-    from ..run import Run
+    from ..training.recipe import Ingredients, Recipe
+    from ..training.run import Run
     from ..tokenizer import load
-    from ..trainer import Trainer
+    from ..training.trainer import Trainer
 
     chosen = {
         name: getattr(options, name)
@@ -113,12 +113,12 @@ def _first_words(text: str | None) -> str:
 
 
 def _sampling(seed: int) -> Any:
-    from ..generate import GenerationConfig
+    from ..generation import GenerationConfig
 
     return GenerationConfig(temperature=0.8, top_p=0.95, max_new_tokens=300, seed=seed)
 
 
 def _sample(model: Any, tokenizer: Any, seed: int) -> str:
-    from ..generate import generate
+    from ..generation import generate
 
     return generate(model, tokenizer, "", _sampling(seed)).text

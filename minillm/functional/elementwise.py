@@ -170,5 +170,4 @@ def _choose(function: np.ufunc, loses: np.ufunc, x: Any, y: Any) -> Tensor:
         da, db = np.where(loses(a, b), nothing, share), np.where(loses(b, a), nothing, share)
         return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
-    backward.__qualname__ = function.__name__
-    return Tensor.from_op(broadcasting(function, a, b), (x, y), backward)
+    return Tensor.from_op(broadcasting(function, a, b), (x, y), backward, op=function.__name__)

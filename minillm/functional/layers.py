@@ -18,55 +18,38 @@ from .checks import check_gelu, check_ids
 from .elementwise import where
 
 
-def linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    by_columns: bool = False,
-    residual: Tensor | None = None,
-) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bool = False) -> Tensor:
     """Project ``x`` into another space: every output is a weighted sum of the inputs, one neuron each.
 
     x: (..., C_in), weight: (C_out, C_in), bias: (C_out,) -> y: (..., C_out).
     y = x W^T + b;   dx = dy W,   dW = dy^T x,   db = sum of dy over all rows
-    by_columns: a column of the weight is a neuron, (C_in, C_out), as in GPT-2's files: y = x W + b, dW = x^T dy.
-    residual: (..., C_out), what the outputs are added to: y = residual + x W^T + b, its gradient is dy. Equal to
-    ``residual + linear(x, ...)``, but the sums begin at the residual, and no array is made for the outputs alone.
+    by_columns: the weight is stored the other way round, (C_in, C_out): y = x W + b.
     Raises ValueError when the widths do not agree.
     """
+    if by_columns:
+        weight = weight.T
     a, w = floats(x), weight.data
-    _check_linear("linear", a.shape, weight, bias, by_columns, residual)
-    if residual is not None and residual.dtype != a.dtype:
-        return residual + linear(x, weight, bias, by_columns)
-    b, begin = (None if t is None else t.data for t in (bias, residual))
-    y = kernels.linear_forward(a, w, b, by_columns, begin)  # (..., C_out)
+    _check_linear("linear", a.shape, weight, bias)
+    y = kernels.linear_forward(a, w, None if bias is None else bias.data)  # (..., C_out)
     needs = x.requires_grad, weight.requires_grad, bias is not None
 
     def backward(dy):  # (..., C_out)
-        # y = residual + x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows,  dresidual = dy
-        dx, dw, db = kernels.linear_backward(dy, a, w, by_columns, *needs)
-        return dx, dw, *((db,) if bias is not None else ()), *((dy,) if residual is not None else ())
+        # y = x @ w.T + b  ->  dx = dy @ w,  dw = dy.T @ x,  db = sum of rows
+        dx, dw, db = kernels.linear_backward(dy, a, w, False, *needs)
+        return (dx, dw) if bias is None else (dx, dw, db)
 
-    return Tensor.from_op(y, tuple(t for t in (x, weight, bias, residual) if t is not None), backward)
+    return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
-def _check_linear(
-    name: str, shape: tuple[int, ...], weight: Tensor, bias: Tensor | None, by_columns: bool, residual: Tensor | None
-) -> tuple[int, ...]:
-    """The shape of the output for an x of that shape; ValueError where something does not fit."""
-    layout = "(C_in, C_out)" if by_columns else "(C_out, C_in)"
-    outputs, inputs = (weight.shape[::-1] if by_columns else weight.shape) if weight.ndim == 2 else (-1, -1)
+def _check_linear(name: str, shape: tuple[int, ...], weight: Tensor, bias: Tensor | None) -> None:
+    outputs, inputs = weight.shape if weight.ndim == 2 else (-1, -1)
     if not shape or shape[-1] != inputs:
         raise ValueError(
-            f"{name}: weight must be {layout} with C_in = {shape[-1] if shape else '?'}, the width of x; "
+            f"{name}: weight must be (C_out, C_in) with C_in = {shape[-1] if shape else '?'}, the width of x; "
             f"got weight {weight.shape} for x {shape}"
         )
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"{name}: bias must be (C_out,) = {(outputs,)}; got {bias.shape}")
-    out = (*shape[:-1], outputs)
-    if residual is not None and residual.shape != out:
-        raise ValueError(f"{name}: residual must have the shape of the output, {out}; got {residual.shape}")
-    return out
 
 
 def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None) -> Tensor:
@@ -99,38 +82,17 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
 def mlp(
     x: Tensor,
     up: Tensor,
-    up_bias: Tensor,
+    up_bias: Tensor | None,
     down: Tensor,
-    down_bias: Tensor,
+    down_bias: Tensor | None,
     approximate: str = "tanh",
     by_columns: bool = False,
-    residual: Tensor | None = None,
 ) -> Tensor:
-    """Two linear layers with a gelu between, to a wider space and back: y = residual + gelu(x W1^T + b1) W2^T + b2.
+    """Two linear layers with a gelu between, to a wider space and back (Vaswani et al. 2017, section 3.3).
 
-    x: (..., C), up W1: (I, C), up_bias: (I,), down W2: (N, I), down_bias: (N,), residual: (..., N) -> y: (..., N).
-    Equal to ``linear(gelu(linear(x, up, up_bias)), down, down_bias)``, which is what is computed unless all of x and
-    the parameters need a gradient; together they keep one wide array for the backward instead of two.
-    The feed-forward layer of a transformer (Vaswani et al. 2017, section 3.3). With h = x W1^T + b1, a = gelu(h):
-    dh = gelu'(h) (dy W2),  dx = dh W1,  dW1 = dh^T x,  dW2 = dy^T a,  db1, db2 the sums of dh and dy over all rows.
-    ``by_columns`` and ``approximate`` as in `linear` and `gelu`. Raises ValueError where the widths do not agree.
+    y = gelu(x W1^T + b1) W2^T + b2;   x: (..., C), up W1: (I, C), b1: (I,), down W2: (N, I), b2: (N,) -> y: (..., N).
     """
-    a, tensors, exact = floats(x), (x, up, up_bias, down, down_bias), approximate == "none"
-    wide_shape = _check_linear("mlp", a.shape, up, up_bias, by_columns, None)
-    _check_linear("mlp", wide_shape, down, down_bias, by_columns, residual)
-    check_gelu("mlp", approximate)
-    if not all(t.requires_grad and t.dtype == a.dtype for t in (*tensors, x if residual is None else residual)):
-        wide = gelu(linear(x, up, up_bias, by_columns), approximate)
-        return linear(wide, down, down_bias, by_columns, residual)
-    begin = None if residual is None else residual.data
-    y, h = kernels.mlp_forward(a, *(t.data for t in tensors[1:]), by_columns, exact, begin)  # (..., N), (..., I)
-    w1, w2 = up.data, down.data
-
-    def backward(dy):
-        gradients = kernels.mlp_backward(dy, a, h, w1, w2, by_columns, exact)
-        return gradients if residual is None else (*gradients, dy)
-
-    return Tensor.from_op(y, tensors if residual is None else (*tensors, residual), backward)
+    return linear(gelu(linear(x, up, up_bias, by_columns), approximate), down, down_bias, by_columns)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -145,11 +107,11 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
     y, mean, rstd = kernels.layer_norm_forward(x.data, weight.data, shift, eps)
     a, w = x.data, weight.data
 
-    def backward(dy, before):
-        dx, dw, db = kernels.layer_norm_backward(dy, a, w, mean, rstd, before)
+    def backward(dy):
+        dx, dw, db = kernels.layer_norm_backward(dy, a, w, mean, rstd)
         return (dx, dw) if bias is None else (dx, dw, db)
 
-    return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward, adds=True)
+    return Tensor.from_op(y, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
@@ -162,10 +124,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     y, rstd = kernels.rms_norm_forward(x.data, weight.data, eps)
     a, w = x.data, weight.data
 
-    def backward(dy, before):
-        return kernels.rms_norm_backward(dy, a, w, rstd, before)
+    def backward(dy):
+        return kernels.rms_norm_backward(dy, a, w, rstd)
 
-    return Tensor.from_op(y, (x, weight), backward, adds=True)
+    return Tensor.from_op(y, (x, weight), backward)
 
 
 def _check_norm(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -216,7 +178,7 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, trainin
 def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
     """Turn each pair of features by an angle that grows with the position (Su et al. 2021).
 
-    x: (B, H, T, D), cos, sin: (T, D / 2) -> (B, H, T, D); feature i is paired with i + D / 2 (Llama's form).
+    x: (B, H, T, D), cos, sin: (T, D / 2) or (B, T, D / 2) -> (B, H, T, D); feature i is paired with i + D / 2.
     (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin);   (dx1, dx2) = (dy1 cos + dy2 sin, dy2 cos - dy1 sin), turned back.
     A rotation of q by t and of k by s leaves q . k depending on t - s alone: attention sees distances.
     """
@@ -227,6 +189,8 @@ def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
             f"rotary_embedding: cos and sin must be (T, D / 2) = {(x.shape[-2], half)} for x {x.shape} (D even); "
             f"got {cos.shape} and {sin.shape}"
         )
+    if cos.ndim == 3:  # (B, T, D / 2): rows that begin at different positions
+        cos, sin = cos[:, None], sin[:, None]
 
     def turn(a: np.ndarray, sine: np.ndarray) -> np.ndarray:
         first, second = a[..., :half], a[..., half:]
@@ -246,6 +210,7 @@ def scaled_dot_product_attention(
     window: int | None = None,
     mask: Any = None,
     scale: float | None = None,
+    starts: np.ndarray | None = None,
 ) -> Tensor:
     """Let every query look at the keys and take home a mean of the values, weighted by likeness (Vaswani et al. 2017).
 
@@ -257,7 +222,7 @@ def scaled_dot_product_attention(
     for T > S the first see none. (torch's is_causal counts from the start, up to key t; the same for T = S.) window:
     only the latest ``window`` of those. mask: broadcasts to (B, H, T, S); True (or 0) lets through, False (or -inf)
     hides, other numbers are added to the scores, and get gradients when it is a Tensor. A query that sees no key gives
-    0, without gradients.
+    0, without gradients. starts: (B,) integers; the keys of row b before ``starts[b]`` are padding, which nobody sees.
     Raises ValueError for shapes that do not fit.
     """
     for name, t in (("q", q), ("k", k), ("v", v)):
@@ -272,10 +237,12 @@ def scaled_dot_product_attention(
         raise ValueError(f"scaled_dot_product_attention: window needs causal=True and a length >= 1; got {window}")
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if mask is not None:
+        if starts is not None:
+            raise ValueError("scaled_dot_product_attention: give mask or starts; a mask can hide the padding, too")
         return _masked_attention(q, k, v, causal, window, mask, scale)
     # (B, H, T, D) -> (B, T, H, D), a view: the kernels' order is the one in which projections leave their rows
     qt, kt, vt = (t.data.swapaxes(1, 2) for t in (q, k, v))
-    options: dict[str, Any] = {"causal": causal, "window": window or 0, "scale": scale}
+    options: dict[str, Any] = {"causal": causal, "window": window or 0, "scale": scale, "starts": starts}
     out, lse = kernels.attention_forward(qt, kt, vt, **options)
 
     def backward(dy):  # (B, H, T, D)

@@ -159,8 +159,7 @@ def _by_dot_products(query: Tensor, keys: Tensor, values: Tensor, window: int, s
         dk[:, -1], dv[:, -1] = 0, 0
         return dq[:, :, 0], dk[:, :, 0], dv[:, :, 0]
 
-    backward.__qualname__ = "past_attention"
-    return Tensor.from_op(out[:, :, 0], (query, keys, values), backward)
+    return Tensor.from_op(out[:, :, 0], (query, keys, values), backward, op="past_attention")
 
 
 def _by_a_network(
@@ -174,8 +173,7 @@ def _by_a_network(
         dq, dk, dv, dw = kernels.additive_attention_backward(dout, q, k, v, w, p)
         return dq, _with_last(dk), _with_last(dv), dw
 
-    backward.__qualname__ = "past_attention"
-    return Tensor.from_op(out, (query, keys, values, score_weight), backward)
+    return Tensor.from_op(out, (query, keys, values, score_weight), backward, op="past_attention")
 
 
 def _with_last(d: np.ndarray) -> np.ndarray:

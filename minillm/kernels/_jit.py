@@ -24,6 +24,8 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
+from . import KERNELS
+
 __all__ = [
     "CORES",
     "JIT",
@@ -50,9 +52,6 @@ __all__ = [
     "tanh",
 ]
 
-KERNELS = os.environ.get("MINILLM_KERNELS", "numba")
-if KERNELS not in ("numba", "numpy"):
-    raise ValueError(f"MINILLM_KERNELS must be 'numba' or 'numpy'; got {KERNELS!r}")
 
 _settings: Any = numba.config  # its attributes come from the environment: unknown to a type checker
 CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use

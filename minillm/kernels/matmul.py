@@ -524,6 +524,9 @@ if _BLAS is not None:
 def linear_backward(  # noqa: D103
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, by_columns: bool, x_needs: bool, w_needs: bool, b_needs: bool
 ) -> Gradients:
+    if not by_columns and w.flags.f_contiguous and not w.flags.c_contiguous:  # a transpose: dw, too, as it is stored
+        dx, dw, db = linear_backward(dy, x, w.T, True, x_needs, w_needs, b_needs)
+        return dx, None if dw is None else dw.T, db
     n, c, dtype = dy.shape[-1], x.shape[-1], x.dtype
     rows, dy_rows = as_rows(x), as_rows(dy)
     m, in_place = len(rows), w.flags.c_contiguous and w.flags.writeable and w.dtype == dy.dtype == dtype

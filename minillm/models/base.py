@@ -110,11 +110,11 @@ class KVCache:
 
     def reorder(self, rows: np.ndarray) -> KVCache:
         """A cache whose row i goes on from row ``rows[i]`` of this one (a copy)."""
-        twin = object.__new__(KVCache)
-        twin.keys, twin.values = (np.take(x, rows, axis=1) for x in (self.keys, self.values))
-        twin.length, twin.reader = self.length, self.reader
-        twin.starts = None if self.starts is None else self.starts[rows]
-        return twin
+        other = object.__new__(KVCache)
+        other.keys, other.values = (np.take(x, rows, axis=1) for x in (self.keys, self.values))
+        other.length, other.reader = self.length, self.reader
+        other.starts = None if self.starts is None else self.starts[rows]
+        return other
 
 
 class LayerCache:
@@ -127,6 +127,11 @@ class LayerCache:
     def starts(self) -> np.ndarray | None:
         """(B,): what stands before a row's start is padding."""
         return self.whole.starts
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`append` for keys and values by heads: (B, G, T, D) -> all so far, (B, G, S, D)."""
+        keys, values = self.append(k.data.swapaxes(1, 2), v.data.swapaxes(1, 2))
+        return Tensor(keys.swapaxes(1, 2)), Tensor(values.swapaxes(1, 2))
 
     def append(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D) views."""

@@ -8,7 +8,7 @@
       layer_norm                                      ln_f
       scores: x against every row of the embedding    wte again (tied)          (B, T, V)
 
-The sums ``x + ...`` are the residual stream: each layer adds to what is there, and gradients flow past it unhindered.
+The sums ``x + ...`` are the residual connections: each layer adds to what is there, and gradients flow past it unhindered.
 Names of parameters and fields are those of Hugging Face's ``GPT2LMHeadModel``.
 
 The paper: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
@@ -103,9 +103,9 @@ class Conv1D(Module):
         self.weight = init.normal(rng, (inputs, outputs), std)
         self.bias = init.constant((outputs,), 0.0)
 
-    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """(..., in) -> (..., out), added to the stream where there is one."""
-        return F.linear(x, self.weight, self.bias, by_columns=True, residual=stream)
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return F.linear(x, self.weight.T, self.bias)
 
 
 class Attention(Module):
@@ -118,11 +118,11 @@ class Attention(Module):
         self.c_proj = Conv1D(C, C, std / np.sqrt(2 * config.n_layer), rng)
         self.attn_dropout = Dropout(config.attn_pdrop, rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None, stream: Tensor | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
+    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         qkv = self.c_attn(x)  # (B, T, 3 C)
         y = F.self_attention(qkv, self.n_head, cache=cache)  # (B, T, C)
-        return self.c_proj.add_to(stream, self.attn_dropout(y))
+        return self.c_proj(self.attn_dropout(y))
 
 
 class MLP(Module):
@@ -134,17 +134,13 @@ class MLP(Module):
         self.c_fc = Conv1D(C, inner, std, rng)
         self.c_proj = Conv1D(inner, C, std / np.sqrt(2 * config.n_layer), rng)
 
-    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
-        up, down = self.c_fc, self.c_proj
-        if all(type(layer) is Conv1D and layer.is_plain for layer in (up, down)):  # the same, in one piece
-            return F.mlp(x, up.weight, up.bias, down.weight, down.bias, self.approximate, True, stream)
-        wide = F.gelu(up(x), self.approximate)  # (B, T, inner)
-        return down.add_to(stream, wide)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(F.gelu(self.c_fc(x), self.approximate))
 
 
 class Block(Module):
-    """Attention, then MLP, each on a normalised copy of the residual stream and added to it."""
+    """Attention, then MLP, each on a normalised copy of the residual and added to it."""
 
     def __init__(self, config: GPT2Config, rng: np.random.Generator) -> None:
         self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
@@ -155,11 +151,8 @@ class Block(Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        if self.dropout.active:
-            x = x + self.dropout(self.attn(self.ln_1(x), cache))
-            return x + self.dropout(self.mlp(self.ln_2(x)))
-        x = self.attn.add_to(x, self.ln_1(x), cache)  # the same without dropout: x + attn(...)
-        return self.mlp.add_to(x, self.ln_2(x))
+        x = x + self.dropout(self.attn(self.ln_1(x), cache))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
 class Transformer(Module):

@@ -28,6 +28,7 @@ import numpy as np
 from .. import functional as F
 from .. import kernels
 from ..nn import Embedding, Linear, Module, RMSNorm, init
+from ..nn.attention import join_heads, split_heads
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
 from .config import config_from_dict, config_to_dict
@@ -154,11 +155,18 @@ class Attention(Module):
         self.v_proj = Linear(C, G * D, bias, rng)
         self.o_proj = Linear(H * D, C, bias, rng)
 
-    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None, stream: Tensor | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
-        qkv = joint(x, self.q_proj, self.k_proj, self.v_proj)  # (B, T, (H + 2 G) D)
-        y = F.self_attention(qkv, self.heads, self.kv_heads, rotary, cache=cache)  # (B, T, H D)
-        return self.o_proj.add_to(stream, y)
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        q = split_heads(self.q_proj(x), self.heads)  # (B, H, T, D)
+        k = split_heads(self.k_proj(x), self.kv_heads)  # (B, G, T, D)
+        v = split_heads(self.v_proj(x), self.kv_heads)
+        q, k = F.rotary_embedding(q, *rotary), F.rotary_embedding(k, *rotary)
+        starts = None
+        if cache is not None:  # earlier tokens are seen too
+            k, v = cache.extend(k, v)  # (B, G, S, D)
+            starts = cache.starts
+        y = F.scaled_dot_product_attention(q, k, v, causal=True, starts=starts)  # (B, H, T, D)
+        return self.o_proj(join_heads(y))
 
 
 class MLP(Module):
@@ -170,19 +178,13 @@ class MLP(Module):
         self.up_proj = Linear(C, inner, bias, rng)
         self.down_proj = Linear(inner, C, bias, rng)
 
-    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), added to the stream where there is one."""
-        return self.down_proj.add_to(stream, F.swiglu(joint(x, self.gate_proj, self.up_proj)))
-
-
-def joint(x: Tensor, *layers: Linear) -> Tensor:
-    """The outputs of several linear layers of one input, side by side."""
-    biases = [layer.bias for layer in layers if layer.bias is not None]
-    return F.joint_linear(x, [layer.weight for layer in layers], biases or None)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Block(Module):
-    """Attention, then MLP, each on a normalised copy of the residual stream and added to it."""
+    """Attention, then MLP, each on a normalised copy of x and added to it."""
 
     def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -192,8 +194,8 @@ class Block(Module):
 
     def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = self.self_attn.add_to(x, self.input_layernorm(x), rotary, cache)  # x + self_attn(...)
-        return self.mlp.add_to(x, self.post_attention_layernorm(x))  # x + mlp(...)
+        x = x + self.self_attn(self.input_layernorm(x), rotary, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Transformer(Module):

@@ -30,9 +30,9 @@ class Linear(Module):
         self.weight = init.fan_in(rng, (out_features, in_features), in_features)
         self.bias = init.fan_in(rng, (out_features,), in_features) if bias else None
 
-    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """Project x: (..., in_features) -> (..., out_features), and add it to the stream where there is one."""
-        return F.linear(x, self.weight, self.bias, residual=stream)
+    def forward(self, x: Tensor) -> Tensor:
+        """Project x: (..., in_features) -> (..., out_features)."""
+        return F.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Sizes."""

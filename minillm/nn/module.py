@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..tensor import Tensor
-
-
-@functools.cache
-def _takes_stream(forward: Callable) -> bool:
-    return "stream" in inspect.signature(forward).parameters
 
 
 class Module:
@@ -52,25 +46,6 @@ class Module:
                 for hook in list(hooks["backward"]):
                     part.register_hook(functools.partial(hook, self))
         return y
-
-    def add_to(self, stream: Tensor | None, *args: Any) -> Tensor:
-        """``stream + self(...)``: what a residual stream does with its layers, without an array for the layer alone.
-
-        stream: of the shape of the layer's output -> the same shape; None: ``self(...)``. A layer whose ``forward`` has
-        an argument ``stream``, because it ends in a product whose sums can begin there, adds by itself. Where somebody
-        looks at the layer's own output, a hook, that is made, and added afterwards.
-        """
-        if stream is None:
-            return self(*args)
-        if self.is_plain and _takes_stream(type(self).forward):
-            return self.forward(*args, stream=stream)
-        return stream + self(*args)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a call does what the class says and no more: no hook, no ``forward`` of this object alone."""
-        hooks = vars(self).get("_hooks")
-        return "forward" not in vars(self) and not (hooks and any(hooks.values()))
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 

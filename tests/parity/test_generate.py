@@ -8,8 +8,8 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.generation import logits_process as theirs  # noqa: E402
 
-from minillm.generate import GenerationConfig, generate_batch  # noqa: E402
-from minillm.generate import processors as steps  # noqa: E402
+from minillm.generation import GenerationConfig, generate_batch  # noqa: E402
+from minillm.generation import processors as steps  # noqa: E402
 from tests.generate_mocks import MockCache, MockTokenizer  # noqa: E402
 
 TOKENIZER = MockTokenizer("abcdefghijklmnopqrs")  # and the end of text: 20 tokens

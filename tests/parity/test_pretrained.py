@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from minillm import files, models  # noqa: E402
 from minillm import functional as F  # noqa: E402
 from minillm.data import PairDataset  # noqa: E402
-from minillm.generate import GenerationConfig, generate, generate_batch  # noqa: E402
+from minillm.generation import GenerationConfig, generate, generate_batch  # noqa: E402
 from minillm.models.t5 import relative_buckets  # noqa: E402
 from minillm.optim import AdamW  # noqa: E402
 from minillm.tensor import Tensor  # noqa: E402

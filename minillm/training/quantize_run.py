@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from . import files
+from .. import files
 from .evaluate import Evaluation, evaluate
-from .models import QuantizedModel, quantize
+from ..models import QuantizedModel, quantize
 from .plot import GREY, INK, PALE
 from .recipe import evaluation_data
 from .run import load_run

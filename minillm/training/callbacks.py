@@ -148,7 +148,7 @@ class CompileNotice:
         self._seconds = self._begun = self._said = 0.0
 
     def __enter__(self) -> CompileNotice:
-        from . import kernels
+        from .. import kernels
 
         self._unsubscribe = kernels.on_compile(self._on_compile)
         return self

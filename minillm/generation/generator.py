@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..evaluate import evaluating
+from ..training.evaluate import evaluating
 from .beam import beam_search
 from .config import GenerationConfig
 from .processors import Penalty, draw, filters, log_sum_exp, most_likely, penalties

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
-from .autograd import Node
+from ..autograd import Node
 
 
 def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Undo broadcasting: (what NumPy stretched) is summed back to ``shape``.
 
-    An entry that was copied along an axis reaches the loss on as many ways as it has copies, and gradients add.
+    An entry that was copied along an axis reaches the loss by as many paths as it has copies, and gradients add.
 
     >>> unbroadcast(np.ones((2, 3)), (3,))
     array([2., 2., 2.])
@@ -23,7 +22,16 @@ def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return dy
     extra = dy.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and dy.shape[i + extra] != 1)
-    return dy.sum(axis=axes, keepdims=True).reshape(shape)
+    return total(dy, axes, keepdims=True).reshape(shape)
+
+
+def total(x: np.ndarray, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> np.ndarray:
+    """The sum of ``x`` over ``axis``, that of float32 numbers in float64.   (..., N, ...) -> (...)
+
+    From 16,777,216 on float32 cannot count one by one: a plain sum over the first axis would stand still there.
+    """
+    wide = np.float64 if x.dtype == np.float32 else None
+    return np.asarray(x.sum(axis=axis, keepdims=keepdims, dtype=wide)).astype(x.dtype if wide else None, copy=False)
 
 
 def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -31,7 +39,7 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
 
     Integers and booleans beside floats become floats of that width; NumPy would widen int64 and float32 to float64.
     """
-    if a.dtype is not b.dtype:
+    if a.dtype != b.dtype:
         if b.dtype.kind == "f" and a.dtype.kind != "f":
             a = a.astype(b.dtype)
         elif a.dtype.kind == "f" and b.dtype.kind != "f":
@@ -39,7 +47,7 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
     try:
         return function(a, b)
     except ValueError:
-        inner = 2 if function is kernels.product else 0  # the axes that a matrix product has for itself
+        inner = 2 if function.__name__ == "product" else 0  # the axes that a matrix product has for itself
         for axis in range(1 + inner, min(a.ndim, b.ndim) + 1):
             m, n = a.shape[-axis], b.shape[-axis]
             if m != n and 1 not in (m, n):

@@ -25,11 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from . import autograd
-from .autograd import name_of
-from .tensor import Tensor
+from ..autograd import observed_by, operation_name
+from ..tensor import Tensor
 
-HOME = str(Path(__file__).parent) + os.sep
+HOME = str(Path(__file__).parents[1]) + os.sep
 
 
 @contextlib.contextmanager
@@ -40,11 +39,8 @@ def detect_anomaly() -> Iterator[None]:
     it. An array that was written into between forward and backward (``x.data[0] = 5``) is noticed too: RuntimeError.
     Costs time, about twice that of training; use it to find a mistake, then take it away.
     """
-    before, autograd.observer = autograd.observer, _Detective()
-    try:
+    with observed_by(_Detective()):
         yield
-    finally:
-        autograd.observer = before
 
 
 class _Detective:
@@ -53,13 +49,13 @@ class _Detective:
     def __init__(self) -> None:
         self.origins: dict[int, tuple[str, list[int]]] = {}  # birth of a result -> (line, fingerprints of the inputs)
 
-    def on_forward(self, out: Tensor, inputs: Sequence[Tensor], backward: Any) -> None:
+    def on_forward(self, out: Tensor, inputs: Sequence[Tensor]) -> None:
         line = _users_line()
         if out.requires_grad:
             self.origins[out._born] = (line, [_fingerprint(t.data) for t in inputs])
         if (at := _first_bad(out.data)) is not None and all(_first_bad(t.data) is None for t in inputs):
             raise FloatingPointError(
-                f"forward of '{name_of(backward)}' gave {out.data[at]} at {at}, from {_causes(out, at, inputs)}; "
+                f"forward of '{operation_name(out._op)}' gave {out.data[at]} at {at}, from {_causes(out, at, inputs)}; "
                 f"called at {line}"
             )
 

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import files
-from .generate.config import GenerationConfig
+from .. import files
+from ..generation.config import GenerationConfig
 
 __all__ = ["LoadedRun", "Run", "load_run"]
 
@@ -148,7 +148,7 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     Raises FileNotFoundError when there is no such folder, ValueError, with the file, when it is no model folder, the
     training was killed before its first checkpoint, or something is damaged.
     """
-    from . import models, tokenizer
+    from .. import models, tokenizer
 
     path = Path(path)
     if not path.exists():
@@ -249,6 +249,6 @@ def _duration(seconds: float) -> str:
 
 
 def _version() -> str:
-    from . import __version__
+    from .. import __version__
 
     return __version__

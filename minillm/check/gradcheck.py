@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from .nn.module import Module
-from .tensor import Tensor, no_grad
+from ..nn.module import Module
+from ..tensor import Tensor, no_grad
 
 
 def gradcheck(

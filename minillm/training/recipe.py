@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from . import data, models
+from .. import data, models
 from .run import Run
-from .tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
+from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
 from .trainer import TrainConfig
 
 __all__ = ["Ingredients", "Recipe"]

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from . import functional as F
-from .tensor import Tensor, no_grad
+from .. import functional as F
+from ..tensor import Tensor, no_grad
 
 __all__ = ["Evaluation", "evaluate", "evaluating", "next_token_loss"]
 

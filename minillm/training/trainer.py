@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from . import optim
+from .. import optim
 from .callbacks import Callback, Interrupts, Progress
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import Dataset, StreamDataset
+from ..data import Dataset, StreamDataset
 from .evaluate import IGNORE, Batch, Evaluation, evaluate, evaluating, next_token_loss
 from .plot import LossPlot
 from .run import Run
-from .tensor import no_grad
+from ..tensor import no_grad
 
 __all__ = ["TrainConfig", "TrainResult", "Trainer"]
 

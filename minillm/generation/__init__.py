@@ -9,9 +9,6 @@ Read ``generator`` (the loop), ``processors`` (from scores to a token), ``stoppi
     print(text.text, text.finish_reason)
 """
 
-import sys
-from types import ModuleType
-
 from .config import GenerationConfig
 from .generator import generate, generate_batch, stream
 from .result import Generation
@@ -19,14 +16,3 @@ from .stopping import FinishReason
 
 __all__ = ["FinishReason", "Generation", "GenerationConfig", "generate", "generate_batch", "stream"]
 
-
-class _CallableModule(ModuleType):
-    """``minillm.generate`` is the function and the package that holds it, whichever was imported first.
-
-    Importing any part of this package makes Python set ``minillm.generate`` to the package; so it can be called, too.
-    """
-
-    __call__ = staticmethod(generate)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Node
+from ..autograd import Node
 
 _OPERATORS: dict[np.ufunc, Callable] = {  # ``array + t`` arrives as np.add(array, t)
     np.add: operator.add,
@@ -75,7 +75,7 @@ def _sentence(function: Callable, tensor: type) -> str:
     ufunc = getattr(function, "__self__", None)  # function is then one of its methods: np.exp.__call__, np.add.reduce
     numpys = function if ufunc is None else ufunc
     name = numpys.__name__
-    functional = sys.modules.get(f"{__package__}.functional")  # on a higher floor: looked at, not imported
+    functional = sys.modules.get("minillm.functional")  # on a higher floor: looked at, not imported
     ours = [
         here.format(ours)
         for here, owner in (("t.{}(...)", tensor), ("F.{}(...)", functional))

@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .models import QuantizedModel
-from .run import load_run
+from .. import __version__
+from ..models import QuantizedModel
+from ..training.run import load_run
 
 __all__ = ["of_folder", "of_installation"]
 
@@ -22,8 +22,8 @@ def of_installation() -> str:
     """Versions, threads, and which way the matrix products take."""
     import numba
 
-    from . import kernels
-    from .kernels.matmul import matmul_path
+    from .. import kernels
+    from ..kernels.matmul import matmul_path
 
     rows = {
         "minillm": __version__,

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from . import files
+from .. import files
 
 __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "rng_from_state", "rng_state", "save_checkpoint"]
 
@@ -179,7 +179,7 @@ def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     """Everything, besides the checkpoint, on which the bits of the result depend."""
-    from . import kernels  # brings Numba, which is needed for nothing else here
+    from .. import kernels  # brings Numba, which is needed for nothing else here
 
     return {
         "python": platform.python_version(),

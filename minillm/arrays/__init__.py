@@ -1,0 +1,1 @@
+"""How Tensors meet NumPy: shapes that broadcast, and NumPy's own functions."""
