@@ -6,7 +6,7 @@ read nowhere.
 """
 
 from .durable import Pathlike, atomic_folder, atomic_update, remove_folder, remove_stale, write_text
-from .names import shell_word, shown
+from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strict_json import parse_json, read_json, read_text, to_json, write_json
 
@@ -23,6 +23,7 @@ __all__ = [
     "read_text",
     "remove_folder",
     "remove_stale",
+    "shell_path",
     "shell_word",
     "shown",
     "to_json",

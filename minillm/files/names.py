@@ -11,7 +11,7 @@ import shlex
 
 from .durable import Pathlike
 
-__all__ = ["shell_word", "shown"]
+__all__ = ["shell_path", "shell_word", "shown"]
 
 
 def shown(name: Pathlike) -> str:
@@ -23,15 +23,22 @@ def shown(name: Pathlike) -> str:
     return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def shell_word(text: Pathlike) -> str:
-    r"""The text as one word of a command line; what cannot be printed is written as bash and zsh read it.
+def shell_path(path: Pathlike) -> str:
+    """A path as one word of a command line, which no command takes for an option.
 
-    >>> print(shell_word("Ba$$in"), shell_word("caf\udce9"), shell_word("-x"))
-    'Ba$$in' $'caf\xe9' ./-x
+    >>> print(shell_path("my run"), shell_path("-x"))
+    'my run' ./-x
     """
-    text = os.fspath(text)
-    if text.startswith("-"):
-        text = f"./{text}"  # no option
+    text = os.fspath(path)
+    return shell_word(f"./{text}" if text.startswith("-") else text)
+
+
+def shell_word(text: str) -> str:
+    r"""A text as one word of a command line; what cannot be printed is written as bash and zsh read it.
+
+    >>> print(shell_word("Ba$$in"), shell_word("caf\udce9"))
+    'Ba$$in' $'caf\xe9'
+    """
     if text.isprintable():
         return shlex.quote(text)
     printable = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(text))
