@@ -5,7 +5,7 @@ Read ``durable`` (what it takes until the disk has something), ``strict_json``, 
 read nowhere.
 """
 
-from .durable import Pathlike, atomic_folder, atomic_update, remove_folder, remove_stale, write_text
+from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strict_json import parse_json, read_json, read_text, to_json, write_json
@@ -15,6 +15,7 @@ __all__ = [
     "StoredTensor",
     "atomic_folder",
     "atomic_update",
+    "durable_file",
     "open_safetensors",
     "open_weights",
     "parse_json",
