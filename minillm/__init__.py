@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from . import data, optim, tokenizer
     from .generation import Generation, GenerationConfig, generate, generate_batch, stream
     from .kernels import get_num_threads, set_num_threads
+    from .training.config import TrainConfig
     from .training.recipe import Recipe
     from .training.run import Run, load_run
-    from .training.trainer import TrainConfig, Trainer
+    from .training.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ _LAZY = {
     "optim": "",
     "tokenizer": "",
     "Trainer": "training.trainer",
-    "TrainConfig": "training.trainer",
+    "TrainConfig": "training.config",
     "Recipe": "training.recipe",
     "Run": "training.run",
     "load_run": "training.run",

@@ -1,8 +1,11 @@
 """Text files: what is read, how it is split, and what a person is told when it cannot be read."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minillm.data import load_texts, split_documents
+from minillm.data import load_texts, split_by_count, split_documents
+from minillm.data.split import cut_at, held_out
 
 
 def test_a_file_is_one_document_exactly_as_it_stands(tmp_path):
@@ -78,6 +81,43 @@ def test_two_documents_leave_one_on_each_side():
 
 def test_a_single_document_is_cut_near_its_end():
     assert split_documents(["0123456789"], validation=0.1) == (["012345678"], ["9"])
+
+
+NOVEL, LICENCE = "n" * 50_000, "l" * 1_000
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_share_of_the_text_is_held_out_not_of_the_documents(seed):
+    for documents in ([NOVEL, LICENCE], [LICENCE, NOVEL], [LICENCE, NOVEL, LICENCE]):
+        train, validation = split_documents(documents, seed=seed)
+        length = sum(map(len, documents))
+        assert sum(map(len, validation)) == pytest.approx(0.1 * length, abs=2)
+        assert sum(map(len, train)) + sum(map(len, validation)) == length
+        cut = next(text for text in train if text.startswith("n"))
+        assert cut + max(validation, key=len) == NOVEL, "the novel is cut, and its end held out"
+        assert (LICENCE in train) != (LICENCE in validation)
+
+
+@given(st.lists(st.integers(1_000, 100_000), min_size=2, max_size=40), st.floats(0.02, 0.5), st.integers(0, 99))
+def test_what_is_held_out_is_near_the_share_whatever_the_lengths(lengths, validation, seed):
+    chosen = held_out(lengths, validation, seed)
+    characters = sum(length - (0 if share == 1 else cut_at(length, share))
+                     for length, share in ((lengths[i], share) for i, share in chosen.items()))  # fmt: skip
+    assert 0.49 < characters / (validation * sum(lengths)) < 1.51
+    assert held_out(lengths, validation, seed) == chosen
+
+
+def test_a_document_that_comes_often_weighs_as_often():
+    train, validation = split_documents(["ab" * 50] * 80 + ["cd" * 50] * 10, validation=0.1, seed=0)
+    assert sum(map(len, validation)) == pytest.approx(900, rel=0.12) and not set(train) & set(validation)
+
+
+def test_the_split_of_runs_that_are_older():
+    """Pinned: such a run goes on with the documents that it began with."""
+    documents = [NOVEL, LICENCE, *(f"poem {i}" for i in range(10))]
+    train, validation = split_by_count(documents, seed=3)
+    assert validation == ["poem 9"] and len(train) == 11
+    assert split_by_count(["0123456789"] * 2) == (["012345678"], ["9"])
 
 
 def test_split_refuses_what_cannot_be_split():

@@ -36,7 +36,7 @@ def batches(sizes):
 
 
 def test_docstring_examples():
-    assert doctest.testmod(sys.modules["minillm.evaluate"]).failed == 0
+    assert doctest.testmod(sys.modules["minillm.training.evaluate"]).failed == 0
 
 
 def test_the_mean_is_over_all_counted_targets():

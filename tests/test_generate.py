@@ -460,12 +460,12 @@ def test_a_model_in_training_is_put_back():
 @pytest.mark.parametrize(
     "imports",
     [
-        "from minillm import generate, stream; from minillm.generate import GenerationConfig, processors",
-        "from minillm.generate import GenerationConfig, stream; from minillm import generate",
-        "import minillm.generate.processors; from minillm import generate, stream",
-        "import minillm; generate = minillm.generate; from minillm.generate.processors import draw",
-        "import minillm.generate; generate = minillm.generate; minillm.generate.GenerationConfig",
-        "from minillm.generate import generate",
+        "from minillm import generate, stream; from minillm.generation import GenerationConfig, processors",
+        "from minillm.generation import GenerationConfig, stream; from minillm import generate",
+        "import minillm.generation.processors; from minillm import generate, stream",
+        "import minillm; generate = minillm.generate; from minillm.generation.processors import draw",
+        "import minillm.generation; generate = minillm.generate; minillm.generation.GenerationConfig",
+        "from minillm.generation import generate",
     ],
 )
 def test_generate_is_the_function_in_every_order_of_imports(imports):

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from minillm.cli import report as info
 from minillm import models
-from minillm.cli import main
+from minillm.cli import info, main
 from minillm.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer.train(["abc \n"], special_tokens=("<pad>", "</s>"))

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from minillm.data.shards import Shard, ShardDataset, ShardWriter, corpus_parts, encode_files, open_shards
+from minillm.data import Shard, ShardDataset, ShardWriter, corpus_parts, encode_files, open_shards
 from minillm.tokenizer import BPETokenizer, CharTokenizer, read_parts
 
 WORDS = "the cat sat on a mat and the dog, who's 12 years old, didn't mind!\n\n"
@@ -100,23 +100,47 @@ def test_a_tokenizer_without_end_of_text_is_refused(tmp_path):
         ShardWriter(tmp_path, "train", CharTokenizer.train(["ab"], special_tokens=()))
 
 
+def both_sides(files, **options):
+    """The documents to train on, and those held out."""
+    found = {False: [""], True: [""]}
+    for text, held_out, ends in corpus_parts(files, 0.1, **options):
+        found[held_out][-1] += text
+        found[held_out] += [""] * ends
+    assert found[False].pop() == found[True].pop() == ""
+    return found[False], found[True]
+
+
 @pytest.mark.parametrize("documents", [1, 2, 3, 10, 25])
-def test_a_share_of_the_documents_is_held_out_and_of_a_single_one_its_end(tmp_path, documents, monkeypatch):
-    monkeypatch.setattr("minillm.data.shards.read_parts", lambda file, progress: read_parts(file, 50, progress))
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_share_of_the_text_is_held_out(tmp_path, documents, whole, monkeypatch):
+    monkeypatch.setattr("minillm.data.encode.read_parts", lambda file, progress: read_parts(file, 50, progress))
     texts = [f"{n} {WORDS.strip()}" * 3 for n in range(documents)]
     (tmp_path / "a.txt").write_text("<|endoftext|>".join(texts))
     read = []
-    found = {False: [""], True: [""]}
-    for text, held_out, ends in corpus_parts([tmp_path / "a.txt"], 0.1, progress=read.append):
-        found[held_out][-1] += text
-        found[held_out] += [""] * ends
+    train, held_out = both_sides([tmp_path / "a.txt"], whole=whole, progress=read.append)
     assert sum(read) == (tmp_path / "a.txt").stat().st_size
-    if documents == 1:
-        cut = int(0.9 * len(texts[0]))
-        assert found == {False: [texts[0][:cut], ""], True: [texts[0][cut:], ""]}
+    if documents < 5:  # one is cut, and its end held out
+        assert len(train) == documents and len(held_out) == 1
+        (cut,) = [i for i, text in enumerate(texts) if train[i] != text]
+        assert train[cut] + held_out[0] == texts[cut] and [*train[:cut], *train[cut + 1 :]] == [
+            *texts[:cut], *texts[cut + 1 :]
+        ]  # fmt: skip
+        assert len(held_out[0]) == pytest.approx(0.1 * sum(map(len, texts)), abs=1)
     else:
-        held_out = texts[9::10] or texts[-1:]
-        assert found == {False: [text for text in texts if text not in held_out] + [""], True: [*held_out, ""]}
+        assert [text for text in texts if text not in held_out] == train and len(held_out) in (1, 2, 3)
+        assert set(held_out) < set(texts)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_novel_beside_a_licence_is_what_is_learned(tmp_path, names):
+    """Whichever comes first: two documents are no two halves."""
+    sizes = {"novel": 50_000, "licence": 1_000}
+    files = [tmp_path / f"{name}.txt" for name in names]
+    for file, letter, size in zip(files, "nl", sizes.values(), strict=True):
+        file.write_text(letter * size)
+    train, held_out = both_sides(sorted(files))
+    assert sum(map(len, train)) == pytest.approx(0.9 * 51_000, abs=2)
+    assert max(held_out, key=len).startswith("n")
 
 
 def test_texts_and_shares_that_cannot_be_split(tmp_path):
@@ -145,7 +169,7 @@ def test_a_text_without_spaces_is_read_in_parts(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "smollm2", r"\w+|\W+"])
 def test_files_are_encoded_as_streams(tmp_path, pattern, monkeypatch):
-    monkeypatch.setattr("minillm.data.shards.read_parts", lambda file, progress: read_parts(file, 7, progress))
+    monkeypatch.setattr("minillm.data.encode.read_parts", lambda file, progress: read_parts(file, 7, progress))
     tok = BPETokenizer.train([WORDS], 320, pattern=pattern)
     texts = [WORDS * n + f"é猫 {n}!" for n in (1, 3, 2, 5)]
     one, two = tmp_path / "a.txt", tmp_path / "b.txt"
@@ -155,8 +179,9 @@ def test_files_are_encoded_as_streams(tmp_path, pattern, monkeypatch):
     sizes = encode_files([one, two], tmp_path / "corpus", tok, validation=0.25)
     train, validation = (open_shards(tmp_path / "corpus", name, tok)[0] for name in ("train", "validation"))
     assert sizes == (len(train.tokens), len(validation.tokens))
-    assert [train.document(i).tolist() for i in range(len(train))] == tok.encode_batch(texts[:3])
-    assert validation.document(0).tolist() == tok.encode(texts[3])
+    # 2 + 1 of 11 parts: as near to a quarter as whole documents come in the order that is drawn
+    assert [train.document(i).tolist() for i in range(len(train))] == tok.encode_batch(texts[1::2])
+    assert [validation.document(i).tolist() for i in range(len(validation))] == tok.encode_batch(texts[::2])
     assert (tmp_path / "corpus" / "tokenizer.json").is_file()
     with pytest.raises(FileExistsError):
         encode_files([one], tmp_path / "corpus", tok)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm.training import callbacks, trainer
+from minillm.training import callbacks, config
 from minillm import models, nn, optim
 from minillm import functional as F
 from minillm.training.callbacks import Callback, CompileNotice, Progress
@@ -56,7 +56,7 @@ class StopAt(Callback):
 
 
 def test_docstring_examples():
-    assert doctest.testmod(trainer).failed == 0
+    assert doctest.testmod(config).failed == 0
     assert doctest.testmod(callbacks).failed == 0
 
 
@@ -270,7 +270,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capfd):
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     script = (
         "import os, signal\n"
-        "from minillm.callbacks import Callback\n"
+        "from minillm.training.callbacks import Callback\n"
         "from tests.tiny_training import tiny_trainer\n"
         "class Twice(Callback):\n"
         "    def on_step(self, trainer, loss):\n"

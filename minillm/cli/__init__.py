@@ -9,27 +9,29 @@ Each command has a file: ``add`` says what can be typed, ``run`` does it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import encode, eval, generate, info, quantize, tokenize, train
 from .parser import Parser, parse
+from .terminal import forgiving_streams, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    warnings.showwarning = lambda message, *_, **__: print(f"minillm: warning: {message}", file=sys.stderr)
-    try:
+    with forgiving_streams(), _short_warnings():
         try:
-            return _run(arguments)
-        finally:
-            sys.stdout.flush()  # here, where it can still be told that nobody reads it
-    except BrokenPipeError:  # as in ``minillm tokenize ... | head -1``: whoever reads has seen enough
-        _discard_output()
-        return 128 + 13  # what a shell gives a program that SIGPIPE ended
+            try:
+                return _run(arguments)
+            finally:
+                sys.stdout.flush()  # here, where it can still be told that nobody reads it
+        except BrokenPipeError:  # as in ``minillm tokenize ... | head -1``: whoever reads has seen enough
+            _discard_output()
+            return 128 + 13  # what a shell gives a program that SIGPIPE ended
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -39,11 +41,22 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, FloatingPointError, OSError) as error:
-        print(f"minillm: {_one_line(error)}", file=sys.stderr)
+        say(f"minillm: {_one_line(error)}")
         return 2
     except KeyboardInterrupt:
-        print("minillm: interrupted", file=sys.stderr)
+        say("minillm: interrupted")
         return 130
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Warnings in one line, without the place in the source."""
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: say(f"minillm: warning: {message}")
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _discard_output() -> None:

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     p.add_argument("--tokenizer", metavar="RUN_OR_FILE", help="a run folder or a tokenizer.json; default: a new one")
     p.add_argument("--vocab-size", type=int, metavar="N", help="tokens of the new tokenizer; default 1024")
     p.add_argument(
-        "--validation", type=float, default=0.1, metavar="X", help="the share of the documents held out; default 0.1"
+        "--validation", type=float, default=0.1, metavar="X", help="the share of the text held out; default 0.1"
     )
     add_threads(p)
     p.set_defaults(run=run)
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from .. import data
+    from ..files import shell_path
     from ..tokenizer import BPETokenizer, load
 
     if options.tokenizer is not None and options.vocab_size is not None:
@@ -53,6 +54,6 @@ def run(options: argparse.Namespace) -> int:
         train, held_out = data.encode_files(files, out, tokenizer, options.validation, progress=bar.update)
     say(
         f"{out}: {train:,} tokens to train on, {held_out:,} held out, {size / (train + held_out):.2f} bytes per token\n"
-        f"more: minillm train --data {out}"
+        f"more: minillm train --data {shell_path(out)}"
     )
     return 0

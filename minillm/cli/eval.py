@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..training.evaluate import evaluate
-    from ..training.recipe import evaluation_data
     from ..training.run import load_run
+    from ..training.setup import evaluation_data
 
     set_threads(options)
     loaded = load_run(options.folder)

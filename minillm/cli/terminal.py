@@ -1,14 +1,19 @@
-"""What is told beside the text itself, on standard error."""
+"""Standard output and standard error: what a terminal cannot show is replaced, and nobody need be listening."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
 def say(text: str) -> None:
-    """A line for the person who watches."""
-    print(text, file=sys.stderr, flush=True)
+    """A line on standard error for the person who watches, if there is one."""
+    with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads, a stream that is closed
+        print(text, file=sys.stderr, flush=True)
 
 
 def bytes_bar(what: str, size: int) -> Any:
@@ -16,3 +21,28 @@ def bytes_bar(what: str, size: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=size, desc=what, unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False)
+
+
+@contextlib.contextmanager
+def forgiving_streams() -> Iterator[None]:
+    """Inside, standard output and error take every text: what they cannot show becomes a question mark.
+
+    Where the process was started without one of them (``>&-`` in a shell), what is written to it is lost.
+    """
+    with contextlib.ExitStack() as afterwards:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:
+                # subtle: this takes the stream's own number, which else the next file to be opened would get
+                nowhere = afterwards.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                setattr(sys, name, nowhere)
+                afterwards.callback(setattr, sys, name, None)
+            elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="replace")
+                afterwards.callback(_strict_again, stream)
+        yield
+
+
+def _strict_again(stream: io.TextIOWrapper) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        stream.reconfigure(errors="strict")

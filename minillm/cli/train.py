@@ -46,9 +46,11 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from ..training.recipe import Ingredients, Recipe
-    from ..training.run import Run
+    from ..files import shell_path, shell_word
     from ..tokenizer import load
+    from ..training.recipe import Recipe
+    from ..training.run import Run
+    from ..training.setup import Setup
     from ..training.trainer import Trainer
 
     chosen = {
@@ -63,16 +65,16 @@ def run(options: argparse.Namespace) -> int:
             given = ["data"] if options.data is not None else list(chosen)
             raise ValueError(f"--resume goes on with the run's own settings; leave --{given[0].replace('_', '-')} out")
         run = Run.open(options.out)
-        recipe = Recipe(**run.settings).completed()
+        recipe = Recipe.from_settings(run.settings)
         saved = load(run.path) if (run.path / "tokenizer.json").exists() else None
     else:
         data = None if options.data is None else str(Path(options.data).resolve())
-        recipe, saved = Recipe(data=data, **chosen).completed(), None
+        recipe, saved = Recipe(data, **chosen), None
         out = Path(options.out) if options.out else _free_name("stories" if data is None else Path(data).stem)
         Run.refuse_existing(out)
     set_threads(options)
     say("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
-    made = Ingredients.prepare(recipe, saved)
+    made = Setup.prepare(recipe, saved)
     if not options.resume:
         run = Run.create(out, recipe.to_dict(), made.about)
     say(
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         return 130 if result.stopped == "Ctrl-C" else 143
     say("\nand now it speaks:\n")
     speak(made.model, made.tokenizer, "", _sampling(recipe.seed))
-    say(f'\nmore: minillm generate {run.path} "{_first_words(result.sample)}"')
+    say(f"\nmore: minillm generate {shell_path(run.path)} {shell_word(_first_words(result.sample))}")
     return 0
 
 
@@ -108,8 +110,7 @@ def _free_name(name: str) -> Path:
 
 
 def _first_words(text: str | None) -> str:
-    words = (text or "Once upon a time").split()[:3]
-    return " ".join(words).replace('"', "")
+    return " ".join((text or "Once upon a time").split()[:3]).lstrip("-")  # which would make an option of it
 
 
 def _sampling(seed: int) -> Any:

@@ -1,21 +1,25 @@
 """Data: what a model reads. Stories whose entropy is known, text files, and batches of either.
 
 In reading order: grammar.py (a writer that knows the probability of its text), stories.py (what it writes),
-collection.py (many stories, and their floor), text.py (files), batches.py (from token ids to the arrays a
-model trains on), shards.py (token ids on the disk, of texts too large to hold). For a model with an encoder and a
-decoder: pairs.py (questions and answers), spans.py (texts with gaps), tasks.py and french.py (tasks that a small model
-learns).
+story_corpus.py (many stories, and their floor), text.py (files), split.py (what is held out), batches.py (from
+token ids to the arrays a model trains on). For texts too large to hold: shards.py (token ids on the disk),
+encode.py (from texts to shards), shard_dataset.py (batches from shards). For a model with an encoder and a
+decoder: pairs.py (questions and answers), spans.py (texts with gaps), tasks.py and french.py (tasks that a
+small model learns).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
-from .collection import corpus, floor, train_and_validation
+from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
 from .pairs import PairDataset
-from .shards import Shard, ShardDataset, ShardWriter, corpus_parts, encode_files, holds_shards, open_shards
+from .shard_dataset import ShardDataset
+from .shards import Shard, ShardWriter, holds_shards, open_shards
 from .spans import SpanCorruptionDataset, fill_spans, hide_spans, random_spans
+from .split import split_by_count, split_documents
 from .stories import StoryGrammar
+from .story_corpus import corpus, floor, train_and_validation
 from .tasks import TASKS, Pair, Task
-from .text import load_texts, split_documents, text_files
+from .text import load_texts, text_files
 
 __all__ = [
     "TASKS",
@@ -45,6 +49,7 @@ __all__ = [
     "load_texts",
     "open_shards",
     "random_spans",
+    "split_by_count",
     "split_documents",
     "text_files",
     "train_and_validation",

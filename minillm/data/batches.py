@@ -11,16 +11,18 @@ A batch is a pure function of (seed, step): a training run that was interrupted 
 700 with the very batch it would have seen.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays.targets import IGNORE
+
 Batch = tuple[np.ndarray, ...]  # what the model reads (x, or the ids of encoder and decoder), then the targets
 TokenIds = npt.ArrayLike  # (N,) integers: a list, an array, or a memory-mapped file of uint16 or uint32
-
-IGNORE = -100
 
 
 class Dataset(Protocol):
@@ -65,9 +67,7 @@ class StreamDataset:
                 f"tokens, a context of {context} needs at least {context + 1}"
             )
         if len(validation) < 2:
-            raise ValueError(
-                f"StreamDataset: validation_ids must hold at least 2 tokens; got {len(validation)}"
-            )
+            raise ValueError(f"StreamDataset: validation_ids must hold at least 2 tokens; got {len(validation)}")
         self._validation = validation
 
     @property
@@ -173,10 +173,10 @@ class Shuffled:
         return chosen
 
     def _order(self, seed: int, epoch: int) -> np.ndarray:
-        if self._permutation is None or self._permutation[0] != (seed, epoch):
-            order = np.random.default_rng((seed, epoch)).permutation(self._count)
-            self._permutation = ((seed, epoch), order)
-        return self._permutation[1]
+        known = self._permutation  # read once: another thread may ask for another epoch meanwhile
+        if known is None or known[0] != (seed, epoch):
+            known = self._permutation = ((seed, epoch), np.random.default_rng((seed, epoch)).permutation(self._count))
+        return known[1]
 
 
 def _pack(documents: list[np.ndarray], context: int, eos_id: int) -> np.ndarray:

@@ -11,6 +11,8 @@ Small as it is, a translation word by word would fail: what the languages do dif
 - *des* becomes *de* before an adjective: *des chats*, *de petits chats*.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -27,6 +27,8 @@ other: impossible. So a text can be made in one way only, and reading finds it f
 ever going back.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -95,9 +97,7 @@ class Pen:
         """
         return tuple(branches.values())[self._write(tuple(branches), weights, matters=True)]
 
-    def _write(
-        self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False
-    ) -> int:
+    def _write(self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False) -> int:
         chosen = self._hand(options, weights, matters)
         self.pieces.append(options[chosen])
         self.nats.append(-math.log(_share(options, weights, chosen)))

@@ -8,11 +8,14 @@ the decoder sees at each position what stands before it, and is asked for what c
     targets      a1 a2 .. an          (B, T)   padded with -100, which asks nothing
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .batches import IGNORE, Batch, Shuffled, as_token_ids
+from ..arrays.targets import IGNORE
+from .batches import Batch, Shuffled, as_token_ids
 
 Ids = Sequence[int] | np.ndarray
 IdPair = tuple[Ids, Ids]

@@ -8,30 +8,25 @@ A shard is one file, little-endian::
     padding    to a multiple of 8 bytes
     documents  uint64 each: where the document ends, past its end-of-text token
 
-A corpus is a folder with shards `train-00000.tokens` ... and `validation-00000.tokens` ..., which appears whole or not
-at all.
+A corpus is a folder with shards `train-00000.tokens` ... and `validation-00000.tokens` ..., which
+appears whole or not at all (see encode.py).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-from ..files import atomic_folder
-from ..tokenizer import Tokenizer, read_parts
-from .batches import Batch
-from .text import END_OF_TEXT
+from ..tokenizer import Tokenizer
 
 _MAGIC = b"minillm tokens\0\0"
 _HEADER = struct.Struct("<16s4I2Q16s")
 _VERSION = 1
 TOKENS_PER_SHARD = 1 << 28  # 512 MB of uint16
-_BLOCK = 1 << 20  # characters that are encoded at a time
 
 
 class ShardWriter:
@@ -157,67 +152,6 @@ class Shard:
         return self.read(start, int(self.ends[number]) - 1)
 
 
-class ShardDataset:
-    """Random windows of `context` tokens from the shards of a corpus, for the trainer; the ids stay on the disk.
-
-    A batch is a pure function of (seed, step). Validation rows stand side by side, so that each target counts once;
-    where they hold more than `most_validation` tokens, only every n-th row is read, or a large corpus would be
-    measured for hours.
-
-    Raises ValueError when no training shard has room for a window, or the validation shards hold no target.
-    """
-
-    def __init__(
-        self,
-        train: Sequence[Shard],
-        validation: Sequence[Shard],
-        context: int,
-        most_validation: int | None = None,
-    ) -> None:
-        self.context = context
-        self._train = [shard for shard in train if len(shard.tokens) > context]
-        self._validation = [shard for shard in validation if len(shard.tokens) > 1]
-        if not self._train:
-            raise ValueError(f"ShardDataset: no training shard is longer than one context of {context} tokens")
-        if not self._validation:
-            raise ValueError("ShardDataset: the validation shards must hold at least 2 tokens")
-        self.tokens_per_epoch = sum(len(shard.tokens) - 1 for shard in self._train)
-        # how many windows begin in this shard or one before it
-        self._windows = np.cumsum([len(shard.tokens) - context for shard in self._train])
-        targets = np.array([len(shard.tokens) - 1 for shard in self._validation])
-        rows = np.cumsum(-(-targets // context))  # how many rows begin in this shard or one before it
-        every = 1 if most_validation is None else -(-int(rows[-1]) * context // most_validation)
-        chosen = np.arange(0, rows[-1], every)
-        self._shards = np.searchsorted(rows, chosen, side="right")  # (R,) where each validation row comes from ...
-        self._starts = (chosen - np.concatenate([[0], rows])[self._shards]) * context  # ... and begins there
-        self.validation_tokens = int(np.minimum(context, targets[self._shards] - self._starts).sum())
-
-    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Return `batch_size` windows, drawn anew for each (seed, step): x and y, (B, T) int64.
-
-        Raises ValueError for an id that is not in the vocabulary.
-        """
-        drawn = np.random.default_rng((seed, step)).integers(0, self._windows[-1], size=batch_size)
-        shards = np.searchsorted(self._windows, drawn, side="right")
-        starts = drawn - np.concatenate([[0], self._windows])[shards]
-        rows = [self._train[s].read(at, at + self.context + 1) for s, at in zip(shards, starts, strict=True)]
-        windows = np.stack(rows).astype(np.int64)  # (B, T + 1)
-        return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
-
-    def validation(self, batch_size: int) -> Iterator[Batch]:
-        """Yield each validation target exactly once; rows that are too short are filled up with targets of -100.
-
-        Raises ValueError for an id that is not in the vocabulary.
-        """
-        for first in range(0, len(self._starts), batch_size):
-            starts = self._starts[first : first + batch_size]
-            rows = np.full((len(starts), self.context + 1), -100, np.int64)  # (B, T + 1)
-            for row, shard, start in zip(rows, self._shards[first : first + batch_size], starts, strict=True):
-                ids = self._validation[shard].read(start, start + self.context + 1)
-                row[: len(ids)] = ids
-            yield np.maximum(rows[:, :-1], 0), np.ascontiguousarray(rows[:, 1:])
-
-
 def open_shards(folder: str | Path, name: str, tokenizer: Tokenizer) -> list[Shard]:
     """The shards of one part of a corpus, "train" or "validation", in order.
 
@@ -237,126 +171,6 @@ def open_shards(folder: str | Path, name: str, tokenizer: Tokenizer) -> list[Sha
 def holds_shards(path: str | Path) -> bool:
     """Whether `path` is a folder with shards in it."""
     return Path(path).is_dir() and any(Path(path).glob("*.tokens"))
-
-
-def encode_files(
-    files: Sequence[str | Path],
-    folder: str | Path,
-    tokenizer: Tokenizer,
-    validation: float = 0.1,
-    tokens_per_shard: int = TOKENS_PER_SHARD,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[int, int]:
-    """Encode UTF-8 files into the shards of a new corpus folder, as streams; returns the tokens of both parts.
-
-    Which text is held out for validation, see `corpus_parts`. `progress(n)` is told how many bytes were read.
-
-    Raises FileExistsError when the folder exists, ValueError when a file is not UTF-8, when there is no text, or when
-    `validation` is not in (0, 0.5].
-    """
-    with atomic_folder(folder) as staging:
-        with (
-            ShardWriter(staging, "train", tokenizer, tokens_per_shard) as train,
-            ShardWriter(staging, "validation", tokenizer, tokens_per_shard) as held_out,
-        ):
-            parts = corpus_parts(files, validation, whole=not tokenizer.cuts_at_spaces, progress=progress)
-            for block in _blocks(parts):
-                ids, stops = tokenizer.encode_array([part.text for part in block], add_special_tokens=False)
-                for part, start, stop in zip(block, [0, *stops.tolist()], stops.tolist(), strict=False):
-                    (held_out if part.held_out else train).add(ids[start:stop], part.ends)
-        tokenizer.save(staging)
-    return train.tokens, held_out.tokens
-
-
-class Part(NamedTuple):
-    """A document or a part of one: its text, whether it is held out for validation, whether the document ends here."""
-
-    text: str
-    held_out: bool
-    ends: bool
-
-
-def corpus_parts(
-    files: Sequence[str | Path],
-    validation: float = 0.1,
-    whole: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Part]:
-    """The documents of UTF-8 files in parts, read as streams, each part for training or held out for validation.
-
-    A file is one document, or one per part between `<|endoftext|>` markers; white space around a document is left out.
-    Every n-th document is held out, n = 1 / validation; of fewer documents the last; of a single one its end.
-    whole: hold a document until it is complete. `progress(n)` is told how many bytes were read.
-
-    Raises ValueError when a file is not UTF-8, when there is no text, or when `validation` is not in (0, 0.5].
-    """
-    if not 0.0 < validation <= 0.5:
-        raise ValueError(f"corpus_parts: validation must be above 0 and at most 0.5; got {validation}")
-    every, length = _count(files, enough=round(1 / validation))
-    number, done = 1, 0  # of this document; characters before this part
-    for text, ends in _documents(files, whole, progress):
-        if every > 1:
-            yield Part(text, number % every == 0, ends)
-            number += ends
-            continue
-        cut = int(length * (1.0 - validation)) - done  # where the training text ends
-        if 0 < cut <= len(text):
-            yield Part(text[:cut], False, True)
-        if cut < len(text):
-            yield Part(text[max(cut, 0) :], True, ends)
-        if cut > len(text):
-            yield Part(text, False, False)
-        done += len(text)
-
-
-def _count(files: Sequence[str | Path], enough: int) -> tuple[int, int]:
-    """How many documents there are, and how many characters in them; counted until there are enough."""
-    documents = length = 0
-    for text, ends in _documents(files):
-        documents += ends
-        length += len(text)
-        if documents == enough:
-            break
-    if not documents:
-        raise ValueError(f"corpus_parts: no text in {', '.join(map(str, files))}, only white space or nothing at all")
-    if length < 2:
-        raise ValueError("corpus_parts: a text of 1 character is too short to hold a part of it out")
-    return documents, length
-
-
-def _documents(
-    files: Iterable[str | Path], whole: bool = False, progress: Callable[[int], None] | None = None
-) -> Iterator[tuple[str, bool]]:
-    """The documents of the files in parts: (text, whether it ends a document)."""
-    for file in files:
-        held, begun = "", False  # the open document, as far as it was not yielded; whether some of it was
-        for part in read_parts(file, progress=progress):
-            more, *others = part.split(END_OF_TEXT)
-            if held.strip() and more.strip() and not whole:  # the white space between them is inside the document
-                yield (held if begun else held.lstrip()), False
-                held, begun = more, True
-            else:
-                held += more
-            for text in others:
-                if held.strip():
-                    yield (held.rstrip() if begun else held.strip()), True
-                held, begun = text, False
-        if held.strip():
-            yield (held.rstrip() if begun else held.strip()), True
-
-
-def _blocks(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """Parts in lists of about `_BLOCK` characters, which are encoded together: a document may be a line."""
-    block: list[Part] = []
-    size = 0
-    for part in parts:
-        block.append(part)
-        size += len(part.text)
-        if size >= _BLOCK:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
 
 
 def _hash(tokenizer: Tokenizer) -> bytes:

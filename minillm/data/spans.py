@@ -9,6 +9,8 @@ the gaps alone, each behind its sentinel: the other way round, what is visible h
 shorter than the text, and cheap to write. A share of 15 % is hidden, in spans of 3 tokens on average.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 
 import numpy as np

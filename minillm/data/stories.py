@@ -9,6 +9,8 @@ Each scene is a function that writes a few sentences and returns the next scene.
 scene knows of what happened before.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 from .grammar import Grammar, Pen, Scene, Step
@@ -22,7 +24,7 @@ class Name(str):
     his: str
 
     @classmethod
-    def list(cls, names: str, he: str, him: str, his: str) -> "list[Name]":
+    def list(cls, names: str, he: str, him: str, his: str) -> list[Name]:
         """Make names that share their pronouns from a string of them."""
         made = [cls(name) for name in names.split()]
         for name in made:
@@ -391,7 +393,6 @@ def ending(pen: Pen, w: World) -> None:
     )
     if more:
         pen.pick(more, end=".")
-
 
 
 class StoryGrammar(Grammar):

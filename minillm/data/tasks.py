@@ -10,6 +10,8 @@ questions as one likes. A tenth of all the questions there are is kept apart by 
 drawn for training, a question held out is never among it.
 """
 
+from __future__ import annotations
+
 import calendar
 import datetime
 import zlib

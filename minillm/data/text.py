@@ -4,12 +4,11 @@ A document is one unit of text: the model learns where it begins and where it en
 unless it holds the marker ``<|endoftext|>``, which separates several.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from pathlib import Path
 
-import numpy as np
-
-END_OF_TEXT = "<|endoftext|>"
+from ..tokenizer.base import END_OF_TEXT
 
 
 def load_texts(path: str | Path) -> list[str]:
@@ -50,8 +49,7 @@ def _read_utf8(file: Path) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"load_texts: {file} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} "
-            f"({error.reason})"
+            f"load_texts: {file} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason})"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -60,34 +58,3 @@ def _split_at_markers(text: str) -> list[str]:
     if END_OF_TEXT not in text:
         return [text] if text.strip() else []
     return [part for part in (part.strip() for part in text.split(END_OF_TEXT)) if part]
-
-
-def split_documents(
-    documents: Sequence[str], validation: float = 0.1, seed: int = 0
-) -> tuple[list[str], list[str]]:
-    """Split documents into a training and a validation list, both in their original order.
-
-    A random share ``validation`` of the documents (at least one) is held out; documents with equal text stay
-    on the same side, so that no validation document was ever trained on. A single document is cut instead:
-    its first part is for training, its last ``validation`` share for validation.
-
-    >>> split_documents(["0123456789"], validation=0.2)
-    (['01234567'], ['89'])
-
-    Raises ValueError when ``validation`` is not between 0 and 1, or one side would be empty.
-    """
-    if not 0.0 < validation < 1.0:
-        raise ValueError(
-            f"split_documents: validation must be between 0 and 1, both excluded; got {validation}"
-        )
-    distinct = list(dict.fromkeys(documents))
-    if len(distinct) > 1:
-        count = min(max(round(validation * len(distinct)), 1), len(distinct) - 1)
-        chosen = np.random.default_rng(seed).permutation(len(distinct))[:count]
-        held_out = {distinct[i] for i in chosen}
-        return [d for d in documents if d not in held_out], [d for d in documents if d in held_out]
-    text = distinct[0] if distinct else ""
-    cut = int(len(text) * (1.0 - validation))
-    if not 0 < cut < len(text):
-        raise ValueError(f"split_documents: a text of {len(text)} characters is too short to split")
-    return [text[:cut]], [text[cut:]]

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
+from ..arrays.targets import IGNORE
 from ..tensor import Tensor, floats, operand
 from .activations import softplus
 from .checks import check_ids, check_reduction, last_axis
 from .elementwise import abs, log, where
 from .shaping import gather
-
-IGNORE = -100  # a target that does not count: padding, or another speaker's words
 
 
 def cross_entropy(

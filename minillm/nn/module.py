@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..tensor import Tensor
+
+
+class _ThisThread(threading.local):
+    """What one thread has switched: others do not notice."""
+
+    evaluated: frozenset[int] = frozenset()  # ids of the modules that it uses, see training.evaluate.evaluating
+
+
+this_thread = _ThisThread()
 
 
 class Module:
@@ -27,7 +37,16 @@ class Module:
     (array([2., 8.], dtype=float32), ['factor'])
     """
 
-    training = True
+    _training = True
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout drops: what `train` and `eval` said last, and never in a thread that is `evaluating` this."""
+        return self._training and id(self) not in this_thread.evaluated
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The computation of this layer; each layer has its own."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from .evaluate import Evaluation
 
-__all__ = ["Callback", "CompileNotice", "Interrupts", "Progress"]
+__all__ = ["Callback", "CompileNotice", "Interrupts", "Progress", "not_ending_the_run", "writable"]
 
 
 class Callback:
@@ -25,7 +28,12 @@ class Callback:
     ...     def on_evaluate(self, trainer, evaluation):
     ...         if evaluation.above_floor < 0.05:
     ...             trainer.stop("good enough")
+
+    decorates: whether it only shows something. Then a failure is told in one line, and the run goes on;
+    what another callback raises ends the run.
     """
+
+    decorates = False
 
     def on_start(self, trainer: Any) -> None:
         """Before the first step, or the first after a resumption."""
@@ -52,8 +60,10 @@ class Progress(Callback):
     stream: where to write, standard error by default.
     """
 
+    decorates = True
+
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()  # a process may have no standard error
         self._live = self._stream.isatty()
         self._bar: Any = None
         self._smooth_loss: float | None = None
@@ -125,13 +135,31 @@ class Progress(Callback):
         return "  ".join(parts)
 
     def _describe(self, text: str) -> None:
-        self._bar.set_description_str(text)
+        if self._bar is not None:
+            self._bar.set_description_str(text)
 
     def _say(self, text: str) -> None:
+        text = writable(text, self._stream)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
             print(text, file=self._stream, flush=True)
+
+
+@contextlib.contextmanager
+def not_ending_the_run(what: str) -> Iterator[None]:
+    """Inside stands what only decorates a run: where it fails, a line says so, and the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        why = " ".join(str(error).split()) or repr(error)
+        warnings.warn(f"{what} failed, and the run goes on: {why}", stacklevel=3)
+
+
+def writable(text: str, stream: TextIO) -> str:
+    """The text as a stream can write it: what its encoding lacks is replaced by question marks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 class CompileNotice:
@@ -169,7 +197,8 @@ class CompileNotice:
             self._depth += 1
             if self._depth == 1:  # a kernel that calls another compiles it on the way
                 self._begun = now
-            self._show(name.strip("_"), now)
+            with contextlib.suppress(Exception):  # what only shows something must not end a kernel's call
+                self._show(name.strip("_"), now)
         else:
             self._depth -= 1
             self._count += 1
@@ -208,7 +237,8 @@ class Interrupts:
         if self._received:
             os._exit(128 + signum)  # what is being written is a checkpoint under another name: nothing breaks
         self._received = True
-        os.write(2, b"\nfinishing this step, then saving; once more to quit at once\n")
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            os.write(2, b"\nfinishing this step, then saving; once more to quit at once\n")
         self._stop("Ctrl-C" if signum == signal.SIGINT else "SIGTERM")
 
 

@@ -3,23 +3,23 @@
 Each checkpoint is a folder, whole or absent (``files.atomic_folder``)::
 
     checkpoints/step-00000300/tensors.safetensors     parameters, and the optimiser's averages of each of them
-                              trainer_state.json      the step, where the data stands, the random generators, what it
-                                                      ran on, and the SHA-256 of everything
+                              trainer_state.json      the step, what the trainer counts, what it ran on, and the
+                                                      SHA-256 of everything
+
+Where the data stands and the random generators need not be stored: both are functions of (seed, step).
 
 A disk may lose bits long after it said that it has them. So the reader believes nothing that does not match its
 checksum: it takes the newest checkpoint that is whole, else the one before, and says which it skipped and why.
 
-"The same result" is meant bit for bit. Rounding depends on the order of additions, which differs between versions of
-the libraries, kinds of processors and numbers of threads; these are stored, and a difference is warned about.
+"The same result" is meant bit for bit. What the bits depend on (environment.py) is stored, and a difference is warned
+about.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.metadata
 import json
-import platform
+import operator
 import re
 import warnings
 from collections.abc import Mapping
@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 
 from .. import files
+from .environment import changes, environment
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "rng_from_state", "rng_state", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "minillm checkpoint 1"
 TENSORS, STATE = "tensors.safetensors", "trainer_state.json"
@@ -56,18 +57,18 @@ def save_checkpoint(
 ) -> Path:
     """Save a checkpoint durably, then remove all but the newest ``keep``; return its folder.
 
-    tensors: arrays by name, of any dtype but float16. state: whatever JSON can hold (numbers of NumPy too, and the
-    result of ``rng_state``). A failure, even of the power, at any moment leaves the earlier checkpoints as they were.
+    tensors: arrays by name, of any dtype but float16. state: whatever JSON can hold (numbers of NumPy too). A
+    failure, even of the power, at any moment leaves the earlier checkpoints as they were.
 
     Raises OSError when the disk fails, ValueError when the state holds NaN or infinity, or when the folder holds a
     whole checkpoint of a later step: it belongs to another run, or to a future that this run has left.
     """
     folder = Path(folder)
-    if not isinstance(step, int) or step < 0 or keep < 1:
+    if not isinstance(step, int | np.integer) or step < 0 or keep < 1:
         raise ValueError(f"save_checkpoint: expected step >= 0 and keep >= 1; got step={step!r}, keep={keep!r}")
     if halves := [name for name, array in tensors.items() if array.dtype == np.float16]:
         raise ValueError(f"save_checkpoint: float16 is read back as float32, so it is not saved; got {halves[:3]}")
-    plain_state = _as_json(state)
+    step, plain_state = operator.index(step), _as_json(state)
     present = sorted(_found(folder))
     for other, _, path in present:
         if other > step and _is_whole(path):
@@ -82,7 +83,7 @@ def save_checkpoint(
             "format": FORMAT,
             "step": step,
             "state": plain_state,
-            "environment": _environment(),
+            "environment": environment(),
             "files": {TENSORS: _sha256(staging / TENSORS)},
         }
         files.write_json(staging / STATE, content | {"sha256": _seal(content)})
@@ -115,8 +116,8 @@ def load_checkpoint(folder: files.Pathlike) -> Checkpoint:
             continue
         for damage in damages:
             warnings.warn(f"skipped a damaged checkpoint, went back to {path.name}: {damage}", stacklevel=2)
-        if changes := _changes(content["environment"], _environment()):
-            warnings.warn(f"{path}: {changes}: the run goes on, but not bit for bit", stacklevel=2)
+        if changed := changes(content["environment"], environment()):
+            warnings.warn(f"{path}: {changed}: the run goes on, but not bit for bit", stacklevel=2)
         return Checkpoint(content["step"], tensors, content["state"], path)
     raise CheckpointError(f"{folder}: every checkpoint is damaged: " + "; ".join(damages))
 
@@ -162,92 +163,7 @@ def _seal(content: dict[str, Any]) -> str:
 
 def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state as it will be read back: numbers of NumPy become Python's, tuples lists, keys texts."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        raise ValueError(f"{type(value).__name__} is no JSON; arrays belong into tensors")
-
     try:
-        return json.loads(json.dumps(state, default=plain, allow_nan=False))
+        return json.loads(files.to_json(state))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"save_checkpoint: state cannot be stored: {error}") from None
-
-
-# ---- what a result depends on ----------------------------------------------------------------------------------------
-
-
-def _environment() -> dict[str, Any]:
-    """Everything, besides the checkpoint, on which the bits of the result depend."""
-    from .. import kernels  # brings Numba, which is needed for nothing else here
-
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": _version("numba"),
-        "minillm": _version("minillm"),
-        "processor": _processor(),
-        "kernels": kernels.KERNELS,
-        "threads": kernels.get_num_threads(),
-    }
-
-
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """``saved with numpy 2.4.5, threads 2; now numpy 2.4.6, threads 1``, or nothing when nothing changed."""
-    names = [name for name in now if then.get(name) != now[name]]
-    if not names:
-        return ""
-    was, is_ = (", ".join(f"{name} {side.get(name)}" for name in names) for side in (then, now))
-    return f"saved with {was}; now {is_}"
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-@functools.cache
-def _processor() -> str:
-    """The processor's name; where Linux does not say it, the kind of machine."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        lines = ""
-    match = re.search(r"^model name\s*: (.+)$", lines, re.MULTILINE)
-    return match[1] if match else platform.processor() or platform.machine()
-
-
-# ---- random generators -----------------------------------------------------------------------------------------------
-
-
-def rng_state(rng: np.random.Generator) -> dict[str, Any]:
-    """Return where a random generator stands, as JSON can hold it.
-
-    >>> rng = np.random.default_rng(0)
-    >>> saved = rng_state(rng)
-    >>> rng.integers(100, size=3).tolist() == rng_from_state(saved).integers(100, size=3).tolist()
-    True
-    """
-    return _listed(rng.bit_generator.state)
-
-
-def rng_from_state(state: Mapping[str, Any]) -> np.random.Generator:
-    """Return a generator that goes on where that of ``rng_state`` stood. Raises ValueError for anything else."""
-    kinds = ("PCG64", "PCG64DXSM", "Philox", "SFC64", "MT19937")
-    name = state.get("bit_generator")
-    if name not in kinds:
-        raise ValueError(f"rng_from_state: expected a bit generator among {', '.join(kinds)}; got {name!r}")
-    generator = getattr(np.random, name)()
-    try:
-        generator.state = state
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"rng_from_state: no state of {name}: {error!r}") from None
-    return np.random.Generator(generator)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        raise ValueError(f"save_checkpoint: state cannot be stored: {error}; arrays belong into tensors") from None

@@ -16,17 +16,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import functional as F
+from ..arrays.targets import IGNORE
+from ..nn.module import Module, this_thread
 from ..tensor import Tensor, no_grad
 
-__all__ = ["Evaluation", "evaluate", "evaluating", "next_token_loss"]
+if TYPE_CHECKING:
+    from ..data import Batch
 
-Batch = tuple[np.ndarray, ...]  # the model's inputs (one, or two for an encoder and decoder), then the targets
-IGNORE = -100  # a target that is not counted
+__all__ = ["Evaluation", "evaluate", "evaluating", "next_token_loss"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Evaluation:
         return f"{text}; {self.tokens:,} tokens at {self.tokens_per_s:,.0f} a second"
 
 
+@np.errstate(under="ignore")  # a probability too small for a float is as good as 0
 def evaluate(model: Any, batches: Iterable[Batch], *, tokenizer: Any = None, floor: float | None = None) -> Evaluation:
     """Measure a model on batches (x, y): the mean loss over every target that is not -100.
 
@@ -138,14 +141,22 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """The model in evaluation mode (no dropout) inside, and afterwards in the mode it had before."""
-    was_training = model.training
-    model.eval()
+    """The model in evaluation mode (no dropout) inside, for this thread alone: another goes on training it."""
+    if not isinstance(model, Module):  # a stand-in with the same small interface has one switch for all threads
+        was_training = model.training
+        model.eval()
+        try:
+            yield
+        finally:
+            if was_training:
+                model.train()
+        return
+    before = this_thread.evaluated
+    this_thread.evaluated = before | {id(module) for module in model.modules()}
     try:
         yield
     finally:
-        if was_training:
-            model.train()
+        this_thread.evaluated = before
 
 
 def _bytes_of(occurrences: Mapping[int, int], tokenizer: Any) -> int:

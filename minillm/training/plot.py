@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..files import shown
 from .callbacks import Callback
 
-__all__ = ["LossPlot", "plot_loss"]
+__all__ = ["GREY", "INK", "LossPlot", "empty_figure", "plot_loss"]
 
 INK, GREY, PALE = "#2b2b33", "#8a8a94", "#e9e9ec"
 TRAINING, VALIDATION, FLOOR = "#9db4cc", "#1f4e79", "#b5573a"
@@ -22,6 +23,8 @@ TRAINING, VALIDATION, FLOOR = "#9db4cc", "#1f4e79", "#b5573a"
 
 class LossPlot(Callback):
     """Draws loss.png into the run folder when a training ends; does nothing where matplotlib is not installed."""
+
+    decorates = True
 
     def on_end(self, trainer: Any, result: Any) -> None:
         """Draw what the log holds."""
@@ -31,7 +34,8 @@ class LossPlot(Callback):
             import matplotlib  # noqa: F401
         except ImportError:
             return
-        plot_loss(trainer.history, trainer.run_folder.path / "loss.png", title=trainer.run_folder.path.resolve().name)
+        folder = trainer.run_folder.path
+        plot_loss(trainer.history, folder / "loss.png", title=shown(folder.resolve().name))
 
 
 def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str = "") -> None:
@@ -40,9 +44,6 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     records: the lines of a log.jsonl, with step, loss, val_loss (or None) and floor (or None). path: the file of the
     picture; its ending says which kind. Raises ImportError without matplotlib, ValueError when there are no records.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not records:
         raise ValueError("plot_loss: records must hold at least one line of a log; got none")
     steps = np.array([record["step"] for record in records])
@@ -50,13 +51,10 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     evaluated = [(record["step"], record["val_loss"]) for record in records if record.get("val_loss") is not None]
     floor = records[-1].get("floor")
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")  # no pyplot: no global state
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = empty_figure(title, "loss, nats per token", "step")
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     axes.set_xlim(0, 1.008 * steps[-1])
     axes.set_ylim(*_range(losses, [loss for _, loss in evaluated], floor))
-    _strip(axes, title)
-
     axes.plot(steps, losses, color=TRAINING, linewidth=1.3, solid_capstyle="round", zorder=2)
     labels = [(losses[-1], "training", TRAINING)]
     if evaluated:
@@ -71,26 +69,36 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     figure.savefig(path)
 
 
-def _range(losses: np.ndarray, evaluated: Sequence[float], floor: float | None) -> tuple[float, float]:
-    """Where the vertical axis begins and ends: the first plunge may leave at the top, what follows is of interest."""
-    lowest = min([losses.min(), *evaluated] + ([] if floor is None else [floor]))
-    highest = losses[len(losses) // 10 :].max()
-    room = max(highest - lowest, 0.01)
-    return max(0.0, lowest - 0.12 * room), highest + 0.05 * room
+def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
+    """A figure and its axes, with only the ink that says something.
 
+    title: taken as it stands, dollar signs too. what: is shown, in which unit. below: the name of the horizontal axis.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-def _strip(axes: Any, title: str) -> None:
-    """Leave only the ink that says something."""
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")  # no pyplot: no global state
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
     axes.tick_params(colors=GREY, labelsize=9, length=0, pad=6)
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.set_xlabel("step", color=GREY, fontsize=9)
-    axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold")
-    axes.text(0, 1.02, "loss, nats per token", transform=axes.transAxes, color=GREY, fontsize=9)
+    axes.set_xlabel(below, color=GREY, fontsize=9)
+    plain: dict[str, Any] = {"parse_math": False, "usetex": False}
+    axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold", **plain)
+    axes.text(0, 1.02, what, transform=axes.transAxes, color=GREY, fontsize=9)
+    return figure, axes
+
+
+def _range(losses: np.ndarray, evaluated: Sequence[float], floor: float | None) -> tuple[float, float]:
+    """Where the vertical axis begins and ends: the first plunge may leave at the top, what follows is of interest."""
+    lowest = min([losses.min(), *evaluated] + ([] if floor is None else [floor]))
+    highest = losses[len(losses) // 10 :].max()
+    room = max(highest - lowest, 0.01)
+    return max(0.0, lowest - 0.12 * room), highest + 0.05 * room
 
 
 def _label_lines(axes: Any, labels: list[tuple[float, str, str]]) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from .. import files
-from .evaluate import Evaluation, evaluate
 from ..models import QuantizedModel, quantize
-from .plot import GREY, INK, PALE
-from .recipe import evaluation_data
+from .callbacks import not_ending_the_run
+from .evaluate import Evaluation, evaluate
+from .plot import GREY, INK, empty_figure
 from .run import load_run
+from .setup import evaluation_data
 
 __all__ = ["Report", "plot_errors", "quantize_folder", "weight_errors"]
 
@@ -90,8 +91,8 @@ def quantize_folder(
     report = Report(out, sizes[0], sizes[1], weight_errors(model, small), before, after)
     with files.atomic_folder(out) as into:
         small.save_pretrained(into, keep_from=folder)
-        with contextlib.suppress(ImportError):  # without matplotlib no picture
-            plot_errors(report.errors, into / "quantization.png", title=folder.resolve().name)
+        with not_ending_the_run("the picture of the errors"), contextlib.suppress(ImportError):  # no matplotlib
+            plot_errors(report.errors, into / "quantization.png", title=files.shown(folder.resolve().name))
     return report
 
 
@@ -122,8 +123,6 @@ def _stored_by_columns(model: Any) -> set[str]:
 
 def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: str = "") -> None:
     """Draw the relative error of each matrix, layer by layer. Raises ImportError without matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     kinds: dict[str, list[tuple[int, float]]] = {}
@@ -133,21 +132,9 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
         kinds.setdefault(kind, []).append((layer, 100 * error))
     last = max(layer for points in kinds.values() for layer, _ in points)
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(colors=GREY, labelsize=9, length=0, pad=6)
-    axes.grid(axis="y", color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
+    figure, axes = empty_figure(title, "error of the int8 weights, as a share of their size", "layer")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g} %")
-    axes.set_xlabel("layer", color=GREY, fontsize=9)
-    axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold")
-    axes.text(0, 1.02, "error of the int8 weights, as a share of their size", transform=axes.transAxes, color=GREY,
-              fontsize=9)  # fmt: skip
     inside = [kind for kind, points in kinds.items() if points[0][0] >= 0]
     for i, kind in enumerate(inside):
         at, values = zip(*sorted(kinds[kind]), strict=True)

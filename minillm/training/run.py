@@ -5,7 +5,7 @@
     log.jsonl                               a line per logged step
     checkpoints/                            to go on from, see checkpoint.py
     training.json                           what the training was started with
-    README.md                               a model card: data, settings, loss against the floor, a sample
+    README.md                               a model card, see model_card.py
     loss.png                                where matplotlib is installed, see plot.py
 
 The model is written anew with each checkpoint, and holds the same weights.
@@ -13,16 +13,14 @@ The model is written anew with each checkpoint, and holds the same weights.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import files
 from ..generation.config import GenerationConfig
+from .model_card import model_card
 
 __all__ = ["LoadedRun", "Run", "load_run"]
 
@@ -94,7 +92,7 @@ class Run:
     def resume_command(self) -> str:
         """What to type to go on: in a shell, or in Python where the run was not started by the command line."""
         if self.settings:
-            return f"minillm train --out {shlex.quote(str(self.path))} --resume"
+            return f"minillm train --out {files.shell_path(self.path)} --resume"
         return f"trainer = Trainer(..., run=Run.open({str(self.path)!r})); trainer.resume(); trainer.run()"
 
     # ---- what the trainer writes -------------------------------------------------------------------------------------
@@ -113,8 +111,8 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to log.jsonl."""
-        with open(self.path / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        with open(self.path / LOG, "ab") as file:
+            file.write(files.to_json(record) + b"\n")
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl; a last line that a crash cut short is left out.
@@ -133,13 +131,14 @@ class Run:
         records = [record for record in self.records() if record.get("step", 0) <= step]
         path = self.path / LOG
         if path.exists():
-            files.write_text(path.with_suffix(".new"), "".join(json.dumps(record) + "\n" for record in records))
+            with files.durable_file(path.with_suffix(".new")) as file:
+                file.write(b"".join(files.to_json(record) + b"\n" for record in records))
             os.replace(path.with_suffix(".new"), path)
         return records
 
     def write_card(self, trainer: Any, result: Any) -> None:
         """Write README.md, the model card."""
-        files.write_text(self.path / "README.md", _card(self, trainer, result))
+        files.write_text(self.path / "README.md", files.shown(model_card(self, trainer, result)))
 
 
 def load_run(path: str | os.PathLike[str]) -> LoadedRun:
@@ -167,88 +166,3 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
         )
     generation = path / "generation_config.json"
     return LoadedRun(model, words, GenerationConfig.load(path) if generation.exists() else GenerationConfig())
-
-
-# ---- the model card --------------------------------------------------------------------------------------------------
-
-
-def _card(run: Run, trainer: Any, result: Any) -> str:
-    parts = [
-        f"# {run.path.resolve().name}",
-        f"A language model of {sum(p.size for p in trainer.model.parameters()):,} parameters "
-        f"({type(trainer.model).__name__}), trained with minillm {_version()}.",
-        _figures(result),
-        "![The loss while training](loss.png)" if (run.path / "loss.png").exists() else "",
-        "## A sample",
-        _quoted(result.sample) if result.sample else "None was drawn.",
-        "## How the training ended",
-        _ending(run, result),
-        "## Data",
-        run.about or "Not described.",
-        f"{trainer.dataset.tokens_per_epoch:,} tokens to learn from, {trainer.dataset.validation_tokens:,} held out.",
-        "## Settings",
-        _table(getattr(trainer.model, "config", None), "model"),
-        _table(trainer.config, "training"),
-        "## Going on",
-        _commands(run, result),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _figures(result: Any) -> str:
-    """The table of losses, and the other figures in a sentence."""
-    e = result.evaluation
-    rows = [("training loss, last steps", result.loss)]
-    if e is not None:
-        rows.append(("validation loss", e.loss))
-        if e.floor is not None:
-            rows += [
-                ("floor: the entropy of the text, no model can do better", e.floor),
-                ("above the floor", e.above_floor),
-            ]
-    lines = ["| | nats per token |", "|---|---|", *(f"| {name} | {value:.4f} |" for name, value in rows)]
-    sentence = [f"{result.tokens:,} tokens learned from in {result.step:,} steps and {_duration(result.seconds)}"]
-    if e is not None:
-        sentence.append(f"perplexity {e.perplexity:,.2f}")
-        if e.bits_per_byte is not None:
-            sentence.append(f"{e.bits_per_byte:.3f} bits per byte")
-    return "\n".join(lines) + f"\n\n{'; '.join(sentence)}."
-
-
-def _ending(run: Run, result: Any) -> str:
-    if result.stopped == "finished":
-        return f"All {result.steps:,} steps were done."
-    return f"After step {result.step:,} of {result.steps:,}: {result.stopped}. It can go on, see below."
-
-
-def _table(config: Any, title: str) -> str:
-    """A configuration as a table."""
-    if not dataclasses.is_dataclass(config):
-        return ""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    rows = [f"| {name} | {'automatic' if value is None else value} |" for name, value in values.items()]
-    return "\n".join([f"| {title} | |", "|---|---|", *rows])
-
-
-def _commands(run: Run, result: Any) -> str:
-    folder = shlex.quote(str(run.path))
-    lines = [f'minillm generate {folder} "Once upon a time"', f"minillm eval {folder}"]
-    if result.resume_command:
-        lines.append(result.resume_command)
-    return "\n".join(["```", *lines, "```"])
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.strip().splitlines())
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-
-
-def _version() -> str:
-    from .. import __version__
-
-    return __version__

@@ -23,108 +23,17 @@ from typing import Any
 import numpy as np
 
 from .. import optim
-from .callbacks import Callback, Interrupts, Progress
+from ..arrays.targets import IGNORE
+from ..data import Batch, Dataset, StreamDataset
+from ..tensor import no_grad
+from .callbacks import Callback, Interrupts, Progress, not_ending_the_run
 from .checkpoint import load_checkpoint, save_checkpoint
-from ..data import Dataset, StreamDataset
-from .evaluate import IGNORE, Batch, Evaluation, evaluate, evaluating, next_token_loss
+from .config import TrainConfig, TrainResult
+from .evaluate import Evaluation, evaluate, evaluating, next_token_loss
 from .plot import LossPlot
 from .run import Run
-from ..tensor import no_grad
 
 __all__ = ["TrainConfig", "TrainResult", "Trainer"]
-
-SCHEDULES = ("cosine", "wsd", "constant")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Raises ValueError that names the field which makes no sense.
-
-    >>> TrainConfig(steps=0)
-    Traceback (most recent call last):
-        ...
-    ValueError: TrainConfig: steps must be at least 1; got 0
-    """
-
-    steps: int = 1000
-    batch_size: int = 16  # rows per step
-    accumulate: int = 1  # parts in which a batch is computed: less memory, more time, the same gradient
-    context: int | None = None  # tokens per row where plain ids are given; None: all that the model sees
-    learning_rate: float = 1e-3  # at its highest
-    final_fraction: float = 0.1  # of the learning rate, left at the end
-    schedule: str = "cosine"  # or "wsd", "constant"
-    warmup: int | None = None  # steps; None: a twentieth of all, at most 200
-    weight_decay: float = 0.1  # of matrices
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float | None = 1.0  # the longest gradient; None: any
-    seed: int = 0  # of the order of the data, and of dropout
-    log_every: int = 10  # steps between two lines of the log
-    evaluate_every: int = 100
-    sample_every: int = 200
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "context", "log_every", "evaluate_every", "sample_every",
-                     "checkpoint_every", "keep_checkpoints"):  # fmt: skip
-            value = getattr(self, name)
-            if not (name == "context" and value is None) and (type(value) is not int or value < 1):
-                raise ValueError(f"TrainConfig: {name} must be at least 1; got {value!r}")
-        if self.accumulate > self.batch_size:
-            raise ValueError(
-                f"TrainConfig: accumulate must be at most batch_size = {self.batch_size}; got {self.accumulate}"
-            )
-        if type(self.seed) is not int or self.seed < 0:
-            raise ValueError(f"TrainConfig: seed must be an integer >= 0; got {self.seed!r}")
-        if self.warmup is not None and not 0 <= self.warmup <= self.steps:
-            raise ValueError(f"TrainConfig: warmup must be from 0 to steps = {self.steps}; got {self.warmup}")
-        for name, most in (("learning_rate", math.inf), ("clip", math.inf), ("final_fraction", 1.0)):
-            value = getattr(self, name)
-            if value is not None and not (0 <= value <= most and math.isfinite(value)):
-                raise ValueError(f"TrainConfig: {name} must be a number from 0 to {most:g}; got {value}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"TrainConfig: schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
-
-    def learning_rates(self) -> optim.Schedule:
-        """The learning rate of each step, as a function."""
-        warmup = min(200, self.steps // 20) if self.warmup is None else self.warmup
-        if self.schedule == "constant":
-            return optim.constant(self.learning_rate, steps=self.steps, warmup=warmup)
-        make = optim.warmup_cosine if self.schedule == "cosine" else optim.wsd
-        final = self.final_fraction * self.learning_rate
-        return make(self.learning_rate, steps=self.steps, warmup=warmup, final=final)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    step: int
-    steps: int
-    stopped: str  # "finished", or why it ended before
-    loss: float  # of the last logged steps, nats per token
-    evaluation: Evaluation | None  # the last one on the validation data
-    tokens: int  # targets learned from
-    seconds: float
-    sample: str | None = None  # the last text that the model wrote
-    resume_command: str | None = None  # what to type to go on, where it ended before all steps were done
-
-    @property
-    def val_loss(self) -> float | None:
-        """The last validation loss, nats per token."""
-        return self.evaluation.loss if self.evaluation else None
-
-    def __str__(self) -> str:
-        minutes, seconds = divmod(round(self.seconds), 60)
-        if self.stopped == "finished":
-            text = f"finished {self.steps:,} steps in {minutes}:{seconds:02}"
-        else:
-            text = f"stopped after step {self.step:,} of {self.steps:,} ({self.stopped})"
-        if self.evaluation is not None:
-            text += f": validation loss {self.evaluation.loss:.4f} nats per token"
-            if self.evaluation.floor is not None:
-                text += f", {self.evaluation.above_floor:.4f} above the floor of {self.evaluation.floor:.4f}"
-        return text + (f"\ngo on with: {self.resume_command}" if self.resume_command else "")
 
 
 class Trainer:
@@ -174,6 +83,7 @@ class Trainer:
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
+    @np.errstate(under="ignore")  # what becomes 0 because it is tiny is as good as 0
     def train_step(self) -> tuple[float, float]:
         """Learn from one batch; returns its loss, and the length of its gradient before clipping."""
         config = self.config
@@ -210,15 +120,15 @@ class Trainer:
                     self._learn_and_report()
                 result = self._finish()
                 self._tell("on_end", result)
-                if self.run_folder:
-                    self.run_folder.write_card(self, result)
+                self._write_card(result)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise self._disk_full(error) from None
             raise
         finally:
-            if result is None:
-                self._tell("on_end", None)
+            if result is None:  # the error that is on its way is the one to be seen
+                with not_ending_the_run("after a failure, a callback"):
+                    self._tell("on_end", None)
         return result
 
     def stop(self, why: str) -> None:
@@ -235,9 +145,8 @@ class Trainer:
         if evaluated or self.step % config.log_every == 0 or self.step == 1:
             self._log(grad_norm, evaluated)
         if self.sample and (self.step % config.sample_every == 0 or last):
-            with evaluating(self.model), no_grad():
-                self._last_sample = self.sample(self.model)
-            if not last:
+            self._write_sample(self.sample)
+            if self._last_sample is not None and not last:
                 self._tell("on_sample", self._last_sample)
         if self.step % config.checkpoint_every == 0:
             self.save()
@@ -248,6 +157,16 @@ class Trainer:
         self.evaluation = evaluate(self.model, batches, tokenizer=self.tokenizer, floor=self.floor)
         self._tell("on_evaluate", self.evaluation)
         return self.evaluation
+
+    def _write_sample(self, sample: Callable[[Any], str]) -> None:
+        self._last_sample = None
+        with not_ending_the_run("the sample"), evaluating(self.model), no_grad():
+            self._last_sample = sample(self.model)
+
+    def _write_card(self, result: TrainResult) -> None:
+        if self.run_folder:
+            with not_ending_the_run("the model card"):
+                self.run_folder.write_card(self, result)
 
     def _log(self, grad_norm: float, evaluated: Evaluation | None) -> None:
         loss, self.tokens_per_s = self._since_log.means()
@@ -364,7 +283,11 @@ class Trainer:
 
     def _tell(self, moment: str, *what: Any) -> None:
         for callback in self.callbacks:
-            getattr(callback, moment)(self, *what)
+            if callback.decorates:
+                with not_ending_the_run(type(callback).__name__):
+                    getattr(callback, moment)(self, *what)
+            else:
+                getattr(callback, moment)(self, *what)
 
 
 @dataclass

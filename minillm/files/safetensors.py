@@ -1,12 +1,4 @@
-"""Files that can be trusted: safetensors, JSON, and folders that appear whole or not at all.
-
-**Reading.** A file may come from a stranger. Whatever it holds, the answer is the right arrays or a ``ValueError`` that
-names the file and says what is wrong; it comes quickly, and costs little memory. Pickle, which runs the code that it
-finds, is read nowhere.
-
-**Writing.** A computer may stop at any moment: a crash, a full disk, a power cut. Bytes that were "written" may still
-wait in memory, and be lost; ``fsync`` waits until the disk has them. So a folder is made under another name, every file
-in it fsynced, and then renamed: a rename happens wholly or not at all, and is the moment when the folder begins to be.
+"""Weights on the disk: the safetensors format, read from strangers and written durably.
 
 A safetensors file (https://huggingface.co/docs/safetensors) is a table of contents and then raw numbers::
 
@@ -14,102 +6,29 @@ A safetensors file (https://huggingface.co/docs/safetensors) is a table of conte
     n bytes    JSON: {"__metadata__": {"format": "pt"},
                       "wte.weight": {"dtype": "F32", "shape": [65, 8], "data_offsets": [0, 2080]}, ...}
     the rest   the tensors' bytes, in C order, one after the other without a gap
+
+Whatever a file holds, reading it gives the right arrays or a ``ValueError`` that names the file and
+says what is wrong.
 """
 
 from __future__ import annotations
 
-import contextlib
-import filecmp
 import json
 import math
 import mmap
 import os
 import re
-import secrets
-import shutil
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "StoredTensor",
-    "atomic_folder",
-    "atomic_update",
-    "open_safetensors",
-    "open_weights",
-    "parse_json",
-    "read_json",
-    "read_safetensors",
-    "read_text",
-    "remove_folder",
-    "remove_stale",
-    "write_json",
-    "write_safetensors",
-    "write_text",
-]
+from .durable import Pathlike, durable_file
+from .strict_json import open_regular, parse_json, read_json
 
-Pathlike = str | os.PathLike[str]
-
-# ---- JSON ------------------------------------------------------------------------------------------------------------
-
-
-def read_json(path: Pathlike, limit: int = 1_000_000) -> dict[str, Any]:
-    """Read a JSON object from a file of at most ``limit`` bytes, strictly.
-
-    Raises ValueError when the file is too large, no UTF-8, no JSON, no object, nested beyond reason, or when it has a
-    key twice, NaN or infinity: things on which readers differ.
-    """
-    return parse_json(_read_limited(path, limit), str(path))
-
-
-def read_text(path: Pathlike, limit: int = 1_000_000) -> str:
-    """Read a UTF-8 text of at most ``limit`` bytes. Raises ValueError, naming the file, when it is something else."""
-    try:
-        return str(_read_limited(path, limit), "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from None
-
-
-def _read_limited(path: Pathlike, limit: int) -> bytes:
-    with _open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > limit:
-            raise ValueError(f"{path}: larger than the {limit:,} bytes that are plausible here")
-        return file.read()
-
-
-def parse_json(data: bytes | memoryview, source: str) -> dict[str, Any]:
-    """Parse one JSON object as ``read_json`` does; ``source`` is its name in messages."""
-    try:
-        value = json.loads(
-            str(data, "utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise ValueError(f"{source}: JSON nested too deeply") from None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors too
-        raise ValueError(f"{source}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{source}: expected a JSON object; got {type(value).__name__}")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice!r:.200} appears twice")
-    return table
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-# ---- reading safetensors ---------------------------------------------------------------------------------------------
+__all__ = ["StoredTensor", "open_safetensors", "open_weights", "read_safetensors", "write_safetensors"]
 
 MOST_HEADER_BYTES = 100_000_000
 MOST_HEADER_VALUES = 1_000_000  # a tensor has three or more: parsing more than this would take seconds and gigabytes
@@ -177,7 +96,7 @@ def open_safetensors(path: Pathlike) -> dict[str, StoredTensor]:
     Raises ValueError, naming the file, when the header is not as the format says, a dtype is unknown, shape and dtype
     disagree with the number of bytes, or the tensors leave holes, overlap, or end elsewhere than the file.
     """
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size < 8:
             raise ValueError(f"{path}: {size} bytes are too few for a safetensors file")
@@ -274,13 +193,6 @@ def _is_shard_name(name: Any) -> bool:
     return isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) is not None
 
 
-def _open_regular(path: Pathlike) -> BinaryIO:
-    """Open a file to read. A pipe or a device, which may never end, is refused."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path}: not a regular file")
-    return open(path, "rb")
-
-
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -312,166 +224,9 @@ def write_safetensors(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
 
-    with _durable_file(path) as file:
+    with durable_file(path) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in names:
             array, stored_as = arrays[name]
             file.write(np.ascontiguousarray(array, stored_as).reshape(-1).view(np.uint8).data)
-
-
-def write_json(path: Pathlike, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, indented, durably. Raises ValueError when it holds NaN or infinity, which JSON lacks."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Pathlike, text: str) -> None:
-    """Write a UTF-8 text, and return when the disk has it."""
-    with _durable_file(path) as file:
-        file.write(text.encode())
-
-
-@contextlib.contextmanager
-def _durable_file(path: Pathlike) -> Iterator[BinaryIO]:
-    with open(path, "wb") as file:
-        yield file
-        file.flush()  # from Python to the operating system
-        os.fsync(file.fileno())  # from there to the disk
-
-
-# ---- folders, whole or not at all ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def atomic_folder(path: Pathlike) -> Iterator[Path]:
-    """Make a folder that appears whole or not at all; yields the folder to write into, which has another name.
-
-    When the block ends, everything in it is fsynced and the folder gets its name. When the block raises, nothing is
-    left. When the process dies, its half-written folder stays under the other name, which no reader looks at, until
-    somebody writes to the same path again. Raises FileExistsError when ``path`` exists.
-
-    >>> with atomic_folder("run/final") as folder:                                      # doctest: +SKIP
-    ...     write_json(folder / "config.json", {"n_layer": 2})
-    """
-    path = Path(path)
-    _refuse_existing(path)
-    _make_parents(path)
-    with _staging_folder(path.parent, path.name) as staging:
-        yield staging
-        _sync_tree(staging)
-        _refuse_existing(path)  # os.rename would replace an empty folder
-        os.rename(staging, path)  # the commit point
-        _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def atomic_update(folder: Path, commit: str) -> Iterator[Path]:
-    """Put files into a folder that exists, replacing those of the same name; yields a folder to write them into.
-
-    When one file differs from what is there, its rename is the commit point, and a reader finds the old one or the new
-    one. But several renames cannot be one: then the file ``commit``, with which a reader must begin, is taken away
-    first and comes back last. Whoever opens the folder, after a crash too, finds the old files, the new ones, or no
-    file ``commit``, and never a mixture.
-    """
-    with _staging_folder(folder, folder.name) as staging:
-        yield staging
-        _sync_tree(staging)
-        changed = {item.name for item in staging.iterdir() if not _same_file(item, folder / item.name)}
-        if len(changed) > 1:
-            # subtle: these reach the disk in any order, unless we wait between them
-            (folder / commit).unlink(missing_ok=True)
-            _sync_folder(folder)
-            for name in sorted(changed - {commit}):
-                os.rename(staging / name, folder / name)
-            _sync_folder(folder)
-            changed = {commit}
-        for name in changed:
-            os.rename(staging / name, folder / name)  # the commit point
-        _sync_folder(folder)
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    return b.is_file() and filecmp.cmp(a, b, shallow=False)
-
-
-def remove_stale(parent: Path, stem: str | None = None) -> None:
-    """Remove the half-written folders that dead processes left in ``parent``: those of the name ``stem``, or all."""
-    for item in parent.iterdir():
-        match = _STAGING_NAME.fullmatch(item.name)
-        if match and stem in (None, match["stem"]) and item.name not in _ours and not _is_alive(int(match["pid"])):
-            shutil.rmtree(item, ignore_errors=True)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder. It loses its name first, so that a crash leaves no half of it where a reader would look."""
-    doomed = _staging_name(path.parent, path.name)
-    os.rename(path, doomed)
-    shutil.rmtree(doomed)
-
-
-_STAGING_NAME = re.compile(r"(?P<stem>.+)\.tmp-(?P<pid>[0-9]{1,9})-[0-9a-f]{8}")
-_ours: set[str] = set()  # names of the staging folders that this process is writing
-
-
-def _staging_name(parent: Path, stem: str) -> Path:
-    return parent / f"{stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-@contextlib.contextmanager
-def _staging_folder(parent: Path, stem: str) -> Iterator[Path]:
-    remove_stale(parent, stem)
-    staging = _staging_name(parent, stem)
-    _ours.add(staging.name)
-    try:
-        staging.mkdir()
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)  # by then renamed, or empty, or a failure's
-        _ours.discard(staging.name)
-
-
-def _is_alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # a process of the past had our number, as is usual in containers; what is ours is in _ours
-    if os.name != "posix":
-        return True  # elsewhere os.kill is no question
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path}: exists already")
-
-
-def _make_parents(path: Path) -> None:
-    """Make the folders above ``path``, each durably entered in the folder above it."""
-    missing = [parent for parent in path.parents if not parent.exists()]
-    for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
-        _sync_folder(parent.parent)
-
-
-def _sync_tree(root: Path) -> None:
-    """Fsync every file and folder under ``root``, whoever wrote it."""
-    for folder, _, names in os.walk(root, topdown=False):
-        for name in names:
-            with open(Path(folder, name), "rb") as file:
-                os.fsync(file.fileno())
-        _sync_folder(Path(folder))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Fsync a folder: the names in it, as opposed to what the files hold."""
-    if os.name != "posix":
-        return  # Windows cannot
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

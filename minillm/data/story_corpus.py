@@ -1,5 +1,7 @@
 """The default corpus: as many stories as one likes, and the loss that no model can beat on them."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -26,9 +28,7 @@ def corpus(n: int, seed: int = 0, exclude: Collection[str] = ()) -> list[Documen
     return documents
 
 
-def train_and_validation(
-    n_train: int, n_validation: int, seed: int = 0
-) -> tuple[list[Document], list[Document]]:
+def train_and_validation(n_train: int, n_validation: int, seed: int = 0) -> tuple[list[Document], list[Document]]:
     """Draw stories to learn from and others to be examined on: no text is in both, or twice in either.
 
     The validation stories depend on ``n_validation`` and ``seed`` only, so that runs of any length are

@@ -1,0 +1,34 @@
+"""Files that can be trusted: safetensors and JSON from strangers, and folders that appear whole or not at all.
+
+Read ``durable`` (what it takes until the disk has something), ``strict_json``, ``safetensors``, then
+``names`` (of folders, as people and shells read them). Pickle, which runs the code that it finds, is
+read nowhere.
+"""
+
+from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text
+from .names import shell_path, shell_word, shown
+from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
+from .strict_json import parse_json, read_json, read_text, to_json, write_json
+
+__all__ = [
+    "Pathlike",
+    "StoredTensor",
+    "atomic_folder",
+    "atomic_update",
+    "durable_file",
+    "open_safetensors",
+    "open_weights",
+    "parse_json",
+    "read_json",
+    "read_safetensors",
+    "read_text",
+    "remove_folder",
+    "remove_stale",
+    "shell_path",
+    "shell_word",
+    "shown",
+    "to_json",
+    "write_json",
+    "write_safetensors",
+    "write_text",
+]

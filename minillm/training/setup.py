@@ -1,0 +1,176 @@
+"""From a recipe to everything a training needs: text, tokenizer, batches, model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import data, models
+from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
+from .recipe import ENCODED, Recipe
+from .run import TRAINING, Run
+
+__all__ = ["Setup", "build_model", "evaluation_data"]
+
+VALIDATION_STORIES = 400
+VALIDATION_TOKENS = 100_000  # of a corpus in shards, which may hold millions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a training needs, made after a `Recipe`."""
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+    dataset: data.Dataset
+    model: models.LanguageModel
+    floor: float | None  # nats per token that no model can beat on the validation documents, where it is known
+    about: str  # what the data is, in a few words
+
+    @classmethod
+    def prepare(cls, recipe: Recipe, tokenizer: Tokenizer | None = None) -> Setup:
+        """Read or make the text, train the tokenizer (unless the run has one already), build the model."""
+        floor = None
+        if recipe.data is None:
+            tokenizer, dataset, floor, about = _stories(recipe, tokenizer)
+        else:
+            tokenizer, dataset, about = _texts(recipe, recipe.data, tokenizer)
+        return cls(recipe, tokenizer, dataset, build_model(recipe, tokenizer), floor, about)
+
+
+def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, float, str]:
+    """Made-up stories, no story twice, and the exact entropy of those kept for validation."""
+    # a story is about 118 tokens long, and the ends of rows stay empty: a little more than the steps will read
+    count = max(500, int(1.1 * recipe.steps * recipe.batch_size * recipe.context / 100))
+    train, validation = data.train_and_validation(count, VALIDATION_STORIES, recipe.seed)
+    tokenizer = tokenizer or _train_tokenizer(recipe, [document.text for document in train[:5000]])
+    train_ids = tokenizer.encode_batch([document.text for document in train])
+    validation_ids = tokenizer.encode_batch([document.text for document in validation])
+    eos = _eos(tokenizer)
+    dataset = data.DocumentDataset(train_ids, validation_ids, recipe.context, eos)
+    floor = data.floor(validation, [len(ids) for ids in validation_ids])
+    return tokenizer, dataset, floor, f"{count:,} stories made up by minillm (seed {recipe.seed})"
+
+
+def _texts(recipe: Recipe, path: str, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
+    """Texts of the user's own: shards, one long stream, or documents where there are many short ones."""
+    if recipe.tokenizer == ENCODED:
+        return _shards(path, recipe.context, tokenizer)
+    documents = data.load_texts(path)
+    split = data.split_documents if recipe.split == "text" else data.split_by_count
+    train, validation = split(documents, seed=recipe.seed)
+    tokenizer = tokenizer or _train_tokenizer(recipe, train if recipe.tokenizer == "bpe" else documents)
+    train_ids, validation_ids = tokenizer.encode_batch(train), tokenizer.encode_batch(validation)
+    about = f"{Path(path).name}: {len(documents):,} document{'s' * (len(documents) > 1)}"
+    typical = float(np.median([len(ids) + 1 for ids in train_ids]))
+    dataset: data.Dataset
+    if typical <= recipe.context:
+        dataset = data.DocumentDataset(train_ids, validation_ids, recipe.context, _eos(tokenizer))
+    else:
+        ids = [_joined(part, _eos(tokenizer)) for part in (train_ids, validation_ids)]
+        dataset = data.StreamDataset(ids[0], ids[1], recipe.context)
+    return tokenizer, dataset, about
+
+
+def _shards(folder: str, context: int, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
+    """A corpus that ``minillm encode`` made, which stays on the disk."""
+    tokenizer = tokenizer or load(Path(folder) / "tokenizer.json")
+    train, validation = (data.open_shards(folder, name, tokenizer) for name in ("train", "validation"))
+    documents = sum(map(len, train)) + sum(map(len, validation))
+    about = f"{Path(folder).name}: {documents:,} document{'s' * (documents > 1)}, encoded"
+    return tokenizer, data.ShardDataset(train, validation, context, VALIDATION_TOKENS), about
+
+
+def _joined(documents: Sequence[Sequence[int]], eos: int) -> np.ndarray:
+    """One stream of ids; where several documents meet, the end-of-text token stands between."""
+    parts = [np.asarray(documents[0])]
+    for ids in documents[1:]:
+        parts += [np.asarray([eos]), np.asarray(ids)]
+    return np.concatenate(parts)
+
+
+def _train_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Tokenizer:
+    if recipe.tokenizer == "char":
+        return CharTokenizer.train(texts)
+    return BPETokenizer.train(texts, recipe.vocab_size)
+
+
+def _eos(tokenizer: Tokenizer) -> int:
+    if tokenizer.eos_id is None:
+        raise ValueError("the tokenizer has no end-of-text token, and a model could never learn to stop")
+    return tokenizer.eos_id
+
+
+def build_model(recipe: Recipe, tokenizer: Tokenizer) -> models.LanguageModel:
+    """A model of the recipe's kind and sizes, with random weights drawn from its seed."""
+    rng = np.random.default_rng((recipe.seed, 0))
+    V, eos = tokenizer.vocab_size, tokenizer.eos_id
+    if recipe.model == "gpt2":
+        return models.GPT2(
+            models.GPT2Config(
+                vocab_size=V,
+                n_positions=recipe.context,
+                n_embd=recipe.width,
+                n_layer=recipe.layers,
+                n_head=recipe.heads,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                bos_token_id=eos,
+                eos_token_id=eos,
+            ),
+            rng,
+        )
+    if recipe.model == "rnn":
+        return models.RecurrentLM(
+            models.RecurrentLMConfig(
+                vocab_size=V, hidden_size=recipe.width, num_layers=recipe.layers, window=recipe.context
+            ),
+            rng,
+        )
+    return models.Llama(
+        models.LlamaConfig(
+            vocab_size=V,
+            hidden_size=recipe.width,
+            intermediate_size=-(-recipe.width * 8 // 3 // 32) * 32,  # two thirds of 4 C, for three matrices not two
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=recipe.context,
+            rms_norm_eps=1e-5,
+            initializer_range=recipe.width**-0.5,  # a sum of C terms of that size keeps the size of its inputs
+            tie_word_embeddings=True,
+            bos_token_id=eos,
+            eos_token_id=eos,
+        ),
+        rng,
+    )
+
+
+def evaluation_data(
+    folder: str | Path, path: str | None, tokenizer: Tokenizer, context: int | None, batch_size: int
+) -> tuple[Iterator[data.Batch], float | None]:
+    """What ``minillm eval`` measures on: batches, and the floor where it is known.
+
+    path: a text of the user's own, all of it; or a folder of shards, at most VALIDATION_TOKENS of their validation
+    part. None: the validation part of what the run was trained on.
+    context: tokens a row; None: what the run was trained with, else 256.
+    """
+    settings = Run.open(folder).settings if (Path(folder) / TRAINING).exists() else {}
+    context = context or settings.get("context") or 256
+    if path is None:
+        if not settings:
+            raise ValueError(f"{folder} does not say what it was trained on: give a text with --data")
+        recipe = Recipe.from_settings(settings | {"context": context})
+        if recipe.data is None:
+            _, dataset, floor, _ = _stories(recipe, tokenizer)
+            return dataset.validation(batch_size), floor
+        return _texts(recipe, recipe.data, tokenizer)[1].validation(batch_size), None
+    if data.holds_shards(path):
+        return _shards(path, context, tokenizer)[1].validation(batch_size), None
+    ids = tokenizer.encode_batch(data.load_texts(path))
+    whole = data.StreamDataset(np.zeros(context + 1, np.int64), _joined(ids, _eos(tokenizer)), context)
+    return whole.validation(batch_size), None
