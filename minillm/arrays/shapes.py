@@ -104,7 +104,7 @@ def array_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(array_index(i) for i in index)
     if isinstance(index, Node):
-        index = index.data
+        index = index._data
     if isinstance(index, float) or (isinstance(index, np.ndarray) and index.dtype.kind == "f"):
         raise IndexError(f"an index must be made of integers, booleans or slices; got {index!r}")
     return index

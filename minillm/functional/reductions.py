@@ -25,12 +25,12 @@ def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
     def backward(dy):
         # all others = (those before) x (those after): no division, so zeros do no harm
-        rows = axis is not None and a.ndim > 0
-        flat = np.moveaxis(a, axis, -1) if rows else a.reshape(-1)
+        along = axis if a.ndim else None  # a single number has no axis to move
+        flat = a.reshape(-1) if along is None else np.moveaxis(a, along, -1)
         one = np.ones_like(flat[..., :1])
         before = np.cumprod(np.concatenate([one, flat[..., :-1]], axis=-1), axis=-1)
         after = np.cumprod(np.concatenate([one, flat[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-        others = np.moveaxis(before * after, -1, axis) if rows else (before * after).reshape(a.shape)
+        others = (before * after).reshape(a.shape) if along is None else np.moveaxis(before * after, -1, along)
         return (with_axes(dy, axis, keepdims, a.ndim) * others,)
 
     with np.errstate(under="ignore"):
