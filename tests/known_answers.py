@@ -61,6 +61,37 @@ def check_large_inputs() -> None:
             near(x.grad, slopes)
 
 
+def check_corners() -> None:
+    """Where there is no derivative, or a formula divides by zero: torch's conventions, and mathematics' limits."""
+    inf = math.inf
+    for call, values, slopes in (
+        (F.relu, [-1.0, 0.0, 2.0], [0, 0, 1]),
+        (F.abs, [-1.0, 0.0, 2.0], [-1, 0, 1]),
+        (lambda t: F.leaky_relu(t, 0.5), [-1.0, 0.0, 2.0], [0.5, 0.5, 1]),
+        (F.elu, [-1.0, 0.0, 2.0], [math.exp(-1), 1, 1]),
+        (lambda t: F.clip(t, -1.0, 1.0), [-2.0, -1.0, 0.0, 1.0, 2.0], [0, 1, 1, 1, 0]),
+        (Tensor.max, [1.0, 3.0, 3.0, 3.0], [0, 1 / 3, 1 / 3, 1 / 3]),
+        (Tensor.min, [1.0, 3.0, 1.0, 3.0], [0.5, 0, 0.5, 0]),
+        (lambda t: F.maximum(t, np.ones(3)), [0.0, 1.0, 2.0], [0, 0.5, 1]),
+        (lambda t: F.minimum(t, np.ones(3)), [0.0, 1.0, 2.0], [1, 0.5, 0]),
+        (F.norm, [0.0, 0.0], [0, 0]),
+        (F.norm, [0.6, 0.8], [0.6, 0.8]),
+        (F.std, [5.0, 5.0], [0, 0]),
+        (F.std, [4.0, 6.0], [-0.5, 0.5]),
+        (lambda t: F.logsumexp(t), [-inf, -inf], [0, 0]),
+        (lambda t: F.logsumexp(t), [-inf, 0.0], [0, 1]),
+        (lambda t: t**0, [0.0, 2.0], [0, 0]),
+        (lambda t: t**1, [0.0, 2.0], [1, 1]),
+        (lambda t: t**2, [0.0, -2.0], [0, -4]),
+        (lambda t: 0**t, [0.0, 2.0], [0, 0]),
+        (lambda t: 1**t, [0.0, 2.0], [0, 0]),
+        (lambda t: F.prod(t), [0.0, 3.0, 2.0], [6, 0, 0]),
+    ):
+        x = Tensor(np.array(values), requires_grad=True)
+        call(x).sum().backward()
+        near(x.grad, slopes)
+
+
 def check_padding_and_repeats() -> None:
     """Targets that do not count give no gradient; ids that come twice get both gradients."""
     z = Tensor(np.array([[0.0, math.log(3)], [5.0, 1.0], [math.log(3), 0.0]]), requires_grad=True)

@@ -124,7 +124,7 @@ def _left_alone(node: ast.AST, parents: dict, root: ast.AST) -> bool:
             return True
         if isinstance(parent, ast.Call) and node is not parent.func and _called(parent) in SHAPES:
             return True
-        if isinstance(parent, ast.keyword) and parent.arg in ("axis", "dtype", "keepdims", "minlength", "copy", "ndmin"):
+        if isinstance(parent, ast.keyword) and parent.arg in ("axis", "dtype", "keepdims", "minlength", "copy"):
             return True
         if isinstance(parent, (ast.arguments, ast.arg, ast.Raise, ast.Assert, ast.JoinedStr)):
             return True
