@@ -66,6 +66,7 @@ class Node:
 
     # ---- backpropagation ---------------------------------------------------------------------------------------------
 
+    @np.errstate(under="ignore")  # a gradient too small for a float is 0
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
         """Fill ``.grad`` of every parameter that this tensor was computed from, by the chain rule.
 

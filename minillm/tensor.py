@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .arrays.numpy_functions import on_arrays, python_operator
-from .arrays.shapes import array_index, broadcasting, floats, total, unbroadcast, with_axes
+from .arrays.shapes import added_at, array_index, broadcasting, deviations, floats, total, unbroadcast, with_axes
 from .autograd import Node, no_grad
 from .kernels import compiled
 
@@ -77,7 +77,7 @@ class Tensor(Node):
         return Tensor.from_op(broadcasting(np.multiply, a, b), (self, other), backward)
 
     def __truediv__(self, other: Any) -> Tensor:
-        other = operand(other, self)
+        other = operand(other, _divisible(self))
         a, b = self._data if other._data.dtype.kind == "f" else floats(self), other._data
 
         def backward(dy):  # y = a / b  ->  da = dy / b,  db = -dy a / b^2
@@ -89,7 +89,8 @@ class Tensor(Node):
     def __pow__(self, other: Any) -> Tensor:
         other = operand(other, self)
         a, b, b_needs = self._data, other._data, other.requires_grad
-        y = broadcasting(np.power, a, b)
+        with np.errstate(under="ignore"):
+            y = broadcasting(np.power, a, b)
 
         def backward(dy):  # y = a^b  ->  da = dy b a^(b - 1),  db = dy y log a
             with np.errstate(all="ignore"):  # a^0 is 1, even at a = 0; log a is NaN for a < 0
@@ -142,7 +143,7 @@ class Tensor(Node):
         return operand(other, self) - self
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return operand(other, self) / self
+        return operand(other, _divisible(self)) / self
 
     def __rpow__(self, other: Any) -> Tensor:
         return operand(other, self) ** self
@@ -153,6 +154,8 @@ class Tensor(Node):
     # Comparisons give boolean tensors, which & | ~ combine. They are steps: there is no gradient worth following.
 
     def _compare(self, function: np.ufunc, other: Any) -> Tensor:
+        if isinstance(other, int) and self.dtype.kind != "f":  # 300 is more than any uint8, but none itself
+            return Tensor(function(self._data, other))
         return Tensor(broadcasting(function, self._data, operand(other, self)._data))
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
@@ -198,11 +201,10 @@ class Tensor(Node):
         once = all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) for i in parts)
 
         def backward(dy):
-            dx = np.zeros(shape, dtype)
-            if once:  # integers and slices take no entry twice
-                dx[index] = dy
-            else:
-                np.add.at(dx, index, dy)  # repeated indices add
+            if not once:
+                return (added_at(shape, index, dy),)  # repeated indices add
+            dx = np.zeros(shape, dtype)  # integers and slices take no entry twice
+            dx[index] = dy
             return (dx,)
 
         return Tensor.from_op(self._data[index], (self,), backward)
@@ -232,15 +234,13 @@ class Tensor(Node):
 
         x: (..., N, ...) -> (...). ddof is 0, as NumPy's; torch's default is 1.
         """
-        x = floats(self)
-        centred = x - x.mean(axis=axis, keepdims=True)
-        y = x.var(axis=axis, keepdims=keepdims, ddof=ddof)
-        n = x.size / max(1, np.size(y)) - ddof
+        centred, n = deviations(floats(self), axis)
+        n = max(0, n - ddof)
 
         def backward(dy):  # the mean's own share is zero: sum (x - mean) = 0
-            return (with_axes(dy, axis, keepdims, x.ndim) * centred * (2 / n if n > 0 else np.nan),)
+            return (with_axes(dy, axis, keepdims, centred.ndim) * centred * (2 / n if n else np.nan),)
 
-        return Tensor.from_op(y, (self,), backward)
+        return Tensor.from_op(total(centred * centred, axis, keepdims) / n, (self,), backward)
 
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
@@ -318,7 +318,7 @@ class Tensor(Node):
             self.mark_changed()
         elif not isinstance(array, (np.ndarray, np.generic)):
             raise TypeError(f"Tensor.data must be a NumPy array; got {type(array).__name__}")
-        self._data = np.asarray(array)  # of 0-d arrays NumPy makes scalars
+        self._data = native(np.asarray(array))  # of 0-d arrays NumPy makes scalars
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -373,10 +373,11 @@ class Tensor(Node):
 
     def astype(self, dtype: Any) -> Tensor:
         """The values as another dtype, (...) -> (...);   dx = dy, as this dtype again."""
-        if np.dtype(dtype).kind != "f":
+        dtype = np.dtype(dtype).newbyteorder("=")
+        if dtype.kind != "f":
             return Tensor(self._data.astype(dtype))
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(f"astype: floats are float32 or float64 here; got {np.dtype(dtype)}")
+        if dtype not in (np.float32, np.float64):
+            raise TypeError(f"astype: floats are float32 or float64 here; got {dtype}")
 
         def backward(dy):
             return (dy,)
@@ -438,24 +439,35 @@ def _as_data(array: Any) -> np.ndarray:
         array = array.data
     if isinstance(array, (list, tuple)) and any(isinstance(t, Tensor) and t.requires_grad for t in array):
         raise TypeError("Tensor: a list of tensors would lose their gradients; F.stack joins them and keeps those")
-    is_float64 = isinstance(array, np.ndarray) and array.dtype == np.float64
-    data = np.asarray(array)
+    data = native(np.asarray(array))
+    is_float64 = isinstance(array, np.ndarray) and data.dtype == np.float64
     if data.dtype.kind not in "fiub":
         what = f"an array of {data.dtype}" if data.ndim else type(array).__name__
         raise TypeError(f"Tensor: expected numbers or booleans; got {what}")
-    if data.dtype.kind == "f":
-        return data.astype(np.float64 if is_float64 else np.float32, copy=False)  # in this machine's byte order, too
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
+    return data.astype(np.float64 if is_float64 else np.float32, copy=False) if data.dtype.kind == "f" else data
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's byte order: files and networks may have another."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def operand(x: Any, like: Tensor) -> Tensor:
-    """``x`` as a Tensor that can stand beside ``like`` in an operator: Python numbers take its dtype."""
+    """``x`` as a Tensor that can stand beside ``like`` in an operator: Python numbers take its dtype, as in NumPy.
+
+    But for a wider kind: True and 1 give 2, 1 and 0.5 a float32. Raises OverflowError for 300 beside uint8.
+    """
     if isinstance(x, Tensor):
         return x
     if isinstance(x, (bool, int, float)):  # np.float64 is a float too, and must not make float32 wider
-        keep = like.dtype if like.dtype.kind == "f" else None
-        return Tensor(x if keep is None else np.asarray(x, dtype=keep))
+        kinds = "fiub" if isinstance(x, bool) else "fiu" if isinstance(x, int) else "f"
+        return Tensor(np.asarray(x, dtype=like.dtype) if like.dtype.kind in kinds else x)
     return Tensor(x)
+
+
+def _divisible(x: Tensor) -> Tensor:
+    """A tensor of the dtype that ``x`` has in a division, where integers become float32."""
+    return x if x.dtype.kind == "f" else Tensor(0.0)
 
 
 @compiled("matmul")

@@ -1,196 +1,278 @@
-"""Break every backward rule in turn, and see whether the tests notice.
+"""Break every definition and every backward function in turn, and see whether the tests notice.
 
-    python tests/break_on_purpose.py       # N of N noticed, or the list of those that were not
+    python tests/break_on_purpose.py            # N of N noticed, or the list of those that were not
+    python tests/break_on_purpose.py softmax    # only what has this in its file or name
 
-For each function ``backward`` in tensor.py and functional/, and for each of its returned gradients:
+What is broken: each function ``backward`` in tensor.py and functional/, and the whole of each NumPy definition that a
+kernel stands in for (``kernels.DEFINITIONS``: forward, backward, the optimiser's update, BPE ...), with the helpers
+that it calls in its own file. How: see mutations.py. The function is changed in memory, compiled, and put in the place
+of the right one; then whatever passes through it is checked:
 
-* *sign*: all gradients are negated, then each by itself where they are spelled out;
-* *term*: one operand of one ``+``, ``-`` or ``*`` in the rule is dropped, or a call that adds something in;
-* *broadcast*: a call of ``unbroadcast`` (or a sum over the broadcast axes) is left out.
+* the rows of the table of operations (opspec.py): values against NumPy, gradients against small changes;
+* the answers of known_answers.py.
 
-The rule is changed in memory, compiled, put in the place of the right one, and the rows of the table of operations that
-use it are checked against small changes (``gradcheck``). A change after which all still pass is one that no test would
-notice.
+A change after which all still pass is one that no test would notice: it is listed, and the exit code is 1. So is a
+function without a change, one that no check passes through, a check that fails before anything is changed, and an
+exception below that no longer occurs.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 import importlib
 import inspect
+import multiprocessing
+import os
+import pkgutil
+import signal
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
+
+os.environ["MINILLM_KERNELS"] = "numpy"  # the definitions themselves run
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import minillm.functional as F  # noqa: E402
-from minillm import Tensor, gradcheck, tensor  # noqa: E402
-from tests.opspec import OPS, Op  # noqa: E402
+import minillm
+from minillm import Tensor, gradcheck, kernels
+from tests.known_answers import CHECKS
+from tests.mutations import HELPERS, mutants
+from tests.opspec import OPS, Op
+
+PATIENCE = 10.0  # seconds: a change may make a loop endless
+
+# Changes that change nothing: "file function: change" -> why.
+EQUIVALENT: dict[str, str] = {}
 
 
-def owners() -> Iterator[tuple[Any, str, FunctionType]]:
-    """(where it lives, its name, the function) of everything that has a ``backward`` inside."""
-    for name, function in list(vars(Tensor).items()):
-        alias = name in ("__radd__", "__rmul__", "backward")  # the same code as add and mul; the engine itself
-        if inspect.isfunction(function) and not alias and "def backward" in inspect.getsource(function):
-            yield Tensor, name, function
-    rooms = [importlib.import_module(f"minillm.functional.{p.stem}") for p in Path(F.__file__).parent.glob("*.py")]
-    for room in [tensor, *rooms]:
-        for name, function in list(vars(room).items()):
-            if inspect.isfunction(function) and function.__module__ == room.__name__:
-                if "def backward" in inspect.getsource(function) and name != "backward":
-                    yield room, name, function
+@dataclass(frozen=True)
+class Target:
+    """A function to be broken: all of it, or only the ``backward`` inside."""
+
+    function: FunctionType
+    name: str
+    only_backward: bool
+
+    @property
+    def file(self) -> str:
+        return str(Path(self.function.__code__.co_filename).relative_to(Path(minillm.__file__).parent))
+
+    @property
+    def source(self) -> str:
+        return textwrap.dedent(inspect.getsource(self.function))
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.name}"
 
 
-def rules_of(tree: ast.AST) -> list[ast.FunctionDef]:
-    """``backward``, and the other rule of an operation with two results."""
-    inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)][1:]
-    return [n for n in inside if n.name.endswith("backward")]
+# ---- what is broken --------------------------------------------------------------------------------------------------
 
 
-def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
-    """(what was done, the changed tree) for each single change of the rule."""
-    original = ast.parse(source)
-    places = [(r, i) for r, rule in enumerate(rules_of(original)) for i in range(len(list(ast.walk(rule))))]
-    for r, i in places:
-        for kind in ("sign", "one sign", "left", "right", "broadcast"):
-            tree = copy.deepcopy(original)
-            rule = rules_of(tree)[r]
-            node = list(ast.walk(rule))[i]
-            told = change(rule, node, kind)
-            if told:
-                yield told, ast.fix_missing_locations(tree)
+def targets() -> list[Target]:
+    """Every backward function, every definition, and the helpers of both."""
+    found: dict[CodeType, Target] = {}
+    for module in _modules():
+        for holder in (module, *[v for v in vars(module).values() if inspect.isclass(v) and v is Tensor]):
+            for name, value in vars(holder).items():
+                function = inspect.unwrap(value) if inspect.isfunction(value) else None
+                if isinstance(function, FunctionType) and _has_backward(function) and function.__name__ == name:
+                    found.setdefault(function.__code__, Target(function, name, only_backward=True))
+    for name, (_, definition) in kernels.DEFINITIONS.items():
+        found[definition.__code__] = Target(definition, name, only_backward=False)
+    for target in list(found.values()):
+        for helper in _helpers(target):
+            found.setdefault(helper.__code__, Target(helper, helper.__name__, only_backward=False))
+    return sorted(found.values(), key=str)
 
 
-def change(rule: ast.FunctionDef, node: ast.AST, kind: str) -> str | None:
-    if kind == "sign" and isinstance(node, ast.Return) and node.value is not None:
-        before = ast.unparse(node.value)
-        if before.startswith("(np.zeros_like("):
-            return None  # minus zero is zero
-        node.value = ast.parse(f"_negated({before})", mode="eval").body
-        return f"sign: return {before}"
-    if kind == "one sign":
-        returned = [n.value for n in ast.walk(rule) if isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple)]
-        if any(node in value.elts and len(value.elts) > 1 for value in returned) and not isinstance(node, ast.Starred):
-            before = ast.unparse(node)
-            replace(rule, node, ast.parse(f"_negated(({before},))[0]", mode="eval").body)
-            return f"sign: of {before} alone"
-    if kind == "left" and isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        replace(rule, node, ast.Pass())
-        return f"term: {ast.unparse(node)} left out"
-    if kind in ("left", "right") and isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
-        if any(node in ast.walk(sub) for sub in ast.walk(rule) if isinstance(sub, ast.Subscript)):
-            return None  # arithmetic on indices breaks loudly
-        kept = node.left if kind == "left" else node.right
-        told = f"term: {ast.unparse(node)} -> {ast.unparse(kept)}"
-        replace(rule, node, kept)
-        return told
-    if kind == "broadcast" and isinstance(node, ast.Call) and getattr(node.func, "id", "") == "unbroadcast":
-        told = f"broadcast: {ast.unparse(node)}"
-        replace(
-            rule,
-            node,
-            ast.parse(f"_first_copy({ast.unparse(node.args[0])}, {ast.unparse(node.args[1])})", mode="eval").body,
-        )
-        return told
-    return None
+def _modules() -> list[ModuleType]:
+    """All of minillm but kernels/ and what only a person runs: importing them registers the definitions."""
+    names = [m.name for m in pkgutil.walk_packages(minillm.__path__, "minillm.")]
+    modules = [importlib.import_module(name) for name in names if ".kernels" not in name and ".cli" not in name]
+    return [m for m in modules if m.__name__ == "minillm.tensor" or m.__name__.startswith("minillm.functional")]
 
 
-def replace(root: ast.AST, old: ast.AST, new: ast.AST) -> None:
-    for parent in ast.walk(root):
-        for field, value in ast.iter_fields(parent):
-            if value is old:
-                setattr(parent, field, new)
-            elif isinstance(value, list) and old in value:
-                value[value.index(old)] = new  # type: ignore[index]
+def _has_backward(function: FunctionType) -> bool:
+    inside = [c for c in function.__code__.co_consts if isinstance(c, CodeType)]
+    return function.__name__ != "backward" and any(c.co_name.endswith("backward") for c in inside)
 
 
-def _negated(gradients: Any) -> Any:
-    return type(gradients)(None if g is None else -g for g in gradients)
-
-
-def _first_copy(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """What is left when the sum over the copies is forgotten: the gradient of one of them."""
-    extra = dy.ndim - len(shape)
-    one = dy[(0,) * extra]
-    return one[tuple(slice(0, n) for n in shape)].reshape(shape)
-
-
-def compiled(function: FunctionType, tree: ast.Module) -> FunctionType:
-    namespace = dict(function.__globals__, _negated=_negated, _first_copy=_first_copy)
-    tree.body[0].decorator_list = []  # type: ignore[attr-defined]
-    exec(compile(tree, function.__code__.co_filename, "exec"), namespace)
-    made = namespace[tree.body[0].name]  # type: ignore[attr-defined]
-    return FunctionType(made.__code__, function.__globals__, made.__name__, made.__defaults__, made.__closure__)
-
-
-def survives(ops: list[Op]) -> bool:
-    """Whether every row still passes."""
-    for op in ops:
-        for arrays in op.inputs:
-            if (
-                any(len(set(a.reshape(-1).tolist())) == 1 and a.size > 1 for a in arrays)
-                or sum(a.size for a in arrays) > 300
-            ):
+def _helpers(target: Target) -> Iterator[FunctionType]:
+    """The private functions of the same file that a definition calls, and those that they call."""
+    asked, seen = [target.function], {target.function}
+    registered = {definition for _, definition in kernels.DEFINITIONS.values()}
+    while asked and not target.only_backward:
+        function = asked.pop()
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+            helper = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
+            helper = inspect.unwrap(helper) if inspect.isfunction(helper) else None
+            if helper is None or helper in seen or helper in registered or helper.__module__ != function.__module__:
                 continue
-            try:
-                gradcheck(op.call, [Tensor(a) for a in arrays])
-            except Exception:  # noqa: BLE001 - however it fails, it was noticed
-                return False
-    return True
+            seen.add(helper)
+            if isinstance(helper, FunctionType) and not _has_backward(helper):
+                asked.append(helper)
+                yield helper
 
 
-def main() -> int:
+def broken(function: FunctionType, tree: ast.Module) -> CodeType | None:
+    """The code of a changed function; None where it cannot take the place of the right one."""
+    made = tree.body[0]
+    assert isinstance(made, ast.FunctionDef)
+    made.decorator_list, made.args.defaults, made.args.kw_defaults = [], [], [None for _ in made.args.kw_defaults]
+    namespace: dict[str, Any] = {}
+    exec(compile(tree, function.__code__.co_filename, "exec"), function.__globals__ | {"__name__": "broken"}, namespace)
+    code = namespace[made.name].__code__
+    return code if code.co_freevars == function.__code__.co_freevars else None
+
+
+# ---- what should notice ----------------------------------------------------------------------------------------------
+
+
+def checks() -> dict[str, Callable[[], None]]:
+    """Every row of the table, values and gradients, and every known answer."""
+    found: dict[str, Callable[[], None]] = {}
+    for op in OPS:
+        for i, arrays in enumerate(op.inputs):
+            found[f"value of {op.id} {i}"] = lambda op=op, arrays=arrays: _value(op, arrays)
+            tie = any(len(set(a.reshape(-1).tolist())) == 1 and a.size > 1 for a in arrays)
+            if not tie and sum(a.size for a in arrays) <= 300:
+                found[f"gradient of {op.id} {i}"] = lambda op=op, arrays=arrays: _gradient(op, arrays)
+    return found | {check.__name__: check for check in CHECKS}
+
+
+def _value(op: Op, arrays: tuple[np.ndarray, ...]) -> None:
+    np.testing.assert_allclose(op.call(*map(Tensor, arrays)).data, op.numpy(*arrays), rtol=1e-9, atol=1e-11)
+
+
+def _gradient(op: Op, arrays: tuple[np.ndarray, ...]) -> None:
+    gradcheck(op.call, [Tensor(a) for a in arrays])
+
+
+def passed_through(check: Callable[[], None]) -> set[tuple[str, str, int]]:
+    """The functions that run in a check: (file, name, first line)."""
+    seen = set()
+
+    def look(frame: Any, event: str, argument: Any) -> None:
+        if event == "call":
+            code = frame.f_code
+            seen.add((code.co_filename, code.co_name, code.co_firstlineno))
+
+    sys.setprofile(look)
+    try:
+        check()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+def places(target: Target) -> set[tuple[str, str, int]]:
+    """Where to look for a target among the functions that ran: itself, or the backward functions inside it."""
+    code = target.function.__code__
+    inside = [c for c in code.co_consts if isinstance(c, CodeType) and c.co_name.endswith("backward")]
+    return {(c.co_filename, c.co_name, c.co_firstlineno) for c in (inside if target.only_backward else [code])}
+
+
+# ---- one after the other ---------------------------------------------------------------------------------------------
+
+
+def _quiet() -> None:
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
-    noticed, missed = 0, []
-    for where, name, function in owners():
-        rows = rows_for(where, name)
-        original = inspect.getattr_static(where, name)
-        code = function.__code__
-        for told, tree in mutants(textwrap.dedent(inspect.getsource(function))):
-            broken = compiled(function, tree)
-            if broken.__code__.co_freevars != code.co_freevars:
-                continue
-            function.__globals__.update(_negated=_negated, _first_copy=_first_copy)
-            function.__code__ = broken.__code__  # everywhere at once, however the function was imported
-            try:
-                alive = survives(rows)
-            finally:
-                function.__code__ = code
-            assert inspect.getattr_static(where, name) is original
-            label = f"{getattr(where, '__name__', where)}.{name}: {told}"
-            if not alive:
-                noticed += 1
-            else:
-                missed.append(label)
-    print(f"{noticed} of {noticed + len(missed)} noticed")
-    for label in missed:
-        print("  not noticed:", label)
-    return 1 if missed else 0
 
 
-def rows_for(where: Any, name: str) -> list[Op]:
-    """The rows that exercise a function: its own, those of its aliases; of a shared helper, all that might use it."""
-    own = {f"Tensor.{name}"} if where is Tensor else {name}
-    own |= {"__add__": {"Tensor.__radd__"}, "__mul__": {"Tensor.__rmul__"}}.get(name, set())
-    shared = {
-        "_extremum": {"Tensor.max", "Tensor.min"},
-        "_choose": {"maximum", "minimum"},
-        "_by_dot_products": {"past_attention"},
-        "_by_a_network": {"past_attention"},
-    }
-    own |= shared.get(name, set())
-    return [op for op in OPS if op.name in own]
+def survivors(target: Target, asked: list[Callable[[], None]]) -> tuple[int, list[str]]:
+    """How many changes were tried, and those that no check noticed."""
+    function, code = target.function, target.function.__code__
+    function.__globals__.update(HELPERS)
+    tried, missed = 0, []
+    for told, tree in mutants(target.source, target.only_backward):
+        changed = broken(function, tree)
+        if changed is None:
+            continue
+        tried += 1
+        function.__code__ = changed  # everywhere at once, however the function was imported
+        try:
+            if not any(_notices(check) for check in asked):
+                missed.append(told)
+        finally:
+            function.__code__ = code
+    return tried, missed
+
+
+def _notices(check: Callable[[], None]) -> bool:
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        check()
+    except (Exception, MemoryError):  # however it fails, it was noticed
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return False
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError("an endless loop")
+
+
+def _work(number: int) -> tuple[int, int, list[str]]:
+    _quiet()
+    signal.signal(signal.SIGALRM, _too_long)
+    tried, missed = survivors(TARGETS[number], ASKED[number])
+    return number, tried, missed
+
+
+TARGETS: list[Target] = []
+ASKED: list[list[Callable[[], None]]] = []  # for each target, the checks that pass through it, the quickest first
+
+
+def main(wanted: str = "") -> int:
+    """Break everything whose name has ``wanted`` in it; returns the exit code."""
+    _quiet()
+    TARGETS[:] = [target for target in targets() if wanted in str(target)]
+    through, failing = [], []
+    for name, check in checks().items():
+        try:
+            through.append((check, passed_through(check)))
+        except Exception as error:  # noqa: BLE001 - it is told below, and notices nothing
+            failing.append(f"{name}: {error!r:.100}")
+    ASKED[:] = [[check for check, seen in through if seen & places(target)] for target in TARGETS]
+    unseen = [str(target) for target, asked in zip(TARGETS, ASKED, strict=True) if not asked]
+    tried, noticed, missed, without, excused = Counter[str](), Counter[str](), [], [], set()
+    with multiprocessing.get_context("fork").Pool(min(2, os.cpu_count() or 1)) as pool:
+        for number, n, lost in pool.imap_unordered(_work, range(len(TARGETS))):
+            target = TARGETS[number]
+            if not n:
+                without.append(str(target))
+            labels = [f"{target}: {told}" for told in lost]
+            excused |= EQUIVALENT.keys() & set(labels)
+            same = sum(label in EQUIVALENT for label in labels)
+            missed += [label for label in labels if label not in EQUIVALENT and str(target) not in unseen]
+            tried[target.file] += n - same
+            noticed[target.file] += n - len(labels)
+    for file in sorted(tried):
+        print(f"{file:32} {noticed[file]:5} of {tried[file]}")
+    print(f"{noticed.total()} of {tried.total()} noticed, in {len(TARGETS)} functions; {len(excused)} change nothing")
+    stale = [] if wanted else sorted(EQUIVALENT.keys() - excused)
+    for title, lines in (
+        ("fails with nothing changed", failing),
+        ("not noticed", sorted(missed)),
+        ("no check passes through", sorted(unseen)),
+        ("nothing to change in", sorted(without)),
+        ("no longer a change that changes nothing", stale),
+    ):
+        for line in lines:
+            print(f"  {title}: {line}")
+    return 1 if failing or missed or unseen or without or stale else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -64,7 +64,7 @@ def on_arrays(
             return x
         if x.requires_grad and function not in _OF_SHAPES:
             raise TypeError(_sentence(function, type(tensor)))
-        view = x.data.view()
+        view = x._data.view()
         view.flags.writeable = False
         return view
 

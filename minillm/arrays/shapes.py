@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,31 @@ def total(x: np.ndarray, axis: int | tuple[int, ...] | None = None, keepdims: bo
     """
     wide = np.float64 if x.dtype == np.float32 else None
     return np.asarray(x.sum(axis=axis, keepdims=keepdims, dtype=wide)).astype(x.dtype if wide else None, copy=False)
+
+
+def running_total(x: np.ndarray, axis: int) -> np.ndarray:
+    """The sums of the first 1, 2, ... entries along ``axis``, those of float32 numbers in float64."""
+    wide = np.float64 if x.dtype == np.float32 else None
+    return x.cumsum(axis=axis, dtype=wide).astype(x.dtype if wide else None, copy=False)
+
+
+def deviations(x: np.ndarray, axis: int | tuple[int, ...] | None) -> tuple[np.ndarray, int]:
+    """How far each entry is from the mean over ``axis``, and of how many entries that is the mean."""
+    sums = total(x, axis, keepdims=True)
+    n = x.size // max(1, sums.size)
+    return x - sums / n, n
+
+
+def added_at(shape: tuple[int, ...], index: Any, dy: np.ndarray) -> np.ndarray:
+    """Zeros of ``shape`` with ``dy`` added in at ``index``: an entry that is named several times gets the sum.
+
+    >>> added_at((3,), np.array([0, 2, 2]), np.array([1.0, 2.0, 3.0]))
+    array([1., 0., 5.])
+    """
+    size = math.prod(shape)
+    places = np.arange(size).reshape(shape)[index]  # where each entry of dy was taken from, counted through
+    sums = np.bincount(places.reshape(-1), weights=dy.reshape(-1), minlength=size)  # in float64
+    return sums.reshape(shape).astype(dy.dtype, copy=False)
 
 
 def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -78,7 +104,7 @@ def array_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(array_index(i) for i in index)
     if isinstance(index, Node):
-        index = index.data
+        index = index._data
     if isinstance(index, float) or (isinstance(index, np.ndarray) and index.dtype.kind == "f"):
         raise IndexError(f"an index must be made of integers, booleans or slices; got {index!r}")
     return index

@@ -38,6 +38,17 @@ def last_axis(name: str, x: Tensor) -> int:
     return x.shape[-1]
 
 
+def one_axis(name: str, x: Tensor, axis: Any, more: int = 0) -> int:
+    """``axis`` of ``x`` (or of a result with ``more`` axes), counted from the front; or a ValueError."""
+    ndim = x.ndim + more
+    if not ndim:
+        raise ValueError(f"{name}: expected a Tensor with at least one axis; got {x!r}")
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)) or not -ndim <= axis < ndim:
+        of = "that the result will have" if more else f"of shape {x.shape}"
+        raise ValueError(f"{name}: axis must be one of the {ndim} {of}; got {axis}")
+    return int(axis) % ndim
+
+
 def check_reduction(name: str, reduction: str) -> None:
     """Refuse what is not "mean", "sum" or "none"."""
     if reduction not in ("mean", "sum", "none"):

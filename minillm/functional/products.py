@@ -46,7 +46,7 @@ def einsum(subscripts: str, *tensors: Any) -> Tensor:
     dtype = common_dtype(parts)
     if dtype.kind == "b" and set("".join(terms)) - set(right):
         dtype = np.dtype(np.int64)  # a sum of booleans counts them, as ``Tensor.sum`` does
-    views = [np.einsum(f"{s}->{term}", t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]
+    views = [_diagonal(s, term, t.data) for s, term, t in zip(spelled, terms, parts, strict=True)]
     arrays = [a.astype(dtype, copy=False) for a in views]
 
     def backward(dy):
@@ -55,17 +55,29 @@ def einsum(subscripts: str, *tensors: Any) -> Tensor:
             others = [(terms[j], arrays[j]) for j in range(len(terms)) if j != i]
             elsewhere = right + "".join(name for name, _ in others)
             known = [letter for letter, n in zip(term, a.shape, strict=True) if letter in elsewhere and n != 1]
-            rule = ",".join([right, *(name for name, _ in others)]) + "->" + "".join(known)
-            g = np.einsum(rule, dy, *(other for _, other in others), optimize=len(others) > 1)
+            back = ",".join([right, *(name for name, _ in others)])
+            g = _einsum(back, "".join(known), [dy, *(other for _, other in others)])
             # along a letter that only this term has, all entries get the same; one of length 1 was stretched, its sum
             spread = np.expand_dims(g, tuple(k for k, letter in enumerate(term) if letter not in known))
             dx = np.zeros(shapes[i], dy.dtype)
-            np.einsum(f"{spelled[i]}->{term}", dx)[...] = spread  # a view too: the diagonal, if a letter is there twice
+            _diagonal(spelled[i], term, dx)[...] = spread
             gradients.append(dx)
         return gradients
 
-    y = np.einsum(",".join(terms) + "->" + right, *arrays, optimize=len(arrays) > 2)
-    return Tensor.from_op(np.array(y), parts, backward)
+    return Tensor.from_op(_einsum(",".join(terms), right, arrays), parts, backward)
+
+
+def _einsum(left: str, right: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """A new array by ``np.einsum``; sums of float32 numbers are taken in float64."""
+    dtype = arrays[0].dtype
+    if dtype == np.float32 and set(left) - {",", *right}:
+        arrays = [a.astype(np.float64) for a in arrays]
+    return np.array(np.einsum(f"{left}->{right}", *arrays, optimize=len(arrays) > 2), dtype)
+
+
+def _diagonal(spelled: str, term: str, a: np.ndarray) -> np.ndarray:
+    """A view of ``a`` in which each letter has one axis: the diagonal, where it stands twice."""
+    return a if spelled == term else np.einsum(f"{spelled}->{term}", a)
 
 
 def _spelled_out(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tensor import Tensor, floats, with_axes
-from .checks import last_axis
+from ..arrays.shapes import deviations, running_total
+from ..tensor import Tensor, floats, total, with_axes
+from .checks import one_axis
 
 Axis = int | tuple[int, ...] | None
 
@@ -24,14 +25,16 @@ def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
     def backward(dy):
         # all others = (those before) x (those after): no division, so zeros do no harm
-        flat = a.reshape(-1) if axis is None else np.moveaxis(a, axis, -1)
+        along = axis if a.ndim else None  # a single number has no axis to move
+        flat = a.reshape(-1) if along is None else np.moveaxis(a, along, -1)
         one = np.ones_like(flat[..., :1])
         before = np.cumprod(np.concatenate([one, flat[..., :-1]], axis=-1), axis=-1)
         after = np.cumprod(np.concatenate([one, flat[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-        others = (before * after).reshape(a.shape) if axis is None else np.moveaxis(before * after, -1, axis)
+        others = (before * after).reshape(a.shape) if along is None else np.moveaxis(before * after, -1, along)
         return (with_axes(dy, axis, keepdims, a.ndim) * others,)
 
-    return Tensor.from_op(np.asarray(a.prod(axis=axis, keepdims=keepdims)), (x,), backward)
+    with np.errstate(under="ignore"):
+        return Tensor.from_op(a.prod(axis=axis, keepdims=keepdims), (x,), backward)
 
 
 def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
@@ -42,8 +45,8 @@ def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
     a = floats(x)
     top = a.max(axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0).astype(a.dtype)  # e^(x - max) never overflows
-    with np.errstate(divide="ignore"):
-        y = np.log(np.exp(a - top).sum(axis=axis, keepdims=True)) + top
+    with np.errstate(divide="ignore", under="ignore"):
+        y = np.log(total(np.exp(a - top), axis, keepdims=True)) + top
 
     def backward(dy):
         weights = np.exp(a - np.where(np.isneginf(y), 0, y))
@@ -58,11 +61,12 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     x: (..., N, ...) -> (...). ddof is 0, as NumPy's; torch's default is 1.
     """
     a = floats(x)
-    y = a.std(axis=axis, keepdims=True, ddof=ddof)
-    n = a.size / max(1, y.size) - ddof
+    centred, n = deviations(a, axis)
+    n = max(0, n - ddof)
+    with np.errstate(under="ignore"):
+        y = np.sqrt(total(centred * centred, axis, keepdims=True) / n)
 
     def backward(dy):
-        centred = a - a.mean(axis=axis, keepdims=True)
         dy = np.where(y == 0, dy.dtype.type(0), with_axes(dy, axis, keepdims, a.ndim))
         return (dy * centred / np.where(y == 0, 1, n * y),)
 
@@ -72,7 +76,8 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
 def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = sqrt(sum x^2), a vector's length;   dx = dy x / y, and 0 for the zero vector.   (..., N, ...) -> (...)"""
     a = floats(x)
-    y = np.sqrt((a * a).sum(axis=axis, keepdims=True))
+    with np.errstate(under="ignore"):
+        y = np.sqrt(total(a * a, axis, keepdims=True))
 
     def backward(dy):
         return (with_axes(dy, axis, keepdims, a.ndim) * a / np.where(y == 0, 1, y),)
@@ -85,9 +90,9 @@ def cumsum(x: Tensor, axis: int = -1) -> Tensor:
 
     x: (..., N, ...) -> the same shape.
     """
-    last_axis("cumsum", x)
+    axis = one_axis("cumsum", x, axis)
 
     def backward(dy):
-        return (np.flip(np.cumsum(np.flip(dy, axis), axis=axis), axis),)
+        return (np.flip(running_total(np.flip(dy, axis), axis), axis),)
 
-    return Tensor.from_op(np.cumsum(x.data, axis=axis), (x,), backward)
+    return Tensor.from_op(running_total(x.data, axis), (x,), backward)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor, array_index, operand, unbroadcast
-from .checks import check_ids
+from ..arrays.shapes import added_at
+from ..tensor import Tensor, array_index, operand, total, unbroadcast
+from .checks import check_ids, one_axis
 from .elementwise import where
 
 
@@ -18,7 +19,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     tensors: (..., N_i, ...), equal but for that axis -> (..., N_1 + N_2 + ..., ...).
     """
     parts = _tensors("concatenate", tensors)
-    axis = _axis("concatenate", parts[0], axis)
+    axis = one_axis("concatenate", parts[0], axis)
     try:
         y = np.concatenate([t.data for t in parts], axis=axis, dtype=common_dtype(parts))
     except ValueError as error:
@@ -36,7 +37,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     parts = _tensors("stack", tensors)
     if any(t.shape != parts[0].shape for t in parts):
         raise ValueError(f"stack: all tensors must have one shape; got {[t.shape for t in parts]}")
-    n = len(parts)
+    axis, n = one_axis("stack", parts[0], axis, more=1), len(parts)
 
     def backward(dy):
         return [np.take(dy, i, axis=axis) for i in range(n)]
@@ -62,7 +63,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]
 
     x: (..., N_1 + N_2 + ..., ...) -> [(..., N_1, ...), (..., N_2, ...), ...];   dx = dy in the part's place, else 0.
     """
-    axis = _axis("split", x, axis)
+    axis = one_axis("split", x, axis)
     length = x.shape[axis]
     if isinstance(sizes, (int, np.integer)):
         if sizes < 1:
@@ -82,15 +83,8 @@ def chunk(x: Tensor, chunks: int, axis: int = -1) -> list[Tensor]:
     """
     if not isinstance(chunks, (int, np.integer)) or chunks < 1:
         raise ValueError(f"chunk: expected at least 1 part; got {chunks}")
-    axis = _axis("chunk", x, axis)
+    axis = one_axis("chunk", x, axis)
     return split(x, max(1, -(-x.shape[axis] // chunks)), axis)
-
-
-def _axis(name: str, x: Tensor, axis: int) -> int:
-    """``axis`` counted from the front, or a sentence."""
-    if not isinstance(axis, (int, np.integer)) or not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{name}: axis must be one of the {x.ndim} of shape {x.shape}; got {axis}")
-    return axis % x.ndim
 
 
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
@@ -100,7 +94,8 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 def unsqueeze(x: Tensor, axis: int) -> Tensor:
     """Put in an axis of length 1: (M, N) -> (M, 1, N) for axis 1;   dx = dy reshaped."""
-    return x.reshape(np.expand_dims(x.data, axis).shape)
+    axis = one_axis("unsqueeze", x, axis, more=1)
+    return x.reshape(*x.shape[:axis], 1, *x.shape[axis:])
 
 
 def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
@@ -157,7 +152,7 @@ def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
     before = x.shape
 
     def backward(dy):
-        return (dy.reshape(paired).sum(axis=tuple(range(0, 2 * ndim, 2))).reshape(before),)
+        return (total(dy.reshape(paired), tuple(range(0, 2 * ndim, 2))).reshape(before),)
 
     return Tensor.from_op(np.tile(x.data, counts), (x,), backward)
 
@@ -168,7 +163,7 @@ def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
     x: (N, ...), indices: (K,) -> (K, ...) for axis 0.
     """
     index = array_index(indices)
-    return x[(*(slice(None),) * _axis("take", x, axis), np.asarray(index))]
+    return x[(*(slice(None),) * one_axis("take", x, axis), np.asarray(index))]
 
 
 def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
@@ -176,7 +171,7 @@ def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
 
     x: (M, N), indices: (M, K) -> y: (M, K);   dx[i, indices[i, j]] += dy[i, j].
     """
-    index, axis = np.asarray(array_index(indices)), _axis("gather", x, axis)
+    index, axis = np.asarray(array_index(indices)), one_axis("gather", x, axis)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: indices must have as many axes as x, {x.ndim}; got shape {index.shape}")
     shape = x.shape
@@ -184,9 +179,7 @@ def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     places[axis] = index
 
     def backward(dy):
-        dx = np.zeros(shape, dy.dtype)
-        np.add.at(dx, tuple(places), dy)
-        return (dx,)
+        return (added_at(shape, tuple(places), dy),)
 
     return Tensor.from_op(x.data[tuple(places)], (x,), backward)
 

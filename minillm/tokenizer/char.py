@@ -50,7 +50,7 @@ class CharTokenizer(Tokenizer):
 
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         text = "".join(texts)
-        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
         at = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
         unknown = np.flatnonzero(self._codes[at] != codes) if len(self._codes) else np.arange(len(codes))
         if len(unknown):
