@@ -23,7 +23,7 @@ def of_installation() -> str:
     import numba
 
     from .. import kernels
-    from ..kernels.matmul import matmul_path
+    from ..kernels.blas import matmul_path
 
     rows = {
         "minillm": __version__,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import kernels
-from ..tensor import Tensor, floats
+from ..tensor import Tensor, floats, product, total
+from .linear import linear_forward
 from .shaping import pad
 
 Pair = int | Sequence[int]
@@ -39,19 +39,19 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair =
     patches, taps = _patches("conv2d", a, ky, kx, sy, sx)  # (B, C, OY, OX, KY, KX)
     B, _, oy, ox = patches.shape[:4]
     rows = patches.transpose(0, 2, 3, 1, 4, 5).reshape(B * oy * ox, C * ky * kx)  # a copy: pixels are in many patches
-    y = kernels.linear_forward(rows, w, None if bias is None else bias.data)  # (B OY OX, N)
+    y = linear_forward(rows, w, None if bias is None else bias.data)  # (B OY OX, N)
     x_needs = x.requires_grad
 
     def backward(dy):  # (B, N, OY, OX)
         dy_rows = dy.transpose(0, 2, 3, 1).reshape(B * oy * ox, N)
-        dw = kernels.product(dy_rows.T, rows).reshape(N, C, ky, kx)
+        dw = product(dy_rows.T, rows).reshape(N, C, ky, kx)
         dx = None
         if x_needs:
-            d_patches = kernels.product(dy_rows, w).reshape(B, oy, ox, C, ky, kx)
+            d_patches = product(dy_rows, w).reshape(B, oy, ox, C, ky, kx)
             dx = np.zeros(a.shape, a.dtype)
             for i, j, pixels in taps:
                 dx[pixels] += d_patches[..., i, j].transpose(0, 3, 1, 2)
-        return (dx, dw) if bias is None else (dx, dw, dy_rows.sum(axis=0))
+        return (dx, dw) if bias is None else (dx, dw, total(dy_rows, axis=0))
 
     out = np.ascontiguousarray(y.reshape(B, oy, ox, N).transpose(0, 3, 1, 2))
     return Tensor.from_op(out, (x, weight) if bias is None else (x, weight, bias), backward)

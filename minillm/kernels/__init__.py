@@ -71,25 +71,7 @@ _ROOMS = {
         "attention_packed_forward",
     ),
     "_jit": ("PAIRS", "get_num_threads", "on_compile", "release_freed_memory", "set_num_threads"),
-    "matmul": (
-        "joint_linear_backward", "joint_linear_forward", "linear_backward", "linear_forward", "matmul_path", "product",
-        "sum_rows",
-    ),
-    "activations": (
-        "gelu_backward", "gelu_forward", "sigmoid_backward", "sigmoid_forward", "silu_backward", "silu_forward",
-        "swiglu_backward", "swiglu_forward", "tanh_backward", "tanh_forward",
-    ),
-    "mlp": ("mlp_backward", "mlp_forward"),
-    "softmax": (
-        "cross_entropy_backward", "cross_entropy_forward", "log_softmax_backward", "log_softmax_forward",
-        "softmax_backward", "softmax_forward",
-    ),
-    "norm": (
-        "layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward",
-    ),
-    "embedding": (
-        "embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_", "rotary_packed_forward",
-    ),
+    "embedding": ("rotary_packed_", "rotary_packed_forward"),
     "recurrent": (
         "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
     ),
