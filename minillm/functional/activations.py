@@ -229,7 +229,8 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
         below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
 
     def backward(dy):
-        return (dy * np.where(a <= 0, below + dy.dtype.type(alpha), dy.dtype.type(1)),)
+        with np.errstate(under="ignore"):
+            return (dy * np.where(a <= 0, below + dy.dtype.type(alpha), dy.dtype.type(1)),)
 
     return Tensor.from_op(np.where(a <= 0, below, a), (x,), backward)
 
@@ -239,7 +240,8 @@ def softplus(x: Tensor) -> Tensor:
     a = floats(x)
 
     def backward(dy):
-        return (dy * sigmoid_forward(a),)
+        with np.errstate(under="ignore"):
+            return (dy * sigmoid_forward(a),)
 
     with np.errstate(under="ignore"):
         return Tensor.from_op(np.logaddexp(a, a.dtype.type(0)), (x,), backward)

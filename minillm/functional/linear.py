@@ -62,8 +62,8 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
     if biases is not None and [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         expected, got = [w.shape[:1] for w in weights], [b.shape for b in biases]
         raise ValueError(f"joint_linear: biases must be {expected}; got {got}")
-    pairs = zip(weights, biases or [None] * len(weights), strict=True)
-    return concatenate([linear(x, w, b) for w, b in pairs], axis=-1)
+    shifts = biases if biases is not None else [None] * len(weights)
+    return concatenate([linear(x, w, b) for w, b in zip(weights, shifts, strict=True)], axis=-1)
 
 
 def mlp(

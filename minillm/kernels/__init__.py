@@ -8,9 +8,9 @@ function of its name and arguments:
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
 
-A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. With the environment
-variable ``MINILLM_KERNELS=numpy``, and where Numba is not installed, the definition itself is what runs. Numba is
-imported when the first kernel is called: ``import minillm`` stays quick and compiles nothing.
+A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. With the
+environment variable ``MINILLM_KERNELS=numpy``, and where Numba is not installed, the definition itself is what runs.
+Numba is imported when the first kernel is called: ``import minillm`` stays quick and compiles nothing.
 
 How these loops became fast is told in HISTORY.md.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class Loop:
     is the same for any number of threads.
     """
 
-    def __init__(self, function: FunctionType, few: int) -> None:
+    def __init__(self, function: Any, few: int) -> None:
         alone = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_alone")
         alone.__qualname__ = alone.__name__  # Numba's cache tells the two programs apart by their names
         self.few, self.alone, self.parallel = few, jit(alone), jit(function, parallel=True)
@@ -26,7 +27,7 @@ class Loop:
         (self.alone if size < self.few else self.parallel)(*arguments)
 
 
-def loop(few: int) -> Callable[[FunctionType], Loop]:
+def loop(few: int) -> Callable[[Any], Loop]:
     """Make a `Loop` of a function."""
     return lambda function: Loop(function, few)
 
