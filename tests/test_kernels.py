@@ -1,4 +1,4 @@
-"""Every kernel = its NumPy twin; NaN and -inf; one thread = two; the gradients of the twins; few compilations."""
+"""Every kernel = its definition; NaN and -inf; one thread = two; the gradients of both; few compilations."""
 
 import copy
 import importlib
@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm.kernels import _ROOMS, _jit
+from minillm.kernels import _jit
+from minillm.kernels.rows import Loop
+from tests.pairs import all_pairs
 
-for room in _ROOMS:
-    importlib.import_module(f"minillm.kernels.{room}")
-
-PAIRS = _jit.PAIRS
+PAIRS = all_pairs()
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 1e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-12}}
 SHAPES = [(1, 1), (7, 1), (1, 10), (9, 33), (37, 70)]
 BIG = (131, 201)  # more numbers than one thread takes alone, and odd: a vector loop leaves a rest in each part
@@ -36,23 +35,22 @@ def _softmaxed(rng, n, v):
 
 
 def _layer_norm_backward(rng, n, v):
-    x, weight = rng.standard_normal((n, v)), rng.standard_normal(v)
-    _, mean, rstd = PAIRS["layer_norm_forward"][1](x, eps=0.1)  # eps: a row of one number has variance 0
-    dy, before = rng.standard_normal((2, n, v))
-    return [(dy, x, weight, mean, rstd), (dy, x, None, mean, rstd), (dy, x, weight, mean, rstd, before)]
+    dy, x = rng.standard_normal((2, n, v))
+    weight = rng.standard_normal(v)
+    _, mean, r = PAIRS["layer_norm_forward"][1](x, weight, weight, 0.1)  # eps: a row of one number has variance 0
+    return [(dy, x, weight, mean, r)]
 
 
 def _rms_norm_backward(rng, n, v):
-    x, weight = rng.standard_normal((n, v)), rng.standard_normal(v)
-    _, rstd = PAIRS["rms_norm_forward"][1](x, eps=0.1)
-    dy, before = rng.standard_normal((2, n, v))
-    return [(dy, x, weight, rstd), (dy, x, None, rstd), (dy, x, weight, rstd, before)]
+    dy, x = rng.standard_normal((2, n, v))
+    weight = rng.standard_normal(v)
+    return [(dy, x, weight, PAIRS["rms_norm_forward"][1](x, weight, 0.1)[1])]
 
 
 def _cross_entropy_backward(rng, n, v):
     logits, targets = rng.standard_normal((n, v)), _targets(rng, n, v)
-    _, lse = PAIRS["cross_entropy_forward"][1](logits, targets)
-    return [(rng.standard_normal(n), logits, targets, lse, -100, smoothing) for smoothing in (0.0, 0.1)]
+    _, lse = PAIRS["cross_entropy_forward"][1](logits, targets, -100, 0.0)
+    return [(rng.standard_normal(n), logits, targets, lse, -100, smoothing) for smoothing in (0.0, 0.1, 1.0)]
 
 
 def _angles(rng, *shape):
@@ -62,8 +60,9 @@ def _angles(rng, *shape):
 
 def _rotary(rng, n, v):
     half = -(-v // 4)
-    x = rng.standard_normal((2, n, 3, 2 * half))  # (B, T, H, D)
-    return [(x, *_angles(rng, n, half)), (x, *_angles(rng, 2, n, half))]
+    x = rng.standard_normal((2, n, 3, 2 * half)).swapaxes(1, 2)  # (B, H, T, D), as a projection leaves it
+    tables = _angles(rng, n, half), _angles(rng, 2, n, half)
+    return [(some, *angles) for some in (x, x.copy(), np.repeat(x, 2, axis=1)[:, ::2]) for angles in tables]
 
 
 def _rotary_packed(rng, n, v):
@@ -98,41 +97,27 @@ X, DY_X = _one(_rows), _one(_rows, _rows)
 SAMPLES = {
     "sigmoid_forward": X,
     "sigmoid_backward": lambda rng, n, v: [(rng.standard_normal((n, v)), rng.random((n, v)))],
-    "tanh_forward": X,
-    "tanh_backward": lambda rng, n, v: [(rng.standard_normal((n, v)), rng.random((n, v)))],
     "gelu_forward": _both_forms(X),
     "gelu_backward": _both_forms(DY_X),
     "silu_forward": X,
     "silu_backward": DY_X,
-    "swiglu_forward": _one(lambda n, v: (n, 2 * v)),
-    "swiglu_backward": _one(_rows, lambda n, v: (n, 2 * v)),
     "softmax_forward": X,
     "softmax_backward": lambda rng, n, v: [(rng.standard_normal((n, v)), _softmaxed(rng, n, v))],
     "log_softmax_forward": X,
     "log_softmax_backward": lambda rng, n, v: [(rng.standard_normal((n, v)), np.log(_softmaxed(rng, n, v)))],
     "cross_entropy_forward": lambda rng, n, v: [
-        (rng.standard_normal((n, v)), _targets(rng, n, v), -100, smoothing) for smoothing in (0.0, 0.1)
+        (rng.standard_normal((n, v)), _targets(rng, n, v), -100, smoothing) for smoothing in (0.0, 0.1, 1.0)
     ],
     "cross_entropy_backward": _cross_entropy_backward,
-    "layer_norm_forward": lambda rng, n, v: [
-        (rng.standard_normal((n, v)), weight, bias, 1e-5)
-        for weight in (None, rng.standard_normal(v))
-        for bias in (None, rng.standard_normal(v))
-    ],
+    "layer_norm_forward": lambda rng, n, v: [(rng.standard_normal((n, v)), *rng.standard_normal((2, v)), 1e-5)],
     "layer_norm_backward": _layer_norm_backward,
-    "rms_norm_forward": lambda rng, n, v: [
-        (rng.standard_normal((n, v)), weight, 1e-6) for weight in (None, rng.standard_normal(v))
-    ],
+    "rms_norm_forward": lambda rng, n, v: [(rng.standard_normal((n, v)), rng.standard_normal(v), 1e-6)],
     "rms_norm_backward": _rms_norm_backward,
-    "embedding_forward": lambda rng, n, v: [
-        (rng.standard_normal((n, v)), _ids(rng, (5, 3), n)),
-        (rng.standard_normal((5, v)), _ids(rng, n, 5).astype(np.uint8)),
-    ],
     "embedding_backward": lambda rng, n, v: [
         (rng.standard_normal((5, 3, v)), _ids(rng, (5, 3), n), n),
         (rng.standard_normal((n, v)), _ids(rng, n, 2).astype(np.int32), 2),  # every id many times
     ],
-    "rotary_forward": _rotary,
+    "rotate": _rotary,
     "rotary_packed_": _rotary_packed,
     "rotary_packed_forward": _rotary_packed,
     "adamw_update": _adamw,
@@ -171,21 +156,21 @@ every_kernel = pytest.mark.parametrize("name", SAMPLES)
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
-def test_every_kernel_is_compared_with_its_twin():
-    """Here, or in the file of its room, or in another test that names it."""
+def test_every_kernel_is_compared_with_its_definition():
+    """Here, or in the test of its file, or in another test that names it."""
     here = Path(__file__).parent
     texts = [path.read_text() for path in here.glob("test_*.py") if path.name != Path(__file__).name]
     unproved = []
     for name, (kernel, _) in PAIRS.items():
-        room = kernel.__module__.rsplit(".")[-1]
-        if name not in SAMPLES and not (here / f"test_kernels_{room}.py").exists():
+        file = kernel.__module__.rsplit(".")[-1]
+        if name not in SAMPLES and not (here / f"test_kernels_{file}.py").exists():
             unproved += [name] * (not any(name in text for text in texts))
     assert not unproved, f"add a row to SAMPLES, or a test file, for {unproved}"
 
 
 @every_kernel
 @both_dtypes
-def test_equal_to_its_twin(name, dtype):
+def test_equal_to_its_definition(name, dtype):
     kernel, twin = PAIRS[name]
     for n, v in SHAPES:
         for arguments in samples(name, n, v, dtype):
@@ -197,7 +182,8 @@ def test_equal_to_its_twin(name, dtype):
                 if isinstance(ours, np.ndarray):
                     assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
             for array in made:
-                assert not isinstance(array, np.ndarray) or array.base is None  # no view of something larger
+                base = array.base if isinstance(array, np.ndarray) else None
+                assert base is None or base.size == array.size  # no view of something larger
 
 
 @every_kernel
@@ -239,7 +225,7 @@ def test_beyond_the_serial_size(name):
 
 
 EMPTY = [
-    name for name in SAMPLES if not name.startswith(("cross_entropy", "rotary", "embedding", "adamw", "scale", "sgd"))
+    name for name in SAMPLES if not name.startswith(("cross_entropy", "rota", "embedding", "adamw", "scale", "sgd"))
 ]
 
 
@@ -247,17 +233,20 @@ EMPTY = [
 @pytest.mark.parametrize("name", EMPTY)
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (2, 0, 4)])
 def test_empty_arrays(name, shape):
-    x = np.zeros(shape, np.float32)
+    x, weight, r = np.zeros(shape, np.float32), np.ones(shape[-1], np.float32), np.ones((*shape[:-1], 1), np.float32)
     extra = {
-        "layer_norm_backward": (None, np.zeros(math.prod(shape[:-1])), np.zeros(math.prod(shape[:-1]))),
-        "rms_norm_backward": (None, np.zeros(math.prod(shape[:-1]))),
+        "gelu_forward": (False,),
+        "gelu_backward": (False,),
+        "layer_norm_forward": (weight, weight, 1e-5),
+        "rms_norm_forward": (weight, 1e-5),
+        "layer_norm_backward": (weight, r, r),
+        "rms_norm_backward": (weight, r),
     }.get(name, ())
-    first = np.zeros((*shape[:-1], shape[-1] // 2), np.float32) if name == "swiglu_backward" else x
-    made, _ = results(PAIRS[name][0], (first, x, *extra) if name.endswith("backward") else (x, *extra))
+    made, _ = results(PAIRS[name][0], (x, x, *extra) if name.endswith("backward") else (x, *extra))
     if name == "sum_of_squares":
         assert made == [0.0]
     else:
-        assert made[0].shape == (first.shape if name.startswith("swiglu_f") else x.shape) or made[0].size == 0
+        assert made[0].shape == x.shape
         if name.startswith(("layer", "rms")) and name.endswith("backward"):
             np.testing.assert_array_equal(made[1], np.zeros(shape[-1]))  # the sum of no rows
 
@@ -265,12 +254,11 @@ def test_empty_arrays(name, shape):
 def test_empty_batches():
     none = np.zeros((0, 5), np.float32)
     targets = np.zeros(0, np.int64)
-    losses, lse = PAIRS["cross_entropy_forward"][0](none, targets)
+    losses, lse = PAIRS["cross_entropy_forward"][0](none, targets, -100, 0.0)
     assert losses.shape == lse.shape == (0,)
-    assert PAIRS["cross_entropy_backward"][0](losses, none, targets, lse).shape == (0, 5)
-    assert PAIRS["embedding_forward"][0](np.ones((3, 5), np.float32), targets).shape == (0, 5)
+    assert PAIRS["cross_entropy_backward"][0](losses, none, targets, lse, -100, 0.0).shape == (0, 5)
     np.testing.assert_array_equal(PAIRS["embedding_backward"][0](none, targets, 3), np.zeros((3, 5)))
-    assert PAIRS["rotary_forward"][0](np.zeros((2, 0, 3, 4), np.float32), none[:, :2], none[:, :2]).size == 0
+    assert PAIRS["rotate"][0](np.zeros((2, 3, 0, 4), np.float32), none[:, :2], none[:, :2]).shape == (2, 3, 0, 4)
 
 
 # ---- layout and dtype ------------------------------------------------------------------------------------------------
@@ -355,10 +343,11 @@ def test_few_signatures_are_compiled():
             for arguments in samples(name, 3, 4, dtype):
                 results(PAIRS[name][0], arguments)
     counts = {}
-    for room in ("activations", "softmax", "norm", "embedding", "optim"):
+    for room in ("activations", "softmax", "norm", "embedding", "optim", "rows", "linear", "matmul"):
         for name, value in vars(importlib.import_module(f"minillm.kernels.{room}")).items():
-            if hasattr(value, "signatures"):
-                counts[f"{room}.{name}"] = len(value.signatures)
+            for loop in (value.alone, value.parallel) if isinstance(value, Loop) else (value,):
+                if hasattr(loop, "signatures"):
+                    counts[f"{room}.{name}"] = len(loop.signatures)
     assert counts and {name: count for name, count in counts.items() if count > 2} == {}
 
 
@@ -370,11 +359,9 @@ ROTATION = _angles(np.random.default_rng(5), 2, 2)  # cos and sin of T = 2, D = 
 # name -> (forward of the differentiated arrays, gradients by the backward, shapes of the arrays)
 GRADIENTS = {
     "sigmoid": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, f(x))], [(4, 5)]),
-    "tanh": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, f(x))], [(4, 5)]),
-    "gelu": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, x)], [(4, 5)]),
+    "gelu": (lambda f, x: f(x, False), lambda f, b, dy, x: [b(dy, x, False)], [(4, 5)]),
     "gelu exact": (lambda f, x: f(x, True), lambda f, b, dy, x: [b(dy, x, True)], [(4, 5)]),
     "silu": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, x)], [(4, 5)]),
-    "swiglu": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, x)], [(4, 10)]),
     "softmax": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, f(x))], [(4, 5)]),
     "log_softmax": (lambda f, x: f(x), lambda f, b, dy, x: [b(dy, f(x))], [(4, 5)]),
     "layer_norm": (
@@ -397,21 +384,16 @@ GRADIENTS = {
         lambda f, b, dy, x: [b(dy, x, TARGETS, f(x, TARGETS, -100, 0.2)[1], -100, 0.2)],
         [(4, 5)],
     ),
-    "embedding": (
-        lambda f, w: f(w, np.array([[0, 2], [2, 2]])),
-        lambda f, b, dy, w: [b(dy, np.array([[0, 2], [2, 2]]), 4)],
-        [(4, 5)],
-    ),
-    "rotary": (lambda f, x: f(x, *ROTATION), lambda f, b, dy, x: [f(dy, ROTATION[0], -ROTATION[1])], [(3, 2, 2, 4)]),
+    "rotate": (lambda f, x: f(x, *ROTATION), lambda f, b, dy, x: [f(dy, ROTATION[0], -ROTATION[1])], [(3, 2, 2, 4)]),
 }
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_backward_is_the_derivative_of_forward(name, which):
     forward_of, gradients_of, shapes = GRADIENTS[name]
     base = name.split()[0]
-    forward = PAIRS[f"{base}_forward"][which]
+    forward = PAIRS["rotate" if base == "rotate" else f"{base}_forward"][which]
     backward = PAIRS.get(f"{base}_backward", (None, None))[which]
     rng = np.random.default_rng(1)
     arrays = [rng.standard_normal(shape) for shape in shapes]
@@ -432,14 +414,18 @@ def test_backward_is_the_derivative_of_forward(name, which):
 
 # ---- NaN and infinity ------------------------------------------------------------------------------------------------
 
-ELEMENTWISE = ["sigmoid_forward", "tanh_forward", "gelu_forward", "silu_forward"]
-ROWWISE = ["softmax_forward", "log_softmax_forward", "layer_norm_forward", "rms_norm_forward"]
+ONES = np.ones(40)
+ELEMENTWISE = [("sigmoid_forward",), ("gelu_forward", False), ("gelu_forward", True), ("silu_forward",)]
+ROWWISE = [
+    *(("softmax_forward",), ("log_softmax_forward",)),
+    *(("layer_norm_forward", ONES, ONES, 1e-5), ("rms_norm_forward", ONES, 1e-5)),
+]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @both_dtypes
 @pytest.mark.parametrize("bad", [np.nan, -np.nan], ids=["nan", "-nan"])
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_nan_stays_nan(dtype, bad, which):
     x = np.random.default_rng(2).standard_normal((3, 40)).astype(dtype)
     x[1, 17] = bad
@@ -447,20 +433,19 @@ def test_nan_stays_nan(dtype, bad, which):
     alone[1, 17] = True
     row = np.zeros(x.shape, bool)
     row[1] = True
-    for name in ELEMENTWISE:
-        for options in ((), (True,)) if name == "gelu_forward" else ((),):
-            np.testing.assert_array_equal(np.isnan(PAIRS[name][which](x, *options)), alone, err_msg=name)
-    for name in ROWWISE:
-        made = PAIRS[name][which](x)
+    for name, *options in ELEMENTWISE:
+        np.testing.assert_array_equal(np.isnan(PAIRS[name][which](x, *options)), alone, err_msg=name)
+    for name, *options in ROWWISE:
+        made = PAIRS[name][which](x, *options)
         np.testing.assert_array_equal(np.isnan(made[0] if isinstance(made, tuple) else made), row, err_msg=name)
-    losses, lse = PAIRS["cross_entropy_forward"][which](x, np.array([1, 2, 3]))
+    losses, lse = PAIRS["cross_entropy_forward"][which](x, np.array([1, 2, 3]), -100, 0.0)
     assert np.isnan(losses).tolist() == np.isnan(lse).tolist() == [False, True, False]
     assert math.isnan(PAIRS["sum_of_squares"][which](x))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @both_dtypes
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_minus_infinity_is_probability_zero(dtype, which):
     inf = np.inf
     x = np.array([[0.0, -inf, 0.0, -inf], [-inf] * 4, [-inf, 5.0, -inf, -inf], [1.0, inf, 0.0, 2.0]], dtype)
@@ -472,23 +457,22 @@ def test_minus_infinity_is_probability_zero(dtype, which):
     np.testing.assert_allclose(y[0], [-math.log(2), -inf, -math.log(2), -inf], rtol=1e-6)
     assert np.isnan(y[1]).all()
     targets = np.array([0, 0, 2, -100])
-    losses, lse = PAIRS["cross_entropy_forward"][which](x, targets)
+    losses, lse = PAIRS["cross_entropy_forward"][which](x, targets, -100, 0.0)
     np.testing.assert_allclose(losses, [math.log(2), np.nan, inf, 0.0], rtol=1e-6)
-    dlogits = PAIRS["cross_entropy_backward"][which](np.ones(4, dtype), x, targets, lse)
+    dlogits = PAIRS["cross_entropy_backward"][which](np.ones(4, dtype), x, targets, lse, -100, 0.0)
     np.testing.assert_allclose(dlogits[0], [-0.5, 0, 0.5, 0], atol=1e-6)
     np.testing.assert_allclose(dlogits[2], [0, 1, -1, 0], atol=1e-6)
     np.testing.assert_array_equal(dlogits[3], np.zeros(4))
 
 
 @both_dtypes
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_huge_scores_do_not_overflow(dtype, which):
     x = np.array([[1e4, 1e4, -1e4]], dtype)
     np.testing.assert_array_equal(PAIRS["softmax_forward"][which](x), [[0.5, 0.5, 0]])
-    losses, _ = PAIRS["cross_entropy_forward"][which](x, np.array([1]))
+    losses, _ = PAIRS["cross_entropy_forward"][which](x, np.array([1]), -100, 0.0)
     np.testing.assert_allclose(losses, [math.log(2)], rtol=1e-6)  # not lost in the rounding of 1e4
     np.testing.assert_array_equal(PAIRS["sigmoid_forward"][which](x), [[1, 1, 0]])
-    np.testing.assert_array_equal(PAIRS["tanh_forward"][which](x), [[1, 1, -1]])
     for exact in (False, True):
         np.testing.assert_array_equal(PAIRS["gelu_forward"][which](x, exact), [[1e4, 1e4, 0]])
         np.testing.assert_array_equal(PAIRS["gelu_backward"][which](np.ones_like(x), x, exact), [[1, 1, 0]])
@@ -497,30 +481,30 @@ def test_huge_scores_do_not_overflow(dtype, which):
 # ---- values known without us -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_known_values(which):
     def call(name, *arguments):
         return PAIRS[name][which](*arguments)
 
     one = np.array([1.0, -1.0])
     np.testing.assert_allclose(call("gelu_forward", one, True), [0.8413447460685429, -0.15865525393145707])
-    np.testing.assert_allclose(call("gelu_forward", one), [0.8411919906082768, -0.15880800939172324])
+    np.testing.assert_allclose(call("gelu_forward", one, False), [0.8411919906082768, -0.15880800939172324])
     np.testing.assert_allclose(call("silu_forward", one), [0.7310585786300049, -0.2689414213699951])
     losses, lse = call("cross_entropy_forward", np.log([[0.5, 0.25, 0.25]]), np.array([1]), -100, 0.3)
     np.testing.assert_allclose(losses, [0.7 * math.log(4) + 0.1 * (math.log(2) + 2 * math.log(4))])
     np.testing.assert_allclose(lse, [0.0], atol=1e-15)
-    y, mean, rstd = call("layer_norm_forward", np.array([[1.0, 3.0]]), np.array([2.0, 2.0]), np.array([0.0, 1.0]), 0.0)
+    y, mean, r = call("layer_norm_forward", np.array([[1.0, 3.0]]), np.array([2.0, 2.0]), np.array([0.0, 1.0]), 0.0)
     np.testing.assert_allclose(y, [[-2.0, 3.0]])
-    assert (mean[0], rstd[0]) == (2.0, 1.0)
-    y, rstd = call("rms_norm_forward", np.array([[3.0, 4.0]]), None, 0.0)
+    assert (mean.tolist(), r.tolist()) == ([[2.0]], [[1.0]])
+    y, r = call("rms_norm_forward", np.array([[3.0, 4.0]]), np.ones(2), 0.0)
     np.testing.assert_allclose(y, [[0.6 * math.sqrt(2), 0.8 * math.sqrt(2)]])
     quarter = np.zeros((1, 1, 1, 4))
     quarter[..., 0] = 1.0  # turned by 90 degrees, the first number moves to its partner half a head away
-    turned = call("rotary_forward", quarter, np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]))
+    turned = call("rotate", quarter, np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]))
     np.testing.assert_allclose(turned[0, 0, 0], [0, 0, 1, 0])
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_first_step_of_adamw_has_the_length_of_the_learning_rate(which):
     param, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
     PAIRS["adamw_update"][which](param, np.array([5.0, -0.01, 0.0]), m, v, 0.1, 0.9, 0.99, 0.0001, 0.0, 1)

@@ -1,21 +1,17 @@
-"""Matrix products through NumPy's BLAS: equal to NumPy's own, in every layout, for any number of threads."""
+"""Matrix products and linear layers: equal to NumPy's own, in every layout, for any number of threads."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from minillm.kernels import _jit, matmul
+from minillm.kernels import _jit, blas, rows
+from tests.pairs import pair
 
 TOLERANCE = {np.float32: {"rtol": 1e-4, "atol": 1e-4}, np.float64: {"rtol": 1e-12, "atol": 1e-12}}
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 SIZES = [(1, 1, 1), (1, 64, 200), (200, 1, 64), (33, 70, 5), (65, 48, 130), (300, 40, 20)]  # M, K, N
 SIZES += [(261, 40, 99), (128, 1100, 64), (50, 24, 333)]  # by tiles: edges, a sum in two parts, the wide one flipped
-
-
-def _pair(name):
-    kernel, twin = _jit.PAIRS[name]
-    return kernel, twin
 
 
 def _normal(dtype, *shape, seed=0):
@@ -30,8 +26,8 @@ def _flatten(made):
 
 
 def _agree(name, dtype, *arguments):
-    kernel, twin = _pair(name)
-    ours, theirs = _flatten(kernel(*arguments)), _flatten(twin(*arguments))
+    kernel, definition = pair(name)
+    ours, theirs = _flatten(kernel(*arguments)), _flatten(definition(*arguments))
     for a, b in zip(ours, theirs, strict=True):
         assert a.dtype == b.dtype == dtype and a.shape == b.shape
         np.testing.assert_allclose(a, b, **TOLERANCE[dtype])
@@ -67,7 +63,7 @@ def test_product_of_batches(dtype, a, b):
 
 def test_a_wrong_product_is_refused_in_the_words_of_numpy():
     with pytest.raises(ValueError, match="mismatch"):
-        _pair("product")[0](np.ones((100, 200), np.float32), np.ones((100, 200), np.float32))
+        pair("product")[0](np.ones((100, 200), np.float32), np.ones((100, 200), np.float32))
 
 
 @both_dtypes
@@ -76,28 +72,34 @@ def test_a_wrong_product_is_refused_in_the_words_of_numpy():
 def test_linear(dtype, m, k, n, transposed):
     x, bias = _normal(dtype, 2, m, k), _normal(dtype, n, seed=2)
     w = _normal(dtype, k, n, seed=1).T if transposed else _normal(dtype, n, k, seed=1)
-    residual = _normal(dtype, 2, m, n, seed=8)
-    for b, onto, layout in itertools.product((bias, None), (residual, None), (w, np.ascontiguousarray(w.T))):
-        _agree("linear_forward", dtype, x, layout, b, layout is not w, onto)
-    weights = [w, _normal(dtype, 3, k, seed=3), _normal(dtype, n, k, seed=4)]
-    biases = [bias, _normal(dtype, 3, seed=5), _normal(dtype, n, seed=6)]
-    for bs in (biases, None):
-        _agree("joint_linear_forward", dtype, x, weights, bs)
-    dy = _normal(dtype, 2, m, 2 * n + 3, seed=7)
-    for needs in ((True, True), (False, False)):
-        _agree("joint_linear_backward", dtype, dy, x, weights, *needs)
-    dy = dy[..., :n]  # not contiguous
-    for layout in (w, np.ascontiguousarray(w.T)):
-        for needs in itertools.product((True, False), repeat=3):
-            _agree("linear_backward", dtype, dy, x, layout, layout is not w, *needs)
+    for b, layout in itertools.product((bias, None), (w, np.repeat(w, 2, axis=1)[:, ::2])):
+        _agree("linear_forward", dtype, x, layout, b)
+    dy = _normal(dtype, 2, m, 2 * n, seed=7)[..., :n]  # not contiguous
+    for needs in itertools.product((True, False), repeat=3):
+        _agree("linear_backward", dtype, dy, x, w, needs)
+
+
+def test_the_gradient_of_a_weight_lies_in_memory_as_the_weight_does():
+    x, dy = _normal(np.float32, 200, 48), _normal(np.float32, 200, 70)
+    for w in (_normal(np.float32, 70, 48), _normal(np.float32, 48, 70).T):
+        for needs in ((True, True, True), (False, True, False)):
+            assert pair("linear_backward")[0](dy, x, w, needs)[1].strides == w.strides
+
+
+def test_widths_mix_as_numpys_do():
+    x, w = _normal(np.float32, 20, 48), _normal(np.float64, 70, 48)
+    assert pair("linear_forward")[0](x, w, None).dtype == np.float64
+    assert pair("linear_forward")[0](x, w.astype(np.float32), _normal(np.float64, 70)).dtype == np.float64
 
 
 @both_dtypes
 @pytest.mark.parametrize("shape", [(1, 1), (0, 5), (40, 3), (300, 130)])
 def test_sum_rows(dtype, shape):
     x = _normal(dtype, *shape)
-    _agree("sum_rows", dtype, x)
-    _agree("sum_rows", dtype, np.asfortranarray(x))
+    for layout in (x, np.asfortranarray(x)):
+        y = rows.sum_rows(layout)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, x.sum(axis=0), **TOLERANCE[dtype])
 
 
 @pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
@@ -109,11 +111,10 @@ def test_one_thread_equals_two_bit_for_bit(m, n):
     for n in (1, 2):
         _jit.set_num_threads(n)
         try:
-            made = [_pair("product")[0](x, w.T), _pair("linear_forward")[0](x, w, b)]
-            made.append(_pair("linear_forward")[0](x, w.T.copy(), b, True, made[0]))
-            for layout in (w, w.T.copy()):
-                made += _pair("linear_backward")[0](made[0], x, layout, layout is not w, True, True, True)
-            made.append(_pair("sum_rows")[0](made[0]))
+            made = [pair("product")[0](x, w.T), pair("linear_forward")[0](x, w, b)]
+            for layout in (w, w.T.copy().T):
+                made += pair("linear_backward")[0](made[0], x, layout, (True, True, True))
+            made.append(rows.sum_rows(made[0]))
         finally:
             _jit.set_num_threads(threads)
         outcomes.append([array.tobytes() for array in made])
@@ -121,10 +122,10 @@ def test_one_thread_equals_two_bit_for_bit(m, n):
 
 
 def test_the_path_is_told():
-    assert matmul.matmul_path().startswith(("np.matmul (", "scipy_cblas_sgemm", "cblas_sgemm"))
+    assert blas.matmul_path().startswith(("np.matmul (", "scipy_cblas_sgemm", "cblas_sgemm"))
 
 
-@pytest.mark.skipif(matmul._BLAS is None, reason="NumPy's BLAS was not found, or is not used")
+@pytest.mark.skipif(not blas.has_blas, reason="NumPy's BLAS was not found, or is not used")
 def test_the_threads_of_numpy_are_given_back():
     from threadpoolctl import threadpool_info
 
@@ -132,5 +133,5 @@ def test_the_threads_of_numpy_are_given_back():
         return [info["num_threads"] for info in threadpool_info() if info.get("internal_api") == "openblas"]
 
     before = blas_threads()
-    _pair("product")[0](_normal(np.float32, 200, 200), _normal(np.float32, 200, 200))
+    pair("product")[0](_normal(np.float32, 200, 200), _normal(np.float32, 200, 200))
     assert blas_threads() == before

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 def of_installation() -> str:
     """Versions, threads, and which way the matrix products take."""
     from .. import __version__, kernels
-    from ..kernels.matmul import matmul_path
+    from ..kernels.blas import matmul_path
     from ..training.environment import version
 
     rows = {

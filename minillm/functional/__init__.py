@@ -1,24 +1,16 @@
-"""The operations that have a name. Read first ``activations``, then ``layers``, then ``losses``.
+"""The operations that have a name. Read first ``activations``, then ``linear``, then ``losses``.
 
-Each function shows the forward computation, then ``backward``: the chain rule of that one operation.
+Each function shows the forward computation, then ``backward``: the chain rule of that one operation. Where both are
+long enough to be worth compiling, their NumPy definitions stand below it.
 """
 
 from ..tensor import Tensor as _Tensor
 from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
+from .attention import scaled_dot_product_attention, self_attention
 from .conv import avg_pool2d, conv1d, conv2d, max_pool2d
-from .elementwise import abs, clip, cos, exp, log, log1p, maximum, minimum, rsqrt, sin, sqrt, where
-from .layers import (
-    dropout,
-    embedding,
-    joint_linear,
-    layer_norm,
-    linear,
-    mlp,
-    rms_norm,
-    rotary_embedding,
-    scaled_dot_product_attention,
-    self_attention,
-)
+from .elementwise import abs, clip, cos, dropout, exp, log, log1p, maximum, minimum, rsqrt, sin, sqrt, where
+from .embedding import embedding, rotary_embedding
+from .linear import joint_linear, linear, mlp
 from .losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -28,6 +20,7 @@ from .losses import (
     mse_loss,
     nll_loss,
 )
+from .norm import layer_norm, rms_norm
 from .products import einsum, matmul, outer
 from .recurrent import gru, lstm, past_attention, rnn
 from .reductions import cumsum, logsumexp, norm, prod, std

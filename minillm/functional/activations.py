@@ -1,15 +1,21 @@
 """What a neuron does with its weighted sum: the non-linearities, and softmax, which turns scores into probabilities.
 
 "(...) -> (...)": each entry by itself, y has the shape of x, whatever that is.
+
+Below each operation stand its definitions, forward and backward, on arrays; ``@compiled`` lets a faster function do the
+same. e^-1000 is 0 in every float, and that is no error, whatever ``np.seterr`` was told: hence ``under="ignore"``.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from .. import kernels
-from ..tensor import Tensor, floats
+from ..kernels import compiled
+from ..tensor import Tensor, floats, total
 from .checks import check_gelu, last_axis
+from .shaping import chunk
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -17,19 +23,33 @@ def tanh(x: Tensor) -> Tensor:
     y = np.tanh(floats(x))
 
     def backward(dy):
-        return (dy * (1 - y * y),)
+        return (dy * ((1 - y) * (1 + y)),)
 
     return Tensor.from_op(y, (x,), backward)
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + e^-x), between 0 and 1;   dx = dy y (1 - y).   (...) -> (...)"""
-    y = kernels.sigmoid_forward(floats(x))
+    y = sigmoid_forward(floats(x))
 
     def backward(dy):
-        return (kernels.sigmoid_backward(dy, y),)
+        return (sigmoid_backward(dy, y),)
 
     return Tensor.from_op(y, (x,), backward)
+
+
+@compiled("activations")
+@np.errstate(under="ignore")
+def sigmoid_forward(x: np.ndarray) -> np.ndarray:
+    """y, for x of any shape."""
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))  # no exponent is positive: nothing overflows
+
+
+@compiled("activations")
+@np.errstate(under="ignore")
+def sigmoid_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dx, from y alone."""
+    return dy * y * (1 - y)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -43,82 +63,149 @@ def relu(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
-    """y = x P(N(0, 1) <= x): lets through what is large, damps what is small (Hendrycks & Gimpel 2016).
+    """y = x P(x), P(x) = P(N(0, 1) <= x): lets through what is large, damps what is small (Hendrycks & Gimpel 2016).
 
-    approximate "tanh": y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), as GPT-2; "none": x/2 (1 + erf(x / sqrt 2)).
-    dx = dy (P + x p(x)), p the bell curve (or the derivative of the tanh form).   (...) -> (...)
+    approximate "none": P(x) = (1 + erf(x / sqrt 2)) / 2; "tanh", as GPT-2, near to it and once cheaper:
+    P(x) = (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+    dx = dy (P(x) + x P'(x)).   (...) -> (...)
     """
     check_gelu("gelu", approximate)
     a, exact = floats(x), approximate == "none"
 
     def backward(dy):
-        return (kernels.gelu_backward(dy, a, exact),)
+        return (gelu_backward(dy, a, exact),)
 
-    return Tensor.from_op(kernels.gelu_forward(a, exact), (x,), backward)
+    return Tensor.from_op(gelu_forward(a, exact), (x,), backward)
+
+
+@compiled("activations")
+@np.errstate(under="ignore")
+def gelu_forward(x: np.ndarray, exact: bool) -> np.ndarray:
+    """y, for x of any shape."""
+    P, _ = _below(x, exact)
+    return x * P
+
+
+@compiled("activations")
+@np.errstate(under="ignore")
+def gelu_backward(dy: np.ndarray, x: np.ndarray, exact: bool) -> np.ndarray:
+    """dx, of the shape of x."""
+    P, slope = _below(x, exact)
+    return dy * (P + x * slope)
+
+
+def _below(x: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    """P(x), how likely a standard normal variable is below x, and P'(x)."""
+    if exact:
+        erfc = np.vectorize(math.erfc, otypes=[x.dtype])  # erfc(-z) = 1 + erf(z), without cancellation
+        return erfc(-x / math.sqrt(2)) / 2, np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    c = math.sqrt(2 / math.pi)
+    t = np.tanh(c * (x + 0.044715 * x**3))
+    return (1 + t) / 2, (1 - t * t) / 2 * c * (1 + 3 * 0.044715 * x**2)
 
 
 def silu(x: Tensor) -> Tensor:
-    """y = x s(x), s the sigmoid;   dx = dy s (1 + x (1 - s)).   (...) -> (...)"""
+    """y = x s, s = sigmoid(x);   dx = dy s (1 + x (1 - s)).   (...) -> (...)"""
     a = floats(x)
 
     def backward(dy):
-        return (kernels.silu_backward(dy, a),)
+        return (silu_backward(dy, a),)
 
-    return Tensor.from_op(kernels.silu_forward(a), (x,), backward)
+    return Tensor.from_op(silu_forward(a), (x,), backward)
+
+
+@compiled("activations")
+@np.errstate(under="ignore")
+def silu_forward(x: np.ndarray) -> np.ndarray:
+    """y, for x of any shape."""
+    return x * sigmoid_forward(x)
+
+
+@compiled("activations")
+@np.errstate(under="ignore")
+def silu_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """dx, of the shape of x."""
+    s = sigmoid_forward(x)
+    return dy * s * (1 + x * (1 - s))
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """h = silu(gate) up: one half of the projections decides how much of the other half passes (Shazeer 2020).
 
     gate_up: (..., 2 I), gate in the first half, up in the second -> h: (..., I).
-    dgate = dh up s (1 + gate (1 - s)),  dup = dh silu(gate).
     """
     width = last_axis("swiglu", gate_up)
     if width % 2:
         raise ValueError(f"swiglu: the last axis holds two halves, gate and up; got the odd length {width}")
-    a = floats(gate_up)
-
-    def backward(dh):
-        return (kernels.swiglu_backward(dh, a),)
-
-    return Tensor.from_op(kernels.swiglu_forward(a), (gate_up,), backward)
+    gate, up = chunk(gate_up, 2)
+    return silu(gate) * up
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Turn scores into probabilities along ``axis``.
 
     x: (..., V) -> y: (..., V), every row >= 0 and summing to 1.
-    y_i = exp(x_i - max x) / sum_j exp(x_j - max x);   dx = y (dy - sum_j dy_j y_j)
+    y_i = exp(x_i - max x) / sum_j exp(x_j - max x);   dx_i = y_i (dy_i - sum_j dy_j y_j)
 
     Why subtract the max? exp(100) is beyond float32. A constant added to all scores cancels in the quotient, so the
-    greatest may as well be 0, and nothing overflows.
+    greatest may as well be 0, and nothing overflows. A score of -inf gives probability 0; a row of nothing else NaN.
     """
     last_axis("softmax", x)
     if axis not in (-1, x.ndim - 1):
         return softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
-    y = kernels.softmax_forward(floats(x))
+    y = softmax_forward(floats(x))
 
     def backward(dy):
-        return (kernels.softmax_backward(dy, y),)
+        return (softmax_backward(dy, y),)
 
     return Tensor.from_op(y, (x,), backward)
+
+
+@compiled("softmax")
+@np.errstate(under="ignore")
+def softmax_forward(x: np.ndarray) -> np.ndarray:
+    """x: (..., V) -> y: (..., V)."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    return e / total(e, axis=-1, keepdims=True)
+
+
+@compiled("softmax")
+@np.errstate(under="ignore")
+def softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dy, y: (..., V) -> dx: (..., V)."""
+    return y * (dy - total(dy * y, axis=-1, keepdims=True))  # one score that rises lowers all other probabilities
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """The logarithm of softmax, without taking the logarithm of a tiny number.
 
     x: (..., V) -> y: (..., V), every entry <= 0.
-    y_i = x_i - max x - log sum_j exp(x_j - max x);   dx = dy - softmax(x) sum_j dy_j
+    y_i = x_i - max x - log sum_j exp(x_j - max x);   dx_i = dy_i - softmax(x)_i sum_j dy_j
     """
     last_axis("log_softmax", x)
     if axis not in (-1, x.ndim - 1):
         return log_softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
-    y = kernels.log_softmax_forward(floats(x))
+    y = log_softmax_forward(floats(x))
 
     def backward(dy):
-        return (kernels.log_softmax_backward(dy, y),)
+        return (log_softmax_backward(dy, y),)
 
     return Tensor.from_op(y, (x,), backward)
+
+
+@compiled("softmax")
+@np.errstate(under="ignore")
+def log_softmax_forward(x: np.ndarray) -> np.ndarray:
+    """x: (..., V) -> y: (..., V)."""
+    z = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
+    return z - np.log(total(np.exp(z), axis=-1, keepdims=True))
+
+
+@compiled("softmax")
+@np.errstate(under="ignore")
+def log_softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dy, y: (..., V) -> dx: (..., V)."""
+    return dy - np.exp(y) * total(dy, axis=-1, keepdims=True)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -138,10 +225,12 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x.   (...) -> (...)   (Clevert et al. 2015)"""
     a = floats(x)
-    below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
+    with np.errstate(under="ignore"):
+        below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))
 
     def backward(dy):
-        return (dy * np.where(a <= 0, below + dy.dtype.type(alpha), dy.dtype.type(1)),)
+        with np.errstate(under="ignore"):
+            return (dy * np.where(a <= 0, below + dy.dtype.type(alpha), dy.dtype.type(1)),)
 
     return Tensor.from_op(np.where(a <= 0, below, a), (x,), backward)
 
@@ -151,6 +240,8 @@ def softplus(x: Tensor) -> Tensor:
     a = floats(x)
 
     def backward(dy):
-        return (dy * kernels.sigmoid_forward(a),)
+        with np.errstate(under="ignore"):
+            return (dy * sigmoid_forward(a),)
 
-    return Tensor.from_op(np.logaddexp(a, a.dtype.type(0)), (x,), backward)
+    with np.errstate(under="ignore"):
+        return Tensor.from_op(np.logaddexp(a, a.dtype.type(0)), (x,), backward)

@@ -171,3 +171,24 @@ def _choose(function: np.ufunc, loses: np.ufunc, x: Any, y: Any) -> Tensor:
         return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
     return Tensor.from_op(broadcasting(function, a, b), (x, y), backward, op=function.__name__)
+
+
+def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, training: bool = True) -> Tensor:
+    """Set a random share ``p`` of the entries to zero and scale up the rest, while training (Srivastava et al. 2014).
+
+    y = x m / (1 - p), m ~ Bernoulli(1 - p);   dx = dy m / (1 - p).   x: (...) -> (...)
+    Divided by 1 - p, so that the mean of every entry stays what it was, and nothing need be done when not training.
+    Raises ValueError unless 0 <= p < 1.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in [0, 1); got {p}")
+    if not training or p == 0:
+        return x
+    a = floats(x)
+    draw = np.random.default_rng(rng).random(x.shape, dtype=np.float32)
+    keep = (draw >= p).astype(a.dtype) * a.dtype.type(1 / (1 - p))
+
+    def backward(dy):
+        return (dy * keep,)
+
+    return Tensor.from_op(a * keep, (x,), backward)

@@ -1,4 +1,4 @@
-"""How wrong a prediction is, as one number to go down on."""
+"""How wrong a prediction is, as a single number that training makes smaller."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
 from ..arrays.targets import IGNORE
+from ..kernels import compiled
 from ..tensor import Tensor, floats, operand
 from .activations import softplus
 from .checks import check_ids, check_reduction, last_axis
@@ -39,11 +39,11 @@ def cross_entropy(
             f"cross_entropy: targets must have the shape of logits without its last axis, {logits.shape[:-1]}; "
             f"got {targets.shape}"
         )
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1); got {label_smoothing}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1]; got {label_smoothing}")
     check_reduction("cross_entropy", reduction)
     z, t = floats(logits).reshape(targets.size, V), targets.reshape(-1)
-    losses, lse = kernels.cross_entropy_forward(z, t, ignore_index, label_smoothing)  # (N,), (N,)
+    losses, lse = cross_entropy_forward(z, t, ignore_index, label_smoothing)  # (N,), (N,)
     count = int((t != ignore_index).sum())
     if reduction == "mean" and count == 0:
         raise ValueError(f"cross_entropy: every target is ignore_index ({ignore_index}); the mean of none is undefined")
@@ -54,13 +54,46 @@ def cross_entropy(
             dlosses = np.ascontiguousarray(dl).reshape(-1)
         else:
             dlosses = np.full(t.shape, dl / count if reduction == "mean" else dl, dtype=z.dtype)
-        dz = kernels.cross_entropy_backward(dlosses, z, t, lse, ignore_index, label_smoothing)
+        dz = cross_entropy_backward(dlosses, z, t, lse, ignore_index, label_smoothing)
         return (dz.reshape(shape),)
 
     if reduction == "none":
         return Tensor.from_op(losses.reshape(targets.shape), (logits,), backward)
     total = losses.sum(dtype=np.float64)  # thousands of terms: the sum in double precision
     return Tensor.from_op(np.asarray(total / (count if reduction == "mean" else 1), z.dtype), (logits,), backward)
+
+
+@compiled("softmax")
+@np.errstate(under="ignore")
+def cross_entropy_forward(
+    logits: np.ndarray, targets: np.ndarray, ignore_index: int, label_smoothing: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, V), (N,) -> losses (N,), 0 where ignored, and lse (N,) = log sum_j e^z_j, which the backward needs."""
+    kept = targets != ignore_index
+    top = logits.max(axis=-1)
+    z = logits - top[:, None]  # as softmax: nothing overflows
+    log_sum = np.log(np.exp(z).sum(axis=-1))
+    losses = log_sum - z[np.arange(len(z)), np.where(kept, targets, 0)]
+    if label_smoothing > 0:
+        losses = (1 - label_smoothing) * losses + label_smoothing * (log_sum - z.mean(axis=-1))
+    return np.where(kept, losses, 0), top + log_sum
+
+
+@compiled("softmax")
+@np.errstate(under="ignore")
+def cross_entropy_backward(
+    dlosses: np.ndarray,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    lse: np.ndarray,
+    ignore_index: int,
+    label_smoothing: float,
+) -> np.ndarray:
+    """What the model believed minus what it should have believed:  dz = dl (softmax(z) - (1 - e) onehot(t) - e / V)."""
+    kept = targets != ignore_index
+    dz = np.exp(logits - lse[:, None]) - label_smoothing / logits.shape[1]
+    dz[np.arange(len(dz)), np.where(kept, targets, 0)] -= 1 - label_smoothing
+    return np.where(kept[:, None], dlosses[:, None] * dz, 0)
 
 
 def reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -91,7 +124,7 @@ def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor
 
 
 def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE, reduction: str = "mean") -> Tensor:
-    """l = -log_probabilities[target]: cross-entropy for who has taken ``log_softmax`` already.
+    """l = -log_probabilities[target]: cross-entropy after a ``log_softmax`` of one's own.
 
     log_probabilities: (..., V), targets: (...) -> one number, or (...) for reduction "none".
     Its gradient is -1 at each target, 0 elsewhere.
@@ -148,7 +181,7 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: st
 
 
 def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
-    """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 = 0.
+    """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 = 0, p < 0 gives NaN.
 
     log_q, p: (..., V) -> one number, or (..., V) for reduction "none";   dlog_q = -p,  dp = ln p - log_q + 1.
     reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
@@ -156,7 +189,7 @@ def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
     check_reduction("kl_div", reduction)
     last_axis("kl_div", log_q)
     p = operand(p, log_q)
-    entropy = where(p.data > 0, p * log(where(p.data > 0, p, 1.0)), 0.0)
+    entropy = where(p.data == 0, 0.0, p * log(where(p.data == 0, 1.0, p)))
     losses = entropy - p * log_q
     rows = math.prod(log_q.shape[:-1])
     return losses.sum() / rows if reduction == "mean" else reduced(losses, reduction)

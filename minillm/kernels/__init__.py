@@ -8,9 +8,9 @@ function of its name and arguments:
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
 
-A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. With the environment
-variable ``MINILLM_KERNELS=numpy``, and where Numba is not installed, the definition itself is what runs. Numba is
-imported when the first kernel is called: ``import minillm`` stays quick and compiles nothing.
+A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. With the
+environment variable ``MINILLM_KERNELS=numpy``, and where Numba is not installed, the definition itself is what runs.
+Numba is imported when the first kernel is called: ``import minillm`` stays quick and compiles nothing.
 
 How these loops became fast is told in HISTORY.md.
 """
@@ -73,25 +73,7 @@ _ROOMS = {
         "attention_packed_forward",
     ),
     "_jit": ("PAIRS", "get_num_threads", "on_compile", "release_freed_memory", "set_num_threads"),
-    "matmul": (
-        "joint_linear_backward", "joint_linear_forward", "linear_backward", "linear_forward", "matmul_path", "product",
-        "sum_rows",
-    ),
-    "activations": (
-        "gelu_backward", "gelu_forward", "sigmoid_backward", "sigmoid_forward", "silu_backward", "silu_forward",
-        "swiglu_backward", "swiglu_forward", "tanh_backward", "tanh_forward",
-    ),
-    "mlp": ("mlp_backward", "mlp_forward"),
-    "softmax": (
-        "cross_entropy_backward", "cross_entropy_forward", "log_softmax_backward", "log_softmax_forward",
-        "softmax_backward", "softmax_forward",
-    ),
-    "norm": (
-        "layer_norm_backward", "layer_norm_forward", "rms_norm_backward", "rms_norm_forward",
-    ),
-    "embedding": (
-        "embedding_backward", "embedding_forward", "rotary_forward", "rotary_packed_", "rotary_packed_forward",
-    ),
+    "embedding": ("rotary_packed_", "rotary_packed_forward"),
     "recurrent": (
         "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
     ),

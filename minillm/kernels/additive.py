@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import JIT, contiguous, exp, jit, kernel, like, prange, tanh
-from .matmul import sum_rows
+from .rows import sum_rows
 
 Starts = np.ndarray | None
 QUERIES = 16  # of one task

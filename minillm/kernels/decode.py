@@ -30,7 +30,7 @@ import numpy as np
 
 from . import attention_tiles as tiles
 from ._jit import JIT, address, integers, jit, kernel
-from .activations import _gelu, _gelu_exact, _swiglu_row, gelu_forward, swiglu_forward
+from .activations import _gelu, _gelu_exact, _swiglu_row, gelu_forward, silu_forward
 from .attention import attention_forward
 from .decode_products import (
     BY_COLUMNS,
@@ -46,7 +46,7 @@ from .decode_products import (
     product,
 )
 from .embedding import _rotate_row, rotary_packed_
-from .matmul import joint_linear_forward, linear_forward
+from .linear import linear_forward
 from .norm import _layer_norm_row, _rms_norm_row, layer_norm_forward, rms_norm_forward
 from .quant import dequantize_row, dequantize_rows
 
@@ -118,9 +118,8 @@ class Decoder:
 def apply(x: np.ndarray, *matrices: Matrix) -> np.ndarray:
     """The outputs of matrices side by side: (..., C) -> (..., N_1 + N_2 ...); codes become floats block by block."""
     if all(matrix.scale is None for matrix in matrices):
-        weights = [matrix.weight.T if matrix.by_columns else matrix.weight for matrix in matrices]
-        biases = [matrix.bias for matrix in matrices if matrix.bias is not None]
-        return joint_linear_forward(x, weights, biases or None)
+        outputs = [linear_forward(x, m.weight.T if m.by_columns else m.weight, m.bias) for m in matrices]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1)
     y = np.empty((*x.shape[:-1], sum(len(matrix.weight) for matrix in matrices)), np.float32)
     column = 0
     for codes, bias, scale, _ in matrices:
@@ -174,8 +173,12 @@ def read_numpy(
         )  # (B, T, H, D)
         x = x + apply(y.reshape(B, T, H * D), layer.out)
         wide = apply(_normed(x, layer.norm_2, decoder.eps), *layer.up)  # (B, T, I), or (B, T, 2 I) with a gate
-        swiglu, exact = decoder.activation == "swiglu", decoder.activation == "gelu_exact"
-        x = x + apply(swiglu_forward(wide) if swiglu else gelu_forward(wide, exact), layer.down)
+        if decoder.activation == "swiglu":
+            gate, up = np.split(wide, 2, axis=-1)
+            active = silu_forward(gate) * up
+        else:
+            active = gelu_forward(wide, decoder.activation == "gelu_exact")
+        x = x + apply(active, layer.down)
     return apply(_normed(x[:, -1:] if last_only else x, decoder.norm, decoder.eps), decoder.head)
 
 

@@ -29,8 +29,11 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import JIT, contiguous, jit, kernel, like, prange, sigmoid, tanh
-from .matmul import by_tiles, linear_forward, product, sum_rows, transposed_products
+from .linear import linear_forward
+from .matmul import product
+from .rows import sum_rows
 from .tile import COLS, add_product, empty_panels, pack, pack_under, room, width_of
+from .tile_products import by_tiles, transposed_products
 
 Starts = np.ndarray | None
 Arrays = tuple[np.ndarray, ...]

@@ -35,6 +35,7 @@ left = np.array([1.0, 1.0, 2.0, NAN, 1.0, NAN, INF, -INF, -INF])
 right = np.array([1.0, 2.0, 1.0, 1.0, NAN, NAN, INF, -INF, INF])
 rows = np.array([[1.0, 2.0, 2.0], [3.0, NAN, 1.0], [NAN, NAN, 1.0], [-INF, -INF, -INF], [INF, 1.0, INF]])
 chosen = left >= right
+targets = np.array([-0.5, 0.0, 1.5, NAN])
 functional = torch.nn.functional
 EDGES = {
     "relu": (F.relu, torch.relu, odd),
@@ -53,6 +54,11 @@ EDGES = {
         lambda x: F.huber_loss(x, 0.0, "none", 1.2),
         lambda x: functional.huber_loss(x, torch.zeros_like(x), "none", 1.2),
         odd,
+    ),
+    "kl_div of what is no probability": (
+        lambda q: F.kl_div(q, targets, "none"),
+        lambda q: functional.kl_div(q, torch.tensor(targets), reduction="none"),
+        np.log([0.1, 0.2, 0.3, 0.4]),
     ),
     "std of equal numbers": (F.std, lambda x: x.std(unbiased=False), np.ones(3)),
     "the power 0": (lambda x: x**0, lambda x: x**0, odd),
