@@ -5,6 +5,7 @@ Each function shows the forward computation, then ``backward``: the chain rule o
 
 from ..tensor import Tensor as _Tensor
 from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
+from .attention import scaled_dot_product_attention, self_attention
 from .conv import avg_pool2d, conv1d, conv2d, max_pool2d
 from .elementwise import abs, clip, cos, exp, log, log1p, maximum, minimum, rsqrt, sin, sqrt, where
 from .layers import (
@@ -16,8 +17,6 @@ from .layers import (
     mlp,
     rms_norm,
     rotary_embedding,
-    scaled_dot_product_attention,
-    self_attention,
 )
 from .losses import (
     binary_cross_entropy_with_logits,
@@ -29,7 +28,8 @@ from .losses import (
     nll_loss,
 )
 from .products import einsum, matmul, outer
-from .recurrent import gru, lstm, past_attention, rnn
+from .recurrent import gru, lstm, rnn
+from .recurrent_attention import past_attention
 from .reductions import cumsum, logsumexp, norm, prod, std
 from .shaping import (
     arange,
