@@ -1,23 +1,18 @@
-"""Attention: kernel = twin = central differences; who sees whom; one thread = two; any layout, few compilations."""
+"""Attention: kernel = definition = central differences; who sees whom; one thread = two; any layout, few compilations."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minillm.functional as F
+from minillm import Tensor
+from minillm.functional.attention import visible
 from minillm.kernels import _jit, attention_tiles
-from minillm.kernels.attention import (
-    attention_backward,
-    attention_backward_numpy,
-    attention_forward,
-    attention_forward_numpy,
-    attention_packed_backward,
-    attention_packed_backward_numpy,
-    attention_packed_forward,
-    attention_packed_forward_numpy,
-    visible_numpy,
-)
+from tests.pairs import pair
 
+attention_forward, attention_forward_definition = pair("attention_forward")
+attention_backward, attention_backward_definition = pair("attention_backward")
 compiled = pytest.mark.skipif(not _jit.JIT or _jit.KERNELS == "numpy", reason="nothing is compiled")
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 2e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-12}}
@@ -42,10 +37,10 @@ CASES = [
 
 
 def arrays(B, T, S, H, G, D, dtype=np.float64, seed=0):
-    """dout, q, k, v"""
+    """dout, q: (B, H, T, D), k, v: (B, G, S, D), views of (B, T, H, D), as projections leave them."""
     rng = np.random.default_rng(seed)
     shapes = [(B, T, H, D), (B, T, H, D), (B, S, G, D), (B, S, G, D)]
-    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return [rng.standard_normal(shape).astype(dtype).swapaxes(1, 2) for shape in shapes]
 
 
 def settings_of(D, causal, window, starts):
@@ -65,22 +60,22 @@ def check_equal(ours, theirs, dtype):
 
 @both_dtypes
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equal_to_its_twin(case, dtype):
+def test_equal_to_its_definition(case, dtype):
     B, T, S, H, G, D, causal, window, starts = case
     dout, q, k, v = arrays(B, T, S, H, G, D, dtype)
     options = settings_of(D, causal, window, starts)
     before = [x.copy() for x in (dout, q, k, v)]
-    out, lse = attention_forward_numpy(q, k, v, **options)
+    out, lse = attention_forward_definition(q, k, v, **options)
     check_equal(attention_forward(q, k, v, **options), (out, lse), dtype)
     gradients = attention_backward(dout, q, k, v, out, lse, **options)
-    check_equal(gradients, attention_backward_numpy(dout, q, k, v, out, lse, **options), dtype)
+    check_equal(gradients, attention_backward_definition(dout, q, k, v, out, lse, **options), dtype)
     for a, b in zip(before, (dout, q, k, v), strict=True):
         np.testing.assert_array_equal(a, b)  # no argument was changed
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_equal_to_its_twin_whatever_the_shape(data):
+def test_equal_to_its_definition_whatever_the_shape(data):
     B, G = data.draw(st.integers(1, 3), "B"), data.draw(st.integers(1, 3), "G")
     H = G * data.draw(st.integers(1, 3), "heads per key head")
     T, S, D = data.draw(st.integers(1, 80), "T"), data.draw(st.integers(1, 80), "S"), data.draw(st.integers(1, 70), "D")
@@ -89,34 +84,34 @@ def test_equal_to_its_twin_whatever_the_shape(data):
     dout, q, k, v = arrays(B, T, S, H, G, D)
     options = settings_of(D, data.draw(st.booleans(), "causal"), window, starts)
     out, lse = attention_forward(q, k, v, **options)
-    check_equal((out, lse), attention_forward_numpy(q, k, v, **options), np.float64)
+    check_equal((out, lse), attention_forward_definition(q, k, v, **options), np.float64)
     gradients = attention_backward(dout, q, k, v, out, lse, **options)
-    check_equal(gradients, attention_backward_numpy(dout, q, k, v, out, lse, **options), np.float64)
+    check_equal(gradients, attention_backward_definition(dout, q, k, v, out, lse, **options), np.float64)
 
 
-def test_the_twin_is_the_definition():
+def test_the_definition_row_by_row():
     """Each row by itself: softmax over the keys that the rules allow."""
     B, T, S, H, G, D, window, starts = 2, 5, 9, 4, 2, 3, 4, [0, 7]
     _, q, k, v = arrays(B, T, S, H, G, D)
-    out, lse = attention_forward_numpy(q, k, v, **settings_of(D, True, window, starts))
+    out, lse = attention_forward_definition(q, k, v, **settings_of(D, True, window, starts))
     for b, t, h in np.ndindex(B, T, H):
         position = S - T + t
         seen = [s for s in range(S) if s <= position and s > position - window and s >= starts[b]]
-        scores = np.array([q[b, t, h] @ k[b, s, h // 2] / np.sqrt(D) for s in seen])
+        scores = np.array([q[b, h, t] @ k[b, h // 2, s] / np.sqrt(D) for s in seen])
         if not seen:
-            assert (out[b, t, h] == 0).all() and lse[b, h, t] == -np.inf
+            assert (out[b, h, t] == 0).all() and lse[b, h, t] == -np.inf
             continue
         weights = np.exp(scores) / np.exp(scores).sum()
-        np.testing.assert_allclose(out[b, t, h], sum(w * v[b, s, h // 2] for w, s in zip(weights, seen, strict=True)))
+        np.testing.assert_allclose(out[b, h, t], sum(w * v[b, h // 2, s] for w, s in zip(weights, seen, strict=True)))
         np.testing.assert_allclose(lse[b, h, t], np.log(np.exp(scores).sum()))
 
 
-@pytest.mark.parametrize("which", ["kernel", "twin"])
+@pytest.mark.parametrize("which", ["kernel", "definition"])
 @pytest.mark.parametrize(("causal", "window", "starts"), [(True, 0, None), (True, 3, [2]), (False, 0, [1])], ids=str)
 def test_gradients_are_those_of_central_differences(which, causal, window, starts):
     forward, backward = {
         "kernel": (attention_forward, attention_backward),
-        "twin": (attention_forward_numpy, attention_backward_numpy),
+        "definition": (attention_forward_definition, attention_backward_definition),
     }[which]
     dout, q, k, v = arrays(1, 5, 7, 4, 2, 3)
     options = settings_of(3, causal, window, starts)
@@ -135,64 +130,65 @@ def test_gradients_are_those_of_central_differences(which, causal, window, start
 
 @both_dtypes
 @pytest.mark.parametrize(("H", "G", "D"), [(4, 4, 32), (6, 2, 16), (2, 1, 7)])
-def test_packed_is_attention_of_the_columns(H, G, D, dtype):
+def test_self_attention_is_attention_of_the_columns(H, G, D, dtype):
     B, T = 3, 37
     rng = np.random.default_rng(0)
     qkv = rng.standard_normal((B, T, (H + 2 * G) * D)).astype(dtype)
-    dout = rng.standard_normal((B, T, H * D)).astype(dtype)
-    out, lse = attention_packed_forward(qkv, H, G, True, 9, D**-0.5)
-    dqkv = attention_packed_backward(dout, qkv, out, lse, H, G, True, 9, D**-0.5)
-    twin = attention_packed_forward_numpy(qkv, H, G, True, 9, D**-0.5)
-    check_equal((out, lse), twin, dtype)
-    check_equal([dqkv], [attention_packed_backward_numpy(dout, qkv, *twin, H, G, True, 9, D**-0.5)], dtype)
+    dy = rng.standard_normal((B, T, H * D)).astype(dtype)
+    forward, backward = pair("self_attention_forward"), pair("self_attention_backward")
+    y, lse = forward[0](qkv, H, G, 9)
+    dqkv = backward[0](dy, qkv, y, lse, H, G, 9)
+    defined = forward[1](qkv, H, G, 9)
+    check_equal((y, lse), defined, dtype)
+    check_equal([dqkv], [backward[1](dy, qkv, *defined, H, G, 9)], dtype)
 
-    q, k, v = (qkv[..., a * D : b * D].reshape(B, T, b - a, D) for a, b in ((0, H), (H, H + G), (H + G, H + 2 * G)))
+    edges = ((0, H), (H, H + G), (H + G, H + 2 * G))
+    q, k, v = (qkv[..., a * D : b * D].reshape(B, T, b - a, D).swapaxes(1, 2) for a, b in edges)
     options = {"causal": True, "window": 9, "scale": D**-0.5}
-    apart, lse_apart = attention_forward(q.copy(), k.copy(), v.copy(), **options)
-    check_equal((out, lse), (apart.reshape(out.shape), lse_apart), dtype)
-    gradients = attention_backward(dout.reshape(q.shape), q, k, v, apart, lse, **options)
-    check_equal([dqkv], [np.concatenate([g.reshape(B, T, -1) for g in gradients], axis=-1)], dtype)
+    apart, lse_apart = attention_forward_definition(q, k, v, **options)
+    joined = apart.swapaxes(1, 2).reshape(B, T, -1)
+    check_equal((y, lse), (joined, lse_apart), dtype)
+    dout = dy.reshape(B, T, H, D).swapaxes(1, 2)
+    gradients = attention_backward_definition(dout, q, k, v, apart, lse_apart, **options)
+    check_equal([dqkv], [np.concatenate([g.swapaxes(1, 2).reshape(B, T, -1) for g in gradients], axis=-1)], dtype)
 
 
-def test_views_are_read_and_written_where_they_lie():
-    """Columns of a packed projection, a cache with room to spare, broadcast and reversed arrays, `into`."""
+def test_views_are_read_where_they_lie():
+    """Columns of a packed projection, a cache with room to spare; broadcast, reversed and read-only arrays."""
     B, T, S, H, D = 2, 21, 40, 3, 8
     dout, q, k, v = arrays(B, T, S, H, H, D)
-    options = {"causal": True, "scale": 0.3}
+    options = {"causal": True, "window": 0, "scale": 0.3}
     out, lse = attention_forward(q, k, v, **options)
     gradients = attention_backward(dout, q, k, v, out, lse, **options)
 
     packed = np.full((B, T, 5, H, D), np.nan)
-    packed[:, :, 1] = q
+    packed[:, :, 1] = q.swapaxes(1, 2)
     cache = np.full((2, B, S + 11, H, D), np.nan)
-    cache[:, :, :S] = k, v
-    views = packed[:, :, 1], cache[0, :, :S], cache[1, :, :S]
-    check_equal(attention_forward(*views, **options), (out, lse), np.float64)
-    room = np.full((B, T, 3, H, D), np.nan), np.zeros((B, S + 2, H, D)), np.zeros((B, S, 2, H, D))
-    into = room[0][:, :, 2], room[1][:, 2:], room[2][:, :, 0]
-    assert attention_backward(dout, *views, out, lse, **options, into=into) is into
-    check_equal(into, gradients, np.float64)
-    assert np.isnan(room[0][:, :, :2]).all()  # nothing was written beside
-
-    backwards = [x[:, :, :, ::-1].copy()[:, :, :, ::-1] for x in (q, k, v)]
-    check_equal(attention_forward(*backwards, **options), (out, lse), np.float64)
-    frozen = [x.copy() for x in (q, k, v)]
-    for x in frozen:
+    cache[:, :, :S] = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    same = [np.broadcast_to(x[:1], x.shape) for x in (k, v)]
+    views = {
+        "columns": [x.swapaxes(1, 2) for x in (packed[:, :, 1], cache[0, :, :S], cache[1, :, :S])],
+        "heads first": [np.ascontiguousarray(x) for x in (q, k, v)],
+        "features first": [x.swapaxes(2, 3).copy().swapaxes(2, 3) for x in (q, k, v)],
+        "backwards": [x[..., ::-1].copy()[..., ::-1] for x in (q, k, v)],
+        "frozen": [x.copy() for x in (q, k, v)],
+    }
+    for x in views["frozen"]:
         x.flags.writeable = False
-    check_equal(attention_forward(*frozen, **options), (out, lse), np.float64)
-    same = np.broadcast_to(k[:1], k.shape), np.broadcast_to(v[:1], v.shape)
+    for name, seen in views.items():
+        check_equal(attention_forward(*seen, **options), (out, lse), np.float64)
+        made = attention_backward(dout, *seen, out, lse, **options)
+        check_equal(made, gradients, np.float64)
+        if name in ("columns", "heads first"):  # gradients lie as the arguments do
+            assert [x.swapaxes(1, 2).flags.c_contiguous for x in made] == [name == "columns"] * 3
     copies = [x.copy() for x in same]
-    check_equal(attention_forward(q, *same, **options), attention_forward(q, *copies, **options), np.float64)
-
-
-def test_into_may_be_any_view():
-    dout, q, k, v = arrays(1, 6, 6, 2, 2, 4)
-    options = {"causal": True, "scale": 0.5}
-    out, lse = attention_forward(q, k, v, **options)
-    gradients = attention_backward(dout, q, k, v, out, lse, **options)
-    into = tuple(np.zeros((1, 2, 6, 4)).swapaxes(1, 2) for _ in range(3))  # heads first: a token's block has gaps
-    attention_backward(dout, q, k, v, out, lse, **options, into=into)
-    check_equal(into, gradients, np.float64)
+    expected = attention_forward(q, *copies, **options)
+    check_equal(attention_forward(q, *same, **options), expected, np.float64)
+    check_equal(
+        attention_backward(dout, q, *same, *expected, **options),
+        attention_backward(dout, q, *copies, *expected, **options),
+        np.float64,
+    )
 
 
 @both_dtypes
@@ -204,24 +200,25 @@ def test_the_future_changes_nothing_before_it(T, window, dtype):
     for t in (1, 31, 32, T // 2, T - 1):
         q2, k2, v2 = q.copy(), k.copy(), v.copy()
         for x in (q2, k2, v2):
-            x[:, t:] = 100 * x[:, t:] + 7
+            x[:, :, t:] = 100 * x[:, :, t:] + 7
         out2, lse2 = attention_forward(q2, k2, v2, causal=True, window=window, scale=0.25)
-        assert (out2[:, :t] == out[:, :t]).all() and (lse2[:, :, :t] == lse[:, :, :t]).all()
-        assert not (out2[:, t] == out[:, t]).all()
+        assert (out2[:, :, :t] == out[:, :, :t]).all() and (lse2[:, :, :t] == lse[:, :, :t]).all()
+        assert not (out2[:, :, t] == out[:, :, t]).all()
 
 
 def test_what_is_hidden_does_not_matter():
     """Keys before `starts`, outside the window or in the future may hold anything but must not be seen."""
     dout, q, k, v = arrays(2, 40, 60, 2, 2, 8)
     options = settings_of(8, True, 6, [10, 58])
-    seen = visible_numpy(2, 40, 60, True, 6, options["starts"]).any(axis=(1, 2))  # (B, S)
+    seen = visible((2, 2, 40, 60), True, 6, options["starts"]).any(axis=(1, 2))  # (B, S)
     out, lse = attention_forward(q, k, v, **options)
     gradients = attention_backward(dout, q, k, v, out, lse, **options)
-    k[~seen] = v[~seen] = 1e30
+    for x in (k, v):
+        x.swapaxes(1, 2)[~seen] = 1e30
     check_equal(attention_forward(q, k, v, **options), (out, lse), np.float64)
     again = attention_backward(dout, q, k, v, out, lse, **options)
     check_equal(again, gradients, np.float64)
-    assert (again[1][~seen] == 0).all() and (again[2][~seen] == 0).all()
+    assert all((x.swapaxes(1, 2)[~seen] == 0).all() for x in again[1:])
 
 
 @both_dtypes
@@ -238,18 +235,18 @@ def test_rows_that_see_nothing_give_zero(dtype):
 def test_nothing_at_all():
     for B, T, S in ((0, 3, 3), (2, 0, 3), (2, 3, 0), (2, 1, 0)):
         dout, q, k, v = arrays(B, T, S, 2, 1, 8)
-        out, lse = attention_forward(q, k, v, causal=False, scale=1.0)
+        out, lse = attention_forward(q, k, v, causal=False, window=0, scale=1.0)
         assert out.shape == q.shape and lse.shape == (B, 2, T) and (out == 0).all()
-        dq, dk, dv = attention_backward(dout, q, k, v, out, lse, causal=False, scale=1.0)
+        dq, dk, dv = attention_backward(dout, q, k, v, out, lse, causal=False, window=0, scale=1.0)
         assert dq.shape == q.shape and dk.shape == dv.shape == k.shape and not dk.any()
 
 
 def test_huge_scores_neither_overflow_nor_vanish():
     dout, q, k, v = arrays(1, 300, 300, 1, 1, 8, np.float32)
     q, k = q * 100, k * 100  # scores of about 30,000
-    options = {"causal": True, "scale": 8**-0.5}
+    options = {"causal": True, "window": 0, "scale": 8**-0.5}
     out, lse = attention_forward(q, k, v, **options)
-    exact = attention_forward_numpy(*(x.astype(np.float64) for x in (q, k, v)), **options)
+    exact = attention_forward_definition(*(x.astype(np.float64) for x in (q, k, v)), **options)
     np.testing.assert_allclose(lse, exact[1], rtol=1e-6)
     np.testing.assert_allclose(out, exact[0], atol=0.02)  # a score is right to 1/500
     assert np.isfinite(attention_backward(dout, q, k, v, out, lse, **options)[0]).all()
@@ -257,10 +254,10 @@ def test_huge_scores_neither_overflow_nor_vanish():
 
 def test_nan_comes_through_where_it_is_seen():
     _, q, k, v = arrays(1, 50, 50, 1, 1, 8, np.float32)
-    q[0, 20, 0, 3] = np.nan
-    out, lse = attention_forward(q, k, v, causal=True, scale=1.0)
-    assert np.isnan(out[0, 20]).all() and np.isnan(lse[0, 0, 20])
-    assert np.isfinite(np.delete(out, 20, axis=1)).all()
+    q[0, 0, 20, 3] = np.nan
+    out, lse = attention_forward(q, k, v, causal=True, window=0, scale=1.0)
+    assert np.isnan(out[0, :, 20]).all() and np.isnan(lse[0, 0, 20])
+    assert np.isfinite(np.delete(out, 20, axis=2)).all()
 
 
 @compiled
@@ -278,8 +275,8 @@ def test_one_thread_gives_the_bits_of_two(case):
         before = _jit.get_num_threads()
         _jit.set_num_threads(n)
         try:
-            out, lse = attention_forward(q, k, v, causal=True, scale=0.3)
-            results.append((out, lse, *attention_backward(dout, q, k, v, out, lse, causal=True, scale=0.3)))
+            out, lse = attention_forward(q, k, v, causal=True, window=0, scale=0.3)
+            results.append((out, lse, *attention_backward(dout, q, k, v, out, lse, causal=True, window=0, scale=0.3)))
         finally:
             _jit.set_num_threads(before)
     for a, b in zip(*results, strict=True):
@@ -293,21 +290,39 @@ def test_two_signatures_are_compiled_and_no_more():
     for dtype in (np.float32, np.float64, np.float16):
         for T in (1, 5):
             dout, q, k, v = arrays(2, T, 600, 2, 1, 8, dtype)
-            wide = np.zeros((2, 700, 1, 8), dtype)
-            for keys in (k, wide[:, :600]):
-                out, lse = attention_forward(q, keys, v, causal=True, scale=1, starts=[0, 1])
+            wide = np.zeros((2, 700, 1, 8), dtype).swapaxes(1, 2)
+            for keys in (k, wide[:, :, :600]):
+                out, lse = attention_forward(q, keys, v, causal=True, window=0, scale=1, starts=np.array([0, 1]))
                 attention_backward(dout, q, keys, v, out, lse, causal=T == 1, window=T, scale=np.float64(0.5))
     for loop, known in zip(loops, before, strict=True):
         assert len(loop.signatures) - known <= 2, loop.py_func.__name__
 
 
 def test_errors_name_what_is_wrong():
-    _, q, k, v = arrays(1, 4, 4, 4, 2, 8)
-    with pytest.raises(ValueError, match=r"attention_forward: expected q \(B, T, H, D\).*\(1, 4, 4, 8\)"):
-        attention_forward(q, k[..., :4], v, causal=True, scale=1.0)
-    with pytest.raises(ValueError, match="multiple of the key heads; got 3 and 2"):
-        attention_forward(q[:, :, :3], k, v, causal=True, scale=1.0)
-    with pytest.raises(ValueError, match=r"starts must be \(B,\) = \(1,\) integers"):
-        attention_forward(q, k, v, causal=True, scale=1.0, starts=np.array([0, 1]))
-    with pytest.raises(ValueError, match=r"attention_packed.*\(1, 4, 10\)"):
-        attention_packed_forward(np.zeros((1, 4, 10)), 2, 1, True, 0, 1.0)
+    q, k, v = (Tensor(x) for x in arrays(1, 4, 4, 4, 2, 8)[1:])
+    with pytest.raises(ValueError, match=r"must have the same shape \(B, G, S, D\).*k \(1, 2, 4, 4\)"):
+        F.scaled_dot_product_attention(q, k[..., :4], v)
+    with pytest.raises(ValueError, match="divisor of q's heads; got q .1, 3, 4, 8."):
+        F.scaled_dot_product_attention(q[:, :3], k, v)
+    for starts in (np.array([0, 1]), np.array([0.0])):
+        with pytest.raises(ValueError, match=r"starts must be \(B,\) = \(1,\) integers; got .* of shape"):
+            F.scaled_dot_product_attention(q, k, v, starts=starts)
+    with pytest.raises(ValueError, match=r"self_attention: the width of qkv.*\(1, 4, 10\)"):
+        F.self_attention(Tensor(np.zeros((1, 4, 10))), 2, 1, window=3)
+
+
+@pytest.mark.parametrize("which", ["kernel", "definition"])
+def test_underflow_is_no_error(which):
+    """Most weights of a clear choice are below the smallest float32, whatever np.seterr says."""
+    forward, backward = {
+        "kernel": (attention_forward, attention_backward),
+        "definition": (attention_forward_definition, attention_backward_definition),
+    }[which]
+    dout, q, k, v = arrays(2, 9, 9, 2, 1, 8, np.float32)
+    options = settings_of(8, True, 0, [0, 12])
+    with np.errstate(all="raise"):
+        for small in (1, 1e-20):
+            out, lse = forward(30 * q, 10 * k, v * small, **options)
+            gradients = backward(dout * small, 30 * q, 10 * k, v * small, out, lse, **options)
+    for x in (out, *gradients):
+        assert np.isfinite(x).all() and not x[1].any()  # the second row sees nothing

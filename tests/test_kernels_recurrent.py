@@ -1,13 +1,13 @@
-"""Recurrent layers and additive attention: kernel = twin = differences, one thread = two, padding, causality."""
+"""Recurrent layers and additive attention: kernel = definition = differences, one thread = two, padding, causality."""
 
 import importlib
 
 import numpy as np
 import pytest
 
-from minillm.kernels import _jit, additive, recurrent, tile
+from minillm.kernels import _jit, additive, recurrent, recurrent_loops, tile
+from tests.pairs import pair
 
-PAIRS = _jit.PAIRS
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 SHAPES = [(1, 1, 3, 4), (3, 5, 6, 7), (5, 1, 4, 33), (19, 7, 5, 40)]  # B, T, C, H: odd, one row, one step, many rows
 SHAPES += [(350, 3, 33, 130)]  # matrices that are worth tiles, and more rows than one part of their sums
@@ -28,14 +28,14 @@ def layer(cell, B, T, C, H, dtype=np.float64, seed=0):
 
 
 def forward(cell, arguments, starts=None, which=0):
-    made = PAIRS[f"{cell}_forward"][which](*arguments, starts)
+    made = pair(f"{cell}_forward")[which](*arguments, starts)
     return made if isinstance(made, tuple) else (made,)
 
 
 def backward(cell, arguments, saved, dh, starts=None, which=0, dc=None):
     x, w_ih, w_hh, _, _, *states = arguments
     first = (dh,) if cell != "lstm" else (dh, np.zeros_like(states[1]) if dc is None else dc)
-    return PAIRS[f"{cell}_backward"][which](*first, x, w_ih, w_hh, *states, *saved, starts)
+    return pair(f"{cell}_backward")[which](*first, x, w_ih, w_hh, *states, *saved, starts)
 
 
 def both(cell, arguments, dh, starts, which):
@@ -47,7 +47,7 @@ def both(cell, arguments, dh, starts, which):
 
 @every_cell
 @both_dtypes
-def test_equal_to_its_twin(cell, dtype):
+def test_equal_to_its_definition(cell, dtype):
     rng = np.random.default_rng(1)
     for B, T, C, H in SHAPES:
         arguments = layer(cell, B, T, C, H, dtype)
@@ -65,7 +65,7 @@ def test_equal_to_its_twin(cell, dtype):
 
 
 @every_cell
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_gradients_are_central_differences(cell, which):
     arguments = layer(cell, 2, 3, 2, 3)
     starts = np.array([0, 1])
@@ -124,20 +124,6 @@ def test_padding_is_zero_and_what_follows_is_the_row_alone(cell):
 
 
 @every_cell
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
-def test_an_input_that_needs_no_gradient_costs_none(cell, which):
-    arguments = layer(cell, 3, 4, 5, 6, np.float32)
-    x, w_ih, w_hh, _, _, *states = arguments
-    saved = forward(cell, arguments, None, which)
-    first = (np.ones_like(saved[0]),) + ((np.ones_like(states[1]),) if cell == "lstm" else ())
-    function = PAIRS[f"{cell}_backward"][which]
-    asked, spared = (function(*first, x, w_ih, w_hh, *states, *saved, None, needs) for needs in (True, False))
-    assert asked[0].shape == x.shape and spared[0] is None
-    for a, b in zip(asked[1:], spared[1:], strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@every_cell
 def test_the_future_does_not_change_the_past(cell):
     arguments = layer(cell, 18, 6, 4, 20, np.float32)
     before = forward(cell, arguments)[0].copy()
@@ -172,7 +158,7 @@ def pairs(B, T, S, C, dtype=np.float64):
 
 
 @both_dtypes
-def test_additive_attention_is_its_twin(dtype):
+def test_additive_attention_is_its_definition(dtype):
     rng = np.random.default_rng(5)
     for B, T, S, C, window in ATTENTION:
         arguments = pairs(B, T, S, C, dtype)
@@ -180,17 +166,17 @@ def test_additive_attention_is_its_twin(dtype):
         for starts in (None, rng.integers(0, S + 1, B)):
             made = []
             for which in (0, 1):
-                out, p = PAIRS["additive_attention_forward"][which](*arguments, window, starts)
-                made.append([out, p, *PAIRS["additive_attention_backward"][which](dout, *arguments, p)])
+                out, p = pair("additive_attention_forward")[which](*arguments, window, starts)
+                made.append([out, p, *pair("additive_attention_backward")[which](dout, *arguments, p)])
             for a, b in zip(*made, strict=True):
                 assert a.dtype == b.dtype == dtype and a.shape == b.shape
                 np.testing.assert_allclose(a, b, **TOLERANCE[dtype], err_msg=f"{(B, T, S, C, window)} {starts}")
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_additive_attention_by_its_definition(which):
     q, k, v, w = pairs(2, 4, 6, 3)
-    out, p = PAIRS["additive_attention_forward"][which](q, k, v, w, 3, np.array([0, 4]))
+    out, p = pair("additive_attention_forward")[which](q, k, v, w, 3, np.array([0, 4]))
     # query 1 stands at position 3 and sees keys 1, 2, 3; in the second row nothing before key 4
     e = np.exp([w @ np.tanh(q[0, 1] + k[0, s]) for s in (1, 2, 3)])
     np.testing.assert_allclose(p[0, 1], e / e.sum(), rtol=1e-12)
@@ -199,15 +185,15 @@ def test_additive_attention_by_its_definition(which):
     np.testing.assert_allclose(p[1, 2], [0, 0, 1])
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "twin"])
+@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
 def test_additive_attention_gradients_are_central_differences(which):
     arguments = pairs(2, 4, 3, 2)
     dout = np.random.default_rng(6).standard_normal((2, 4, 3))
 
     def attend():
-        return PAIRS["additive_attention_forward"][which](*arguments, 2, np.array([0, 1]))
+        return pair("additive_attention_forward")[which](*arguments, 2, np.array([0, 1]))
 
-    gradients = PAIRS["additive_attention_backward"][which](dout, *arguments, attend()[1])
+    gradients = pair("additive_attention_backward")[which](dout, *arguments, attend()[1])
     for argument, gradient in zip(arguments, gradients, strict=True):
         for at in np.ndindex(argument.shape):
             value = argument[at]
@@ -217,6 +203,61 @@ def test_additive_attention_gradients_are_central_differences(which):
             below = (attend()[0] * dout).sum()
             argument[at] = value
             np.testing.assert_allclose(gradient[at], (above - below) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+# ---- numbers that are very large or very small -----------------------------------------------------------------------
+
+both_ways = pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
+
+
+@every_cell
+@both_ways
+def test_underflow_is_no_error(cell, which):
+    """Gates that are shut, and gradients of 1e-30, whatever np.seterr says."""
+    arguments = layer(cell, 3, 4, 5, 6, np.float32)
+    arguments[0] *= 200
+    saved = forward(cell, arguments, None, which)
+    with np.errstate(all="raise"):
+        forward(cell, arguments, None, which)
+        gradients = backward(cell, arguments, saved, np.full_like(saved[0], 1e-30), None, which)
+    assert all(np.isfinite(a).all() for a in (*saved, *gradients))
+
+
+@both_ways
+def test_underflow_is_no_error_in_additive_attention(which):
+    q, k, v, w = pairs(2, 5, 5, 4, np.float32)
+    with np.errstate(all="raise"):
+        out, p = pair("additive_attention_forward")[which](q, k, v * 1e-30, w * 100, 3, np.array([0, 9]))
+        gradients = pair("additive_attention_backward")[which](np.full_like(out, 1e-20), q, k, v * 1e-30, w * 100, p)
+    assert all(np.isfinite(a).all() for a in (out, *gradients)) and not out[1].any()
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+@both_ways
+def test_the_gradient_of_a_bias_counts_beyond_16_777_216(cell, which):
+    """A plain float32 sum of ones stands still there: one step of 17 million rows, whose dz are 1 (rnn) or 1 / 2."""
+    B = 17_000_000
+    x, one = np.zeros((B, 1, 1), np.float32), np.ones((1, 1), np.float32)
+    state, dh = np.zeros((B, 1), np.float32), np.ones((B, 1, 1), np.float32)
+    if cell == "rnn":  # h = 0: dz = dh
+        made = pair("rnn_backward")[which](dh, x, one, one, state, x)
+        assert [g.item() for g in made[3:5]] == [B, B]
+    else:  # r = 0, z = 0, n = 0: only n has a gradient, dh
+        made = pair("gru_backward")[which](
+            dh, x, *[np.ones((3, 1), np.float32)] * 2, state, x, np.zeros((B, 1, 3), np.float32), x
+        )
+        assert made[3].tolist() == [0, 0, B]
+
+
+@both_ways
+def test_the_gradient_of_the_score_weight_counts_small_terms(which):
+    """20 million pairs: each adds 1e-7 of the sum, which a float32 would not notice from some point on."""
+    T, window = 20_000, 1_000
+    sign = np.tile([1, -1], T // 2).astype(np.float32).reshape(1, T, 1)
+    q, w, p = np.zeros_like(sign), np.zeros(1, np.float32), np.full((1, T, window), 1 / window, np.float32)
+    p[:, :window] = 0  # the first queries have fewer steps to see
+    dw = pair("additive_attention_backward")[which](np.ones_like(sign), q, sign, sign, w, p)[3]
+    np.testing.assert_allclose(dw, (T - window) * np.tanh(1), rtol=1e-5)
 
 
 # ---- tiles -----------------------------------------------------------------------------------------------------------
@@ -252,7 +293,7 @@ def test_few_signatures_are_compiled():
     by_columns = np.asfortranarray(dh[:, -1])  # the gradient of the last memory, as a transpose leaves it
     backward("lstm", arguments, forward("lstm", arguments, None, 0), dh, None, 0, by_columns)
     counts = {}
-    for room in (recurrent, additive):
+    for room in (recurrent, recurrent_loops, additive):
         for name, value in vars(importlib.import_module(room.__name__)).items():
             if hasattr(value, "signatures") and value.__module__ == room.__name__:  # not what it takes from elsewhere
                 counts[f"{room.__name__}.{name}"] = len(value.signatures)

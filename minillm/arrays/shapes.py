@@ -91,6 +91,13 @@ def floats(x: Node) -> np.ndarray:
     return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
 
 
+def alike(*tensors: Node) -> list[np.ndarray]:
+    """The arrays behind tensors of real numbers, in one dtype: float64 if one of them is."""
+    arrays = [floats(t) for t in tensors]
+    dtype = np.result_type(*arrays)
+    return [a.astype(dtype, copy=False) for a in arrays]
+
+
 def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool, ndim: int) -> np.ndarray:
     """Give an array of ``ndim`` axes that was reduced its axes back, with length 1: for axis 1, (M,) -> (M, 1).
 

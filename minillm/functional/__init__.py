@@ -22,7 +22,8 @@ from .losses import (
 )
 from .norm import layer_norm, rms_norm
 from .products import einsum, matmul, outer
-from .recurrent import gru, lstm, past_attention, rnn
+from .recurrent import gru, lstm, rnn
+from .recurrent_attention import past_attention
 from .reductions import cumsum, logsumexp, norm, prod, std
 from .shaping import (
     arange,

@@ -8,6 +8,8 @@ import numpy as np
 
 from ..tensor import Tensor
 
+Starts = np.ndarray | None  # (B,): the step at which each row of a batch begins; what is before is padding
+
 
 def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: int | None = None) -> np.ndarray:
     """``ids`` as an int64 array within [0, vocabulary), or a ValueError that shows the first that is not."""
@@ -53,3 +55,15 @@ def check_reduction(name: str, reduction: str) -> None:
     """Refuse what is not "mean", "sum" or "none"."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
+
+
+def check_starts(name: str, starts: Any, rows: int) -> Starts:
+    """``starts`` as int64, one for each row of the batch, or None."""
+    if starts is None:
+        return None
+    starts = np.asarray(starts)
+    if starts.shape != (rows,) or starts.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: starts must be (B,) = ({rows},) integers; got {starts.dtype} of shape {starts.shape}"
+        )
+    return starts.astype(np.int64)

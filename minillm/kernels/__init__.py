@@ -66,18 +66,7 @@ def load(file: str, name: str) -> Callable[..., Any]:
 
 # fmt: off
 _ROOMS = {
-    "attention": (
-        "attention_backward",
-        "attention_forward",
-        "attention_packed_backward",
-        "attention_packed_forward",
-    ),
     "_jit": ("PAIRS", "get_num_threads", "on_compile", "release_freed_memory", "set_num_threads"),
-    "embedding": ("rotary_packed_", "rotary_packed_forward"),
-    "recurrent": (
-        "gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward",
-    ),
-    "additive": ("additive_attention_backward", "additive_attention_forward"),
     "decode": ("MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step"),
     "decode_prompt": ("FEWEST_TOKENS", "read"),
     "quant": ("dequantize_rows", "quantize_rows"),

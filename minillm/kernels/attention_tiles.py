@@ -1,23 +1,13 @@
 """The loops of attention: tiles of scores that stay in the cache, their products in registers.
 
 A tile holds the scores of some queries (its rows) with some keys (its columns), without gaps, the columns filled up to
-whole panels of ``tile.COLS``. What made them fast, in the order it was found, for 8 heads of 64 and 4,096 tokens on two
-cores with AVX-512 (torch: 1):
+whole panels of ``tile.COLS``. Its products are those of ``tile.py``, whose second operand must lie in panels. Keys and
+values are packed as the columns of a transposed matrix for the products that sum over D, and as rows of ``wide``
+numbers, D filled up to whole panels, for those that sum over keys or queries. What fills up is never read back: it may
+hold anything.
 
-    1.1   tiles at all: products by BLAS, keys that nobody sees skipped, a softmax of each row
-    1.3   the exponentials of a whole tile in one loop: loops over rows of 32 or 64 numbers are all beginning and end;
-          backward starts its tiles at -lse and -delta, so that the products end at x - lse and dp - delta
-    1.4   the rows of a head packed once: in a joint projection they lie kilobytes apart, which the cache takes badly
-    2.7   the products of ``tile.py`` instead of BLAS
-          and 1.03 times that: no product with the keys that all queries of a register tile do not see (up to 1.05 at
-          64 and 128 tokens)
-
-and later, on AVX2, 1.08 times (heads of 32) to 1.15 times (heads of 64) as fast as before: rows are copied as vectors,
-keys turned over in registers, and tiles begin at -lse and -delta without being filled first.
-
-For those the second operand must lie in panels. Keys and values are packed as the columns of a transposed matrix for
-the products that sum over D, and as rows of ``wide`` numbers, D filled up to whole panels, for those that sum over keys
-or queries. What fills up is never read back: it may hold anything.
+Backward starts its tiles at -lse and -delta, so that the products end at x - lse and dp - delta; forward, one loop
+takes the exponentials of a whole tile, for loops over rows of 32 or 64 numbers are all beginning and end.
 
 Arguments that the loops share. sizes: B, T, S, H, G, D. steps: for q, k, v, out (and dout) three numbers each, the
 steps in memory from batch row to batch row, from token to token and from head to head; the last axis is contiguous.
@@ -32,57 +22,12 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import exp, jit, like, prange, row_max
+from .vectors import add_scaled, dot, exponentials, fill, scale_by, scaled, subtract, sum_of
 from .tile import COLS, ROWS, pack_rows, room, scale_panel_row
 from .tile import tile as multiply
 from .tile import tile_from as multiply_from
 
-# ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-@jit(inner=True)
-def _fill(x, value):
-    for i in range(x.size):
-        x[i] = value
-
-
-@jit(inner=True)
-def _scale(x, factor):
-    for i in range(x.size):
-        x[i] *= factor
-
-
-@jit(inner=True)
-def _scaled(x, factor, y):
-    for i in range(x.size):
-        y[i] = x[i] * factor
-
-
-@jit(inner=True)
-def _subtract(x, value):
-    for i in range(x.size):
-        x[i] -= value
-
-
-@jit(inner=True)
-def _sum(x):
-    total = like(x, 0)
-    for i in range(x.size):
-        total += x[i]
-    return total
-
-
-@jit(inner=True)
-def _dot(x, y):
-    total = like(x, 0)
-    for i in range(x.size):
-        total += x[i] * y[i]
-    return total
-
-
-@jit(inner=True)
-def _exponentials(x):
-    for i in range(x.size):
-        x[i] = exp(x[i])
+# ---- rows and tiles --------------------------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -97,7 +42,7 @@ def _exponentials_and_slopes(x, dp):
 @jit(inner=True)
 def _fill_rows(x, x_row, rows, d, value):
     for i in range(rows):
-        _fill(x[i * x_row : i * x_row + d], value)
+        fill(x[i * x_row : i * x_row + d], value)
 
 
 @jit(inner=True)
@@ -108,7 +53,7 @@ def _copy_rows(x, x_row, y, y_row, rows, d, factor):
         for j in range(0, whole, COLS):
             scale_panel_row(x, i * x_row + j, factor, y, i * y_row + j)  # type: ignore[call-arg]
         if whole < d:
-            _scaled(x[i * x_row + whole : i * x_row + d], factor, y[i * y_row + whole : i * y_row + d])
+            scaled(x[i * x_row + whole : i * x_row + d], factor, y[i * y_row + whole : i * y_row + d])
 
 
 @jit(inner=True)
@@ -122,9 +67,7 @@ def _transposed(x, x_row, rows, d, y):
 def _add_rows(weights, x, x_row, y):
     # y += sum_j weights_j x_j
     for j in range(weights.size):
-        x_j, weight = x[j * x_row : j * x_row + y.size], weights[j]
-        for i in range(y.size):
-            y[i] += x_j[i] * weight
+        add_scaled(weights[j], x[j * x_row : j * x_row + y.size], y)
 
 
 @jit(inner=True)
@@ -136,9 +79,9 @@ def _hide(tile, m, n, cols, shift, ahead, behind, value):
         a = min(max(shift + i - behind, 0), n)
         b = max(min(shift + i + ahead + 1, n), a)
         if a > 0:
-            _fill(tile[i * cols : i * cols + a], value)
+            fill(tile[i * cols : i * cols + a], value)
         if b < cols:
-            _fill(tile[i * cols + b : (i + 1) * cols], value)
+            fill(tile[i * cols + b : (i + 1) * cols], value)
 
 
 @jit(inner=True)
@@ -185,8 +128,8 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
     # the online softmax of some queries, the first of which stands at key shift, over the keys [lo, hi)
     m, (ahead, behind) = lse.size, sight
     peak, total = np.empty(m, query.dtype), np.zeros(m, query.dtype)
-    _fill(peak, -np.inf)
-    _fill(acc[: m * wide], 0.0)
+    fill(peak, -np.inf)
+    fill(acc[: m * wide], 0.0)
     for key in range(lo // COLS * COLS, hi, width):
         n = min(width, hi - key)
         cols = (n + COLS - 1) // COLS * COLS
@@ -199,17 +142,17 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
                 if total[i] > 0:  # what was summed under the old peak counts less under the new one
                     fade = exp(peak[i] - top)
                     total[i] *= fade
-                    _scale(acc[i * wide : (i + 1) * wide], fade)
+                    scale_by(acc[i * wide : (i + 1) * wide], fade)
                 peak[i] = top
             if top > -np.inf:
-                _subtract(x, top)
-        _exponentials(tile[: m * cols])
+                subtract(x, top)
+        exponentials(tile[: m * cols])
         for i in range(m):
-            total[i] += _sum(tile[i * cols : (i + 1) * cols])
+            total[i] += sum_of(tile[i * cols : (i + 1) * cols])
         _add_means(tile, cols, 1, m, n, v[key * wide :], acc, wide, shift - key, ahead, behind)
     for i in range(m):
         weight = like(acc, 1) / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing
-        _scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
+        scaled(acc[i * wide : i * wide + d], weight, out[i * out_row : i * out_row + d])
         lse[i] = peak[i] + np.log(total[i])
 
 
@@ -251,17 +194,17 @@ def forward(chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block
 @jit(inner=True)
 def _decode_head(q, k, k_row, v, v_row, out, scale, x):
     # one query and a few keys, each read once: loops that keep pace with the memory; returns the log-sum-exp
-    _fill(out, 0.0)
+    fill(out, 0.0)
     if x.size == 0:
         return like(x, -np.inf)
     for j in range(x.size):
-        x[j] = _dot(q, k[j * k_row : j * k_row + q.size]) * scale
+        x[j] = dot(q, k[j * k_row : j * k_row + q.size]) * scale
     top = row_max(x)
-    _subtract(x, top)
-    _exponentials(x)
-    total = _sum(x)
+    subtract(x, top)
+    exponentials(x)
+    total = sum_of(x)
     _add_rows(x, v, v_row, out)
-    _scale(out, like(x, 1) / total)
+    scale_by(out, like(x, 1) / total)
     return top + np.log(total)
 
 
@@ -305,12 +248,12 @@ def merge(outs, lses, out, lse):
         weights = lses[:, b, h].copy()
         top = row_max(weights)
         if top > -np.inf:
-            _subtract(weights, top)
-        _exponentials(weights)
-        total = _sum(weights)
-        _fill(to, 0.0)
+            subtract(weights, top)
+        exponentials(weights)
+        total = sum_of(weights)
+        fill(to, 0.0)
         _add_rows(weights, outs.reshape(-1)[row * D :], out.size, to)
-        _scale(to, like(out, 1) / total if total != 0 else like(out, 0))
+        scale_by(to, like(out, 1) / total if total != 0 else like(out, 0))
         lse[b, h, 0] = top + np.log(total)
 
 
@@ -367,8 +310,8 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
         _copy_rows(_begin(dout, dout_steps, b, 0, h), dout_steps[1], dvalue, wide, T, D, one)
         for t in range(T):
             minus_lse[t] = -lse[b, h, t]
-            minus_delta[t] = -_dot(dvalue[t * wide : t * wide + D], out_h[t * out_steps[1] : t * out_steps[1] + D])
-        _fill(dquery, 0.0)
+            minus_delta[t] = -dot(dvalue[t * wide : t * wide + D], out_h[t * out_steps[1] : t * out_steps[1] + D])
+        fill(dquery, 0.0)
         for turn in range(-(-keys // (width * chunks))):
             key = _dealt(turn, chunk, chunks) * width
             n, shift = min(width, keys - key), S - T - begin - key
@@ -376,8 +319,8 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
                 continue
             dk_to, dv_to = _begin(dk, dk_steps, b, begin + key, g), _begin(dv, dv_steps, b, begin + key, g)
             if h == g * (H // G):
-                _fill(dk_j, 0.0)
-                _fill(dv_j, 0.0)
+                fill(dk_j, 0.0)
+                fill(dv_j, 0.0)
             else:  # add to what the heads before have sent
                 _copy_rows(dk_to, dk_steps[1], dk_j, wide, n, D, one)
                 _copy_rows(dv_to, dv_steps[1], dv_j, wide, n, D, one)

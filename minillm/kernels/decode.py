@@ -168,10 +168,9 @@ def read_numpy(
             rotary_packed_(qkv.reshape(B * T, -1), cos, sin, H + G, D)
         q, k, v = (part.reshape(B, T, -1, D) for part in np.split(qkv, [H * D, (H + G) * D], axis=-1))
         k_all[:, length:now], v_all[:, length:now] = k, v
-        y, _ = attention_forward(
-            q, k_all[:, :now], v_all[:, :now], causal=True, scale=1 / math.sqrt(D), starts=starts
-        )  # (B, T, H, D)
-        x = x + apply(y.reshape(B, T, H * D), layer.out)
+        q, k, v = (part.swapaxes(1, 2) for part in (q, k_all[:, :now], v_all[:, :now]))
+        y, _ = attention_forward(q, k, v, True, 0, 1 / math.sqrt(D), starts)  # (B, H, T, D)
+        x = x + apply(y.swapaxes(1, 2).reshape(B, T, H * D), layer.out)
         wide = apply(_normed(x, layer.norm_2, decoder.eps), *layer.up)  # (B, T, I), or (B, T, 2 I) with a gate
         if decoder.activation == "swiglu":
             gate, up = np.split(wide, 2, axis=-1)

@@ -10,21 +10,17 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..functional.checks import Starts
 from ..tensor import Tensor
 from . import init
 from .linear import Linear
 from .module import Module
 
-Starts = np.ndarray | None
 
+class _Recurrent(Module):
+    """What the three cells share: ``num_layers`` layers, each on the states of the one below, and their parameters."""
 
-class RNN(Module):
-    """h_t = tanh(W x_t + b + U h_{t-1} + b'), in ``num_layers`` layers, each on the states of the one below.
-
-    x: (B, T, input_size) -> output (B, T, H), the last layer's states, and h_n (num_layers, B, H), each layer's last.
-    Parameters: ``weight_ih_l{k}`` (H, input), ``weight_hh_l{k}`` (H, H), ``bias_ih_l{k}``, ``bias_hh_l{k}`` (H,),
-    uniform in +-1 / sqrt(H). (Elman 1990.)
-    """
+    gates: int  # the matrices have so many times H rows
 
     def __init__(
         self,
@@ -34,40 +30,69 @@ class RNN(Module):
         bias: bool = True,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        _add_parameters(self, 1, bias, rng)
+        C, H, rows = input_size, hidden_size, self.gates * hidden_size
+        if C < 1 or H < 1 or num_layers < 1:
+            raise ValueError(f"{type(self).__name__}: sizes must be at least 1; got {C} -> {H}, {num_layers} layers")
+        self.input_size, self.hidden_size, self.num_layers = C, H, num_layers
+        rng = np.random.default_rng(rng)
+        for k in range(num_layers):
+            setattr(self, f"weight_ih_l{k}", init.fan_in(rng, (rows, C if k == 0 else H), H))
+            setattr(self, f"weight_hh_l{k}", init.fan_in(rng, (rows, H), H))
+            setattr(self, f"bias_ih_l{k}", init.fan_in(rng, (rows,), H) if bias else None)
+            setattr(self, f"bias_hh_l{k}", init.fan_in(rng, (rows,), H) if bias else None)
+
+    def parameters_of(self, k: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Layer k's weight_ih, weight_hh, bias_ih, bias_hh."""
+        weight_ih, weight_hh = getattr(self, f"weight_ih_l{k}"), getattr(self, f"weight_hh_l{k}")
+        return weight_ih, weight_hh, getattr(self, f"bias_ih_l{k}"), getattr(self, f"bias_hh_l{k}")
+
+    def first_states(self, x: Tensor, name: str, given: Tensor | None) -> list[Tensor]:
+        """The state that each layer starts from: (B, H) each, zeros unless given."""
+        kind, C, H = type(self).__name__, self.input_size, self.hidden_size
+        if x.ndim != 3 or x.shape[2] != C:
+            raise ValueError(f"{kind}: x must be (B, T, {C}); got {x.shape}")
+        shape = (self.num_layers, x.shape[0], H)
+        if given is None:
+            return [Tensor(np.zeros(shape[1:], x.dtype))] * self.num_layers
+        if given.shape != shape:
+            raise ValueError(f"{kind}: {name} must be (num_layers, B, H) = {shape}; got {given.shape}")
+        return [given[k] for k in range(self.num_layers)]
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        layers = "" if self.num_layers == 1 else f", {self.num_layers} layers"
+        return f"{self.input_size} -> {self.hidden_size}{layers}"
+
+
+class RNN(_Recurrent):
+    """h_t = tanh(W x_t + b + U h_{t-1} + b'), in ``num_layers`` layers, each on the states of the one below.
+
+    x: (B, T, input_size) -> output (B, T, H), the last layer's states, and h_n (num_layers, B, H),
+    each layer's last.
+    Parameters: ``weight_ih_l{k}`` (H, input), ``weight_hh_l{k}`` (H, H), ``bias_ih_l{k}``,
+    ``bias_hh_l{k}`` (H,), uniform in +-1 / sqrt(H). (Elman 1990.)
+    """
+
+    gates = 1
 
     def forward(self, x: Tensor, h0: Tensor | None = None, starts: Starts = None) -> tuple[Tensor, Tensor]:
         """h0: (num_layers, B, H), zeros if left out; starts: (B,), steps of left padding, where states stay zero."""
         last = []
-        for k, h in enumerate(_states(self, x, "h0", h0)):
-            x = F.rnn(x, *_layer(self, k), h, starts)  # (B, T, H)
+        for k, h in enumerate(self.first_states(x, "h0", h0)):
+            x = F.rnn(x, *self.parameters_of(k), h, starts)  # (B, T, H)
             last.append(x[:, -1])
         return x, F.stack(last)
 
-    def extra_repr(self) -> str:
-        """Sizes."""
-        return _sizes(self)
 
-
-class LSTM(Module):
-    """A state h and a memory c that gates protect, in ``num_layers`` layers (Hochreiter & Schmidhuber 1997).
+class LSTM(_Recurrent):
+    """A state h and a cell state c that gates protect, in ``num_layers`` layers (Hochreiter & Schmidhuber 1997).
 
     i, f, o = sigmoid(...), g = tanh(...);   c_t = f c_{t-1} + i g;   h_t = o tanh(c_t).
     x: (B, T, input_size) -> output (B, T, H) and (h_n, c_n), each (num_layers, B, H).
     Parameters as ``RNN``, with 4 H rows: i, f, g, o.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        rng: np.random.Generator | int | None = None,
-    ) -> None:
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        _add_parameters(self, 4, bias, rng)
+    gates = 4
 
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None, starts: Starts = None
@@ -75,46 +100,31 @@ class LSTM(Module):
         """state: (h0, c0), each (num_layers, B, H), zeros if left out; starts: as ``RNN.forward``."""
         h0, c0 = (None, None) if state is None else state
         h_last, c_last = [], []
-        for k, (h, c) in enumerate(zip(_states(self, x, "h0", h0), _states(self, x, "c0", c0), strict=True)):
-            x, c_k = F.lstm(x, *_layer(self, k), h, c, starts)  # (B, T, H), (B, H)
+        for k, (h, c) in enumerate(zip(self.first_states(x, "h0", h0), self.first_states(x, "c0", c0), strict=True)):
+            x, c_k = F.lstm(x, *self.parameters_of(k), h, c, starts)  # (B, T, H), (B, H)
             h_last.append(x[:, -1])
             c_last.append(c_k)
         return x, (F.stack(h_last), F.stack(c_last))
 
-    def extra_repr(self) -> str:
-        """Sizes."""
-        return _sizes(self)
 
-
-class GRU(Module):
+class GRU(_Recurrent):
     """A state of which one gate keeps a part and another forgets a part, in ``num_layers`` layers (Cho et al. 2014).
 
-    r, z = sigmoid(...), n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + b'_n));   h_t = (1 - z) n + z h_{t-1}.
-    x: (B, T, input_size) -> output (B, T, H) and h_n (num_layers, B, H). Parameters as ``RNN``, with 3 H rows: r, z, n.
+    r, z = sigmoid(...), n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + b'_n));
+    h_t = (1 - z) n + z h_{t-1}.
+    x: (B, T, input_size) -> output (B, T, H) and h_n (num_layers, B, H). Parameters as ``RNN``, with
+    3 H rows: r, z, n.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        rng: np.random.Generator | int | None = None,
-    ) -> None:
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        _add_parameters(self, 3, bias, rng)
+    gates = 3
 
     def forward(self, x: Tensor, h0: Tensor | None = None, starts: Starts = None) -> tuple[Tensor, Tensor]:
         """h0: (num_layers, B, H), zeros if left out; starts: as ``RNN.forward``."""
         last = []
-        for k, h in enumerate(_states(self, x, "h0", h0)):
-            x = F.gru(x, *_layer(self, k), h, starts)  # (B, T, H)
+        for k, h in enumerate(self.first_states(x, "h0", h0)):
+            x = F.gru(x, *self.parameters_of(k), h, starts)  # (B, T, H)
             last.append(x[:, -1])
         return x, F.stack(last)
-
-    def extra_repr(self) -> str:
-        """Sizes."""
-        return _sizes(self)
 
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
@@ -210,46 +220,9 @@ class Past:
 
     def reorder(self, rows: np.ndarray) -> Past:
         """A copy whose row i goes on from row ``rows[i]`` of this one."""
-        twin = Past()
+        copy = Past()
         if self.state is not None:
             parts = [part[:, rows] for part in (self.state if isinstance(self.state, tuple) else (self.state,))]
             values = None if self.values is None else self.values[rows]
-            twin.advance(self.length, tuple(parts) if len(parts) == 2 else parts[0], values)
-        return twin
-
-
-# ---- what the three cells share --------------------------------------------------------------------------------------
-
-
-def _add_parameters(module: Any, gates: int, bias: bool, rng: np.random.Generator | int | None) -> None:
-    C, H, layers, rng = module.input_size, module.hidden_size, module.num_layers, np.random.default_rng(rng)
-    if C < 1 or H < 1 or layers < 1:
-        raise ValueError(f"{type(module).__name__}: sizes must be at least 1; got {C} -> {H}, {layers} layers")
-    for k in range(layers):
-        setattr(module, f"weight_ih_l{k}", init.fan_in(rng, (gates * H, C if k == 0 else H), H))
-        setattr(module, f"weight_hh_l{k}", init.fan_in(rng, (gates * H, H), H))
-        setattr(module, f"bias_ih_l{k}", init.fan_in(rng, (gates * H,), H) if bias else None)
-        setattr(module, f"bias_hh_l{k}", init.fan_in(rng, (gates * H,), H) if bias else None)
-
-
-def _layer(module: Any, k: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    weight_ih, weight_hh = getattr(module, f"weight_ih_l{k}"), getattr(module, f"weight_hh_l{k}")
-    return weight_ih, weight_hh, getattr(module, f"bias_ih_l{k}"), getattr(module, f"bias_hh_l{k}")
-
-
-def _states(module: Any, x: Tensor, name: str, given: Tensor | None) -> list[Tensor]:
-    """The state that each layer starts from: (B, H) each."""
-    kind, C, H = type(module).__name__, module.input_size, module.hidden_size
-    if x.ndim != 3 or x.shape[2] != C:
-        raise ValueError(f"{kind}: x must be (B, T, {C}); got {x.shape}")
-    shape = (module.num_layers, x.shape[0], H)
-    if given is None:
-        return [Tensor(np.zeros(shape[1:], x.dtype))] * module.num_layers
-    if given.shape != shape:
-        raise ValueError(f"{kind}: {name} must be (num_layers, B, H) = {shape}; got {given.shape}")
-    return [given[k] for k in range(module.num_layers)]
-
-
-def _sizes(module: Any) -> str:
-    layers = "" if module.num_layers == 1 else f", {module.num_layers} layers"
-    return f"{module.input_size} -> {module.hidden_size}{layers}"
+            copy.advance(self.length, tuple(parts) if len(parts) == 2 else parts[0], values)
+        return copy

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 import minillm.functional as F  # noqa: E402
 from minillm import Tensor  # noqa: E402
-from minillm.kernels.attention import attention_backward, attention_forward, visible_numpy  # noqa: E402
+from minillm.functional.attention import attention_backward, attention_forward, visible  # noqa: E402
 
 # B, T, S, H, G, D, window, starts
 CASES = [
@@ -26,7 +26,7 @@ CASES = [
 def test_equal_to_torch(case, dtype, tolerance):
     B, T, S, H, G, D, window, starts = case
     rng = np.random.default_rng(0)
-    shapes = [(B, T, H, D), (B, S, G, D), (B, S, G, D), (B, T, H, D)]
+    shapes = [(B, H, T, D), (B, G, S, D), (B, G, S, D), (B, H, T, D)]
     q, k, v, dout = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
     scale = D**-0.5
     starts = None if starts is None else np.array(starts)
@@ -35,18 +35,17 @@ def test_equal_to_torch(case, dtype, tolerance):
     ours = (out, *attention_backward(dout, q, k, v, out, lse, **options))
 
     inputs = [torch.from_numpy(x.copy()).requires_grad_() for x in (q, k, v)]
-    tq, tk, tv = (x.transpose(1, 2) for x in inputs)
     plain = T == S and window == 0 and starts is None
-    mask = None if plain else torch.from_numpy(visible_numpy(B, T, S, True, window, starts))
+    mask = None if plain else torch.from_numpy(visible((B, H, T, S), True, window, starts))
     expected = torch.nn.functional.scaled_dot_product_attention(
-        tq, tk, tv, attn_mask=mask, is_causal=plain, scale=scale, enable_gqa=H != G
-    ).transpose(1, 2)
+        *inputs, attn_mask=mask, is_causal=plain, scale=scale, enable_gqa=H != G
+    )
     theirs = (expected, *torch.autograd.grad(expected, inputs, torch.from_numpy(dout)))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b.detach().numpy(), rtol=tolerance, atol=tolerance)
 
-    scores = torch.einsum("bthd,bshd->bhts", inputs[0], inputs[1].repeat_interleave(H // G, dim=2)) * scale
-    seen = torch.from_numpy(visible_numpy(B, T, S, True, window, starts))
+    scores = torch.einsum("bhtd,bhsd->bhts", inputs[0], inputs[1].repeat_interleave(H // G, dim=1)) * scale
+    seen = torch.from_numpy(visible((B, H, T, S), True, window, starts))
     expected_lse = torch.where(seen, scores, -torch.inf).logsumexp(dim=-1)
     np.testing.assert_allclose(lse, expected_lse.detach().numpy(), rtol=tolerance, atol=tolerance)
 
