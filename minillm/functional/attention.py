@@ -187,6 +187,7 @@ def self_attention(
     """Causal attention of a sequence to itself, from the joint projection to the joined heads.
 
     qkv: (B, T, (H + 2 G) D), per row H queries, G keys, G values of D numbers -> y: (B, T, H D).
+    y = softmax(q k^T / sqrt(D)) v for each head, over the keys up to the query's own position.
     rotary: the cos and sin by which q and k are turned, see ``rotary_embedding``. window: as in
     ``scaled_dot_product_attention``. cache: keys and values of earlier tokens, for generation; the
     result then has no gradient.
