@@ -227,7 +227,7 @@ def _self_attention(qkv: Tensor, H: int, G: int, window: int) -> Tensor:
 @compiled("attention")
 def self_attention_forward(qkv: np.ndarray, H: int, G: int, window: int) -> tuple[np.ndarray, np.ndarray]:
     """qkv: (B, T, (H + 2 G) D) -> y: (B, T, H D), lse: (B, H, T)."""
-    q, k, v = _split(qkv, H, G)  # (B, H, T, D), and twice (B, G, T, D)
+    q, k, v = _split(qkv, H, G, G)  # (B, H, T, D), and twice (B, G, T, D)
     y, lse = attention_forward(q, k, v, True, window, 1 / math.sqrt(q.shape[-1]))
     return _join(y), lse
 
@@ -237,7 +237,7 @@ def self_attention_backward(
     dy: np.ndarray, qkv: np.ndarray, y: np.ndarray, lse: np.ndarray, H: int, G: int, window: int
 ) -> np.ndarray:
     """dy, y: (B, T, H D) -> dqkv: (B, T, (H + 2 G) D)."""
-    q, k, v = _split(qkv, H, G)
+    q, k, v = _split(qkv, H, G, G)
     (dy,), (y,) = _split(dy, H), _split(y, H)
     dq, dk, dv = attention_backward(dy, q, k, v, y, lse, True, window, 1 / math.sqrt(q.shape[-1]))
     return _join(dq, dk, dv)

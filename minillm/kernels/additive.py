@@ -81,7 +81,7 @@ def _backward_row(dout, q, k, v, w, p, dq, dk, dv, dw):
         oldest = S - T + t - window + 1
         lo = max(0, -oldest)
         mean = like(a, 0)
-        dw_t[:] = 0  # the terms of one query, because a float32 loses small ones beside the sum of millions
+        dw_t[:] = 0  # of one query; the sum over all, in float32, would lose small terms beside the sum of millions
         for j in range(lo, window):
             dx[j] = dot(v[oldest + j], dout[t])
             mean += p[t, j] * dx[j]
@@ -133,6 +133,6 @@ def additive_attention_backward(
 ) -> tuple[Array, Array, Array, Array]:
     """See functional/recurrent_attention.py."""
     dout, q, k, v, w = (contiguous(a) for a in (dout, q, k, v, w))
-    dq, dk, dv, dw = np.empty_like(q), np.empty_like(k), np.empty_like(v), np.empty((len(q), len(w)), q.dtype)
+    dq, dk, dv, dw = np.empty_like(q), np.empty_like(k), np.empty_like(v), np.empty((len(q), len(w)))  # dw in float64
     _backward(dout, q, k, v, w, p, dq, dk, dv, dw)
-    return dq, dk, dv, sum_rows(dw)
+    return dq, dk, dv, dw.sum(axis=0).astype(w.dtype)

@@ -133,6 +133,7 @@ def _rows_of_a_task(B: int, T: int, w_hh: np.ndarray) -> int:
     return B if B * T * w_hh.size < LITTLE else min(_ROWS_OF_A_TASK, max(1, -(-B // 2)))
 
 
+@np.errstate(under="ignore")
 def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]) -> Arrays:
     """What the sums begin with, and the panels of the products x w^T, side by side, that are added at every step.
 
@@ -181,6 +182,7 @@ def _weight_gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarr
     return dw_ih, dw_hh, db_ih, db_hh
 
 
+@np.errstate(under="ignore")
 def _weight_gradients_apart(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
     rows_z, rows_p = dz.reshape(-1, dz.shape[-1]), dp.reshape(-1, dp.shape[-1])
     before = np.concatenate([h0[:, None], h[:, :-1]], axis=1)  # (B, T, H), the states that the steps start from
