@@ -15,4 +15,3 @@ from .result import Generation
 from .stopping import FinishReason
 
 __all__ = ["FinishReason", "Generation", "GenerationConfig", "generate", "generate_batch", "stream"]
-

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ..files import read_json, write_json
+from .config_file import suggestion, to_fields, to_parameters
 
 __all__ = ["GenerationConfig"]
 
@@ -84,8 +86,9 @@ class GenerationConfig:
         for name, (least, most) in _INTEGERS.items():
             self._set(name, _integer(name, getattr(self, name), least, most))
         for name in ("slide", "echo", "add_bos"):
-            if not isinstance(getattr(self, name), bool):
+            if not isinstance(getattr(self, name), bool | np.bool_):
                 _refuse(name, "True or False", getattr(self, name))
+            self._set(name, bool(getattr(self, name)))
         for name in ("seed", "bos_token_id", "pad_token_id", "decoder_start_token_id"):
             if getattr(self, name) is not None:
                 most = 2**63 - 1 if name == "seed" else LARGEST_ID
@@ -96,6 +99,8 @@ class GenerationConfig:
         self._set("logit_bias", _biases(self.logit_bias))
         if self.early_stopping not in (True, False, "never"):
             _refuse("early_stopping", 'True, False or "never"', self.early_stopping)
+        if self.early_stopping != "never":
+            self._set("early_stopping", bool(self.early_stopping))
         if 0 < self.temperature < 1e-6:
             _refuse("temperature", "0 (the most likely token) or at least 1e-06", self.temperature)
         if self.min_new_tokens > self.max_new_tokens:
@@ -128,10 +133,10 @@ class GenerationConfig:
         """
         for name in changes:
             if name not in _NAMES:
-                raise ValueError(f"GenerationConfig: unknown parameter {_suggestion(name, _NAMES)}")
+                raise ValueError(f"GenerationConfig: unknown parameter {suggestion(name, _NAMES)}")
         return dataclasses.replace(self, **changes)
 
-    # ---- generation_config.json ----
+    # ---- generation_config.json, see config_file.py ----
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "generation_config.json") -> GenerationConfig:
@@ -143,33 +148,12 @@ class GenerationConfig:
 
         Raises ValueError that names a field which is unknown, or known but not implemented and not at rest.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        values: dict[str, Any] = {"add_bos": False}
-        for name, value in given.items():
-            if name in _FILE_NAMES:
-                values[_FILE_NAMES[name]] = value
-            elif name in _NAMES:
-                values[name] = value
-            elif name in _NOT_IMPLEMENTED:
-                if value not in _NOT_IMPLEMENTED[name]:
-                    raise ValueError(f"{source}: {name} = {value!r:.60} is not implemented")
-            elif name not in _HARMLESS and name not in _READ_APART:
-                raise ValueError(f"{source}: unknown field {_suggestion(name, [*_NAMES, *_FILE_NAMES])}")
-        if not isinstance(sample := given.get("do_sample", False), bool):
-            raise ValueError(f"{source}: do_sample must be true or false; got {sample!r:.60}")
-        if not sample:
-            values["temperature"] = 0.0
-        elif "top_k" not in given:
-            values["top_k"] = 50
-        if "max_length" in given:
-            values.setdefault("max_new_tokens", given["max_length"])
+        values = to_parameters(fields, _NAMES, source)
         try:
-            if "sequence_bias" in given:
-                values["logit_bias"] = _from_sequence_bias(given["sequence_bias"])
             config = cls(**values)
         except ValueError as error:
             raise ValueError(f"{source}: {str(error).removeprefix('GenerationConfig: ')}") from None
-        if config.eos_token_id and config.end_of_turn_token_id:  # the first holds both, see to_dict
+        if config.eos_token_id and config.end_of_turn_token_id:  # the first holds both, see to_fields
             ends = tuple(id for id in config.eos_token_id if id not in config.end_of_turn_token_id)
             config = config.replace(eos_token_id=ends)
         return config
@@ -180,20 +164,7 @@ class GenerationConfig:
         >>> GenerationConfig(temperature=0, eos_token_id=0).to_dict()
         {'max_new_tokens': 256, 'do_sample': False, 'eos_token_id': [0], 'add_bos': True}
         """
-        known: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
-        if self.temperature > 0:
-            known |= {"temperature": self.temperature, "top_k": self.top_k}
-        if self.eos_token_id is not None:  # transformers knows no turns: one list for all that ends a text
-            known["eos_token_id"] = [*self.eos_token_id, *(self.end_of_turn_token_id or ())]
-        if self.logit_bias:
-            known["sequence_bias"] = [[[id], bias] for id, bias in self.logit_bias.items()]
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        file_names = {ours: theirs for theirs, ours in _FILE_NAMES.items()}
-        for name in _NAMES:
-            value = getattr(self, name)
-            if name not in known and name not in ("temperature", "logit_bias", "add_bos") and value != defaults[name]:
-                known[file_names.get(name, name)] = list(value) if isinstance(value, tuple) else value
-        return known | {"add_bos": self.add_bos}
+        return to_fields(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GenerationConfig:
@@ -231,60 +202,9 @@ _INTEGERS = {
     "logprobs": (0, 1024),
 }
 
-# Fields of transformers with another name here.
-_FILE_NAMES = {"stop_strings": "stop", "num_return_sequences": "n"}
-_READ_APART = ("do_sample", "max_length", "sequence_bias")
-
-# Fields of transformers that would change the text, with the values at which they do nothing.
-_NOT_IMPLEMENTED: dict[str, tuple[Any, ...]] = {
-    "assistant_early_exit": (),
-    "bad_words_ids": ([],),
-    "begin_suppress_tokens": ([],),
-    "constraints": ([],),
-    "diversity_penalty": (0,),
-    "dola_layers": (),
-    "encoder_no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "exponential_decay_length_penalty": (),
-    "force_words_ids": ([],),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
-    "guidance_scale": (1,),
-    "max_time": (),
-    "min_length": (0,),
-    "num_beam_groups": (1,),
-    "penalty_alpha": (0,),
-    "prompt_lookup_num_tokens": (),
-    "remove_invalid_values": (False,),
-    "renormalize_logits": (False,),
-    "suppress_tokens": ([],),
-    "token_healing": (False,),
-    "top_h": (),
-    "watermarking_config": (),
-}
-
-# Fields of transformers about its own workings.
-_HARMLESS = frozenset(
-    """
-    _commit_hash _from_model_config assistant_confidence_threshold assistant_lookbehind assistant_ensemble_weight
-    cache_config cache_implementation compile_config continuous_batching_config disable_compile is_assistant low_memory
-    max_cache_len max_matching_ngram_size num_assistant_tokens num_assistant_tokens_schedule output_attentions
-    output_hidden_states output_logits output_scores prefill_chunk_size return_dict_in_generate speculation_type
-    target_lookbehind transformers_version use_cache use_mtp
-    """.split()
-)
-
 
 def _refuse(name: str, expected: str, given: Any) -> None:
     raise ValueError(f"GenerationConfig: {name} must be {expected}; got {given!r:.60}")
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    """The unknown name, and the known one that was probably meant."""
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"{name!r:.60}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
 
 
 def _float(name: str, value: Any, low: float, high: float) -> float:
@@ -330,15 +250,6 @@ def _biases(value: Any) -> dict[int, float]:
         _integer("logit_bias's token id", id, 0, LARGEST_ID): _float(f"logit_bias[{id}]", bias, -1e6, 1e6)
         for id, bias in value.items()
     }
-
-
-def _from_sequence_bias(value: Any) -> dict[int, float]:
-    """``[[[id], bias], ...]``: only biases of single tokens, which do not depend on the text before."""
-    try:
-        pairs = [(id, bias) for (id,), bias in value]
-    except (TypeError, ValueError):
-        _refuse("sequence_bias", "a list [[[token id], bias], ...]", value)
-    return dict(pairs)
 
 
 def _file(path: str | os.PathLike[str]) -> Path:

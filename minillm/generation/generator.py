@@ -153,7 +153,8 @@ class _Writer:
         """Read the prompts of some rows: the first scores (B, V), the cache, and for that V penalties and stop ids."""
         prompts = [row.prompt for row in rows]
         alternatives = self.config.logprobs if self.config.echo else None
-        logits, cache = read_batch(self.model, prompts, self.config.max_new_tokens, self.pad_id, alternatives)
+        with _evaluating(self.model):
+            logits, cache = read_batch(self.model, prompts, self.config.max_new_tokens, self.pad_id, alternatives)
         scored = logits.shape[1]
         stop_ids = [id for id in self.ending.ids if id < scored]
         longest = max(len(prompt.ids) for prompt in prompts)
@@ -165,50 +166,50 @@ class _Writer:
         def new_row(rank: int = 0) -> Row:
             return self.row(first.prompt, first.index + rank, first.rng)
 
+        logits, cache, steps, _ = self.start([first])
         with _evaluating(self.model):
-            logits, cache, steps, _ = self.start([first])
             return beam_search(self.model, logits, cache, self.config, steps, new_row, self.is_cancelled)
 
     def write(self, rows: list[Row]) -> Iterator[Row]:
         """Write all rows to their ends, and yield each row after each of its tokens."""
-        with _evaluating(self.model):
-            n, alternatives = self.config.n, self.config.logprobs
-            logits, cache, look_back, stop_ids = self.start(rows[::n])  # (B / n, V)
-            if n > 1:  # the n texts of a prompt begin with the same cache
-                samples = np.repeat(np.arange(len(logits)), n)
-                logits, cache = logits[samples], cache.reorder(samples)
-            choose = most_likely if self.config.temperature == 0 else draw
-            look_at_scores = filters(self.config)
-            past = pad([row.prompt.ids for row in rows], -1)  # (B, T)
+        n, alternatives = self.config.n, self.config.logprobs
+        logits, cache, look_back, stop_ids = self.start(rows[::n])  # (B / n, V)
+        if n > 1:  # the n texts of a prompt begin with the same cache
+            samples = np.repeat(np.arange(len(logits)), n)
+            logits, cache = logits[samples], cache.reorder(samples)
+        choose = most_likely if self.config.temperature == 0 else draw
+        look_at_scores = filters(self.config)
+        past = pad([row.prompt.ids for row in rows], -1)  # (B, T)
 
-            while rows:
-                if self.config.max_new_tokens == 0 or self.is_cancelled():
-                    for row in rows:
-                        row.finish("length" if self.config.max_new_tokens == 0 else "cancelled")
-                        yield row
-                    return
-                scores = logits  # (B, V)
-                for penalize in look_back:
-                    scores = penalize(scores, past)
-                for keep in look_at_scores:
-                    scores = keep(scores)
-                ids = choose(scores, [row.rng for row in rows])  # (B,)
-                if look_back:
-                    past = np.concatenate([past, ids[:, None]], axis=1)
-
-                normalizers = log_sum_exp(logits).tolist()
-                for row, row_logits, id, normalizer in zip(rows, logits, ids.tolist(), normalizers, strict=True):
-                    row.trace.add(id, row_logits, normalizer, stop_ids, alternatives)
-                    row.push(id)
+        while rows:
+            if self.config.max_new_tokens == 0 or self.is_cancelled():
+                for row in rows:
+                    row.finish("length" if self.config.max_new_tokens == 0 else "cancelled")
                     yield row
+                return
+            scores = logits  # (B, V)
+            for penalize in look_back:
+                scores = penalize(scores, past)
+            for keep in look_at_scores:
+                scores = keep(scores)
+            ids = choose(scores, [row.rng for row in rows])  # (B,)
+            if look_back:
+                past = np.concatenate([past, ids[:, None]], axis=1)
 
-                going = [i for i, row in enumerate(rows) if row.finish_reason is None]
-                if 0 < len(going) < len(rows):
-                    ids, past, cache = ids[going], past[going], cache.reorder(np.array(going))
-                rows = [rows[i] for i in going]
-                if rows and cache.length == self.model.context:
-                    logits, cache = self.read_again(rows, cache.length)
-                elif rows:
+            normalizers = log_sum_exp(logits).tolist()
+            for row, row_logits, id, normalizer in zip(rows, logits, ids.tolist(), normalizers, strict=True):
+                row.trace.add(id, row_logits, normalizer, stop_ids, alternatives)
+                row.push(id)
+                yield row
+
+            going = [i for i, row in enumerate(rows) if row.finish_reason is None]
+            if 0 < len(going) < len(rows):
+                ids, past, cache = ids[going], past[going], cache.reorder(np.array(going))
+            rows = [rows[i] for i in going]
+            if rows and cache.length == self.model.context:
+                logits, cache = self.read_again(rows, cache.length)
+            elif rows:
+                with _evaluating(self.model):
                     logits = self.model.next_logits(ids[:, None], cache)
 
     def read_again(self, rows: list[Row], context: int) -> tuple[np.ndarray, Cache]:
@@ -218,9 +219,15 @@ class _Writer:
         config.slide) forgets its older half.
         """
         prompts = [Prompt("", row.visible(context), row.prompt.encoder_ids) for row in rows]
-        return read_batch(self.model, prompts, context, self.pad_id)
+        with _evaluating(self.model):
+            return read_batch(self.model, prompts, context, self.pad_id)
 
 
-def _evaluating(model: LanguageModel) -> contextlib.AbstractContextManager[None]:
-    """Without dropout, also in the middle of training."""
-    return evaluating(model) if getattr(model, "training", False) else contextlib.nullcontext()
+@contextlib.contextmanager
+def _evaluating(model: LanguageModel) -> Iterator[None]:
+    """Without dropout, also in the middle of training.
+
+    Only while the model works: between two tokens of a stream anything may happen, in any thread.
+    """
+    with evaluating(model) if model.training else contextlib.nullcontext(), np.errstate(under="ignore"):
+        yield

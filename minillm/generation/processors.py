@@ -15,11 +15,13 @@ from functools import partial
 import numpy as np
 
 from .config import GenerationConfig
+from .large_vocabulary import BLOCK, draw_by_blocks, likely_enough
 
 __all__ = [
     "add_bias",
     "apply_temperature",
     "draw",
+    "draw_index",
     "filters",
     "forbid",
     "forbid_repeated_ngrams",
@@ -33,6 +35,8 @@ __all__ = [
     "penalize_repetition",
     "penalties",
 ]
+
+tiny_is_zero = np.errstate(under="ignore")  # a probability too small for a float is as good as 0, under np.seterr too
 
 Penalty = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (B, V), past (B, T) -> logits (B, V)
 Filter = Callable[[np.ndarray], np.ndarray]  # logits (B, V) -> logits (B, V)
@@ -92,6 +96,7 @@ def filters(config: GenerationConfig) -> list[Filter]:
 # ---- penalties -------------------------------------------------------------------------------------------------------
 
 
+@tiny_is_zero
 def penalize_repetition(logits: np.ndarray, past: np.ndarray, penalty: float) -> np.ndarray:
     """Make every token of the past less likely, once, however often it came: (B, V), (B, T) -> (B, V).
 
@@ -105,6 +110,7 @@ def penalize_repetition(logits: np.ndarray, past: np.ndarray, penalty: float) ->
     return logits
 
 
+@tiny_is_zero
 def penalize_frequency(logits: np.ndarray, drawn: np.ndarray, frequency: float, presence: float) -> np.ndarray:
     """Lower the logit of a token by ``frequency`` for each time it was drawn, and once by ``presence``.
 
@@ -148,6 +154,7 @@ def add_bias(logits: np.ndarray, bias: Mapping[int, float]) -> np.ndarray:
 # ---- filters ---------------------------------------------------------------------------------------------------------
 
 
+@tiny_is_zero
 def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
     """l / temperature: towards 0 the most likely token takes all, towards infinity all become equally likely."""
     return logits / temperature
@@ -162,23 +169,22 @@ def keep_top_k(logits: np.ndarray, k: int) -> np.ndarray:
     return np.where(logits < least, -np.inf, logits)
 
 
+@tiny_is_zero
 def keep_top_p(logits: np.ndarray, p: float) -> np.ndarray:
     """Keep the fewest most likely tokens whose probabilities reach p together (Holtzman et al. 2020).
 
     https://arxiv.org/abs/1904.09751
     """
     probs = _probabilities(logits)
-    # Tokens below (1 - p) / V have less than 1 - p together, so the others reach p: only those need sorting. In a
-    # trained model they are few. (Half of it, to be safe from rounding.)
-    worth_sorting = 0.5 * (1 - p) / logits.shape[1]
     least = np.empty((len(logits), 1), logits.dtype)
     for i, row in enumerate(probs):
-        likely = np.sort(row[row >= worth_sorting])[::-1]
+        likely = np.sort(likely_enough(row, p))[::-1]  # the most likely first
         count = int(likely.cumsum().searchsorted(p))  # so many are below p together; the next one reaches it
         least[i] = likely[min(count, len(likely) - 1)]
     return np.where(probs < least, -np.inf, logits)
 
 
+@np.errstate(under="ignore", divide="ignore")
 def keep_min_p(logits: np.ndarray, p: float) -> np.ndarray:
     """Keep the tokens that are at least p times as likely as the most likely one (Nguyen et al. 2024).
 
@@ -188,6 +194,7 @@ def keep_min_p(logits: np.ndarray, p: float) -> np.ndarray:
     return np.where(logits < least, -np.inf, logits)
 
 
+@tiny_is_zero
 def keep_typical(logits: np.ndarray, p: float) -> np.ndarray:
     """Keep the tokens whose surprise is nearest to the expected one, until they reach p (Meister et al. 2023).
 
@@ -209,6 +216,7 @@ def keep_typical(logits: np.ndarray, p: float) -> np.ndarray:
 # ---- probabilities ---------------------------------------------------------------------------------------------------
 
 
+@tiny_is_zero
 def log_sum_exp(logits: np.ndarray) -> np.ndarray:
     """log sum_j e^{l_j} of each row, (B, V) -> (B,): log-probabilities are logits minus this."""
     highest = np.maximum.reduce(logits, axis=1)  # subtracted, so that exp cannot overflow
@@ -228,6 +236,7 @@ def most_likely(logits: np.ndarray, _: object = None) -> np.ndarray:
     return ids
 
 
+@tiny_is_zero
 def draw(logits: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Draw one token for each row, with probability e^l / sum e^l: (B, V) -> (B,).
 
@@ -237,28 +246,17 @@ def draw(logits: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     if highest.min() == -np.inf:
         raise ValueError(ALL_FORBIDDEN)
     weights = np.exp(logits - highest)  # (B, V)
-    return np.array([_draw_one(row, rng) for row, rng in zip(weights, rngs, strict=True)])
+    if weights.shape[1] > BLOCK:
+        return np.array([draw_by_blocks(row, rng, draw_index) for row, rng in zip(weights, rngs, strict=True)])
+    return np.array([draw_index(row, rng.random()) for row, rng in zip(weights, rngs, strict=True)])
 
 
-BLOCK = 1024
+def draw_index(weights: np.ndarray, u: float) -> int:
+    """The index in whose stretch a point falls, at the fraction u of a line made of stretches of these lengths.
 
-
-def _draw_one(weights: np.ndarray, rng: np.random.Generator) -> int:
-    """Draw an index with probability in proportion to its weight.
-
-    From a large vocabulary a block of neighbours is drawn first, and then one of them: p(token) = p(block) p(token |
-    block). The sums along which a random point is looked up are then short, and short sums are what takes the time.
+    With u uniform in [0, 1), each index comes with a probability in proportion to its weight: (V,) -> index.
     """
-    start = 0
-    if len(weights) > BLOCK:
-        starts = np.arange(0, len(weights), BLOCK)
-        start = int(starts[_place(np.add.reduceat(weights, starts), rng.random())])
-    return start + _place(weights[start : start + BLOCK], rng.random())
-
-
-def _place(lengths: np.ndarray, u: float) -> int:
-    """The stretch in which a point falls, at the fraction u of a line that is made of stretches of these lengths."""
-    ends = np.add.accumulate(lengths.astype(np.float64))
+    ends = np.cumsum(weights, dtype=np.float64)
     # u <= 1 - 2^-53, so that the point stays below the last end after rounding too; side="right" never gives a stretch
     # of length 0
-    return int(ends.searchsorted(u * ends[-1], side="right"))
+    return int(np.searchsorted(ends, u * ends[-1], side="right"))
