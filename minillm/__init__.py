@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded when first used: learners who need only the engine do not wait for the rest.
-_LAZY = {
+_LAZY = {  # name -> where it is; a module by itself where nothing is said
     "data": "",
     "optim": "",
     "tokenizer": "",
@@ -55,8 +55,8 @@ __all__ = sorted([  # noqa: PLE0605
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'minillm' has no attribute {name!r}")
-    home = _LAZY[name]
-    value = getattr(importlib.import_module(f".{home}", __name__), name) if home else importlib.import_module(f".{name}", __name__)
+    module = importlib.import_module(f".{_LAZY[name] or name}", __name__)
+    value = getattr(module, name) if _LAZY[name] else module
     globals()[name] = value
     return value
 

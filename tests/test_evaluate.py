@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from minillm import nn
-from minillm.training.evaluate import Evaluation, evaluate, evaluating, next_token_loss
 from minillm.tensor import Tensor
 from minillm.tokenizer import CharTokenizer
+from minillm.training.evaluate import Evaluation, evaluate, evaluating, next_token_loss
 
 PROBABILITIES = np.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4], [0.97, 0.01, 0.01, 0.01], [0.25] * 4])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minillm.functional as F
-from minillm import Tensor, detect_anomaly, no_grad, nn, optim
+from minillm import Tensor, detect_anomaly, nn, no_grad, optim
 from minillm.autograd import this_thread
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm.training import callbacks, config
-from minillm import models, nn, optim
 from minillm import functional as F
-from minillm.training.callbacks import Callback, CompileNotice, Progress
+from minillm import models, nn, optim
 from minillm.data import PairDataset, SpanCorruptionDataset, StreamDataset
-from minillm.training.run import Run
 from minillm.tensor import Tensor
+from minillm.training import callbacks, config
+from minillm.training.callbacks import Callback, CompileNotice, Progress
+from minillm.training.run import Run
 from minillm.training.trainer import TrainConfig, Trainer
 from tests.faults import faulty_disk
 from tests.tiny_training import start_or_resume, tiny_ids, tiny_model, tiny_trainer

@@ -21,7 +21,6 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,16 +54,16 @@ class _Detective:
             self.origins[out._born] = (line, [_fingerprint(t.data) for t in inputs])
         if (at := _first_bad(out.data)) is not None and all(_first_bad(t.data) is None for t in inputs):
             raise FloatingPointError(
-                f"forward of '{operation_name(out._op)}' gave {out.data[at]} at {at}, from {_causes(out, at, inputs)}; "
+                f"forward of '{operation_name(out._op or "")}' gave {out.data[at]} at {at}, from {_causes(out, at, inputs)}; "
                 f"called at {line}"
             )
 
     def on_backward(self, node: Tensor, dy: np.ndarray, gradients: Sequence[np.ndarray | None]) -> None:
         line, fingerprints = self.origins.get(node._born, ("a line outside detect_anomaly", []))
         for i, (t, fingerprint) in enumerate(zip(node._inputs, fingerprints)):  # noqa: B905 - may have seen none
-            if _fingerprint(t.data) != fingerprint:
+            if _fingerprint(t._data) != fingerprint:
                 raise RuntimeError(
-                    f"backward of '{node.op}': the array of input {i}, shape {t.shape}, was changed in place after "
+                    f"backward of '{node.op}': the array of input {i}, shape {t._data.shape}, was changed in place after "
                     f"'{node.op}' had used it; called at {line}"
                 )
         if _first_bad(dy) is not None:
@@ -73,7 +72,7 @@ class _Detective:
             if g is not None and t.requires_grad and (at := _first_bad(np.asarray(g))) is not None:
                 raise FloatingPointError(
                     f"backward of '{node.op}' gave a gradient of {np.asarray(g)[at]} at {at} for input {i} = "
-                    f"{t.data[at]} there; called at {line}"
+                    f"{t._data[at]} there; called at {line}"
                 )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import contiguous, exp, integers, jit, like, prange, tanh
-from .rows import sum_rows
 from .vectors import add_scaled, dot
 
 Starts = np.ndarray | None

@@ -20,8 +20,8 @@ from ._jit import contiguous, integers
 from .linear import linear_forward
 from .matmul import product
 from .rows import sum_rows
-from .tile_products import by_tiles, transposed_products
 from .tile import empty_panels, pack, pack_under, width_of
+from .tile_products import by_tiles, transposed_products
 
 Starts = np.ndarray | None
 Array = np.ndarray

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit, like, prange, sigmoid, tanh
-from .vectors import copy
 from .tile import COLS, add_product, room
+from .vectors import copy
 
 # ---- one row, one step: loops that vectorise -------------------------------------------------------------------------
 # z: the gates' sums, W x_t + b + U h_{t-1} + b' (of a GRU without the last two, which are p).

@@ -8,7 +8,8 @@
       layer_norm                                      ln_f
       scores: x against every row of the embedding    wte again (tied)          (B, T, V)
 
-The sums ``x + ...`` are the residual connections: each layer adds to what is there, and gradients flow past it unhindered.
+The sums ``x + ...`` are residual connections: each layer adds to what is there, and gradients pass by
+unhindered.
 Names of parameters and fields are those of Hugging Face's ``GPT2LMHeadModel``.
 
 The paper: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
