@@ -53,18 +53,19 @@ class _Detective:
         if out.requires_grad:
             self.origins[out._born] = (line, [_fingerprint(t.data) for t in inputs])
         if (at := _first_bad(out.data)) is not None and all(_first_bad(t.data) is None for t in inputs):
+            op = operation_name(out._op or "")
             raise FloatingPointError(
-                f"forward of '{operation_name(out._op or "")}' gave {out.data[at]} at {at}, from {_causes(out, at, inputs)}; "
+                f"forward of '{op}' gave {out.data[at]} at {at}, from {_causes(out, at, inputs)}; "
                 f"called at {line}"
             )
 
     def on_backward(self, node: Tensor, dy: np.ndarray, gradients: Sequence[np.ndarray | None]) -> None:
         line, fingerprints = self.origins.get(node._born, ("a line outside detect_anomaly", []))
-        for i, (t, fingerprint) in enumerate(zip(node._inputs, fingerprints)):  # noqa: B905 - may have seen none
+        for i, (t, fingerprint) in enumerate(zip(node._inputs, fingerprints)):  # noqa: B905 - may be none
             if _fingerprint(t._data) != fingerprint:
                 raise RuntimeError(
-                    f"backward of '{node.op}': the array of input {i}, shape {t._data.shape}, was changed in place after "
-                    f"'{node.op}' had used it; called at {line}"
+                    f"backward of '{node.op}': the array of input {i}, shape {t._data.shape}, was changed in place "
+                    f"after '{node.op}' had used it; called at {line}"
                 )
         if _first_bad(dy) is not None:
             return  # it came in from a later operation, or from the caller
