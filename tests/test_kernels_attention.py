@@ -1,4 +1,4 @@
-"""Attention: kernel = definition = central differences; who sees whom; one thread = two; any layout, few compilations."""
+"""Attention: kernel = definition = differences; who sees whom; one thread = two; any layout, few compilations."""
 
 import numpy as np
 import pytest
