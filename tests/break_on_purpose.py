@@ -185,8 +185,8 @@ def rows_for(where: Any, name: str) -> list[Op]:
     shared = {
         "_extremum": {"Tensor.max", "Tensor.min"},
         "_choose": {"maximum", "minimum"},
-        "_by_dot_products": {"past_attention"},
-        "_by_a_network": {"past_attention"},
+        "_additive_attention": {"past_attention"},
+        "_self_attention": {"self_attention"},
     }
     own |= shared.get(name, set())
     return [op for op in OPS if op.name in own]
