@@ -65,7 +65,7 @@ class Tensor:
         return Tensor(x.data.transpose(axes), (x,), lambda dy: (dy.transpose(np.argsort(axes)),))
 
 
-def like(x, dy):  # where one x served a whole batch, each use sends a gradient, and they add
+def like(x, dy):  # where NumPy repeated x along new first axes, each copy sends a gradient: they add
     return dy.sum(axis=tuple(range(dy.ndim - x.data.ndim)))
 
 
@@ -172,9 +172,9 @@ def how_wrong(weights, stream, starts):  # each token of a window is asked for t
     return cross_entropy(gpt(weights, ids[:, :-1]), ids[:, 1:])
 
 
-def main(steps=400, batch=8, learning_rate=0.01):
+def main(n_stories=3000, steps=400, batch=8, learning_rate=0.01):
     rng = np.random.default_rng(0)
-    stories, unseen = data.train_and_validation(3000, 100)  # made up, so that the probability of each is known
+    stories, unseen = data.train_and_validation(n_stories, 100)  # made up, so that the probability of each is known
     vocabulary = ["<end>", *sorted({token for story in stories for token in [*split(story.text), *story.text]})]
     ids = {token: i for i, token in enumerate(vocabulary)}
     train, test = (np.array([i for s in part for i in [0, *encode(s.text, ids)]] + [0]) for part in (stories, unseen))

@@ -144,7 +144,7 @@ def test_words_that_it_does_not_know_are_spelled(whole):
     vocabulary = ["<end>", "Mia", " said", ":", '"', "No", ",", " ", "!", "\n", "d", "o", "g"]
     ids = {token: i for i, token in enumerate(vocabulary)}
     tokens = [vocabulary[i] for i in whole.encode(text, ids)]
-    assert tokens == ["Mia", " said", ":", " ", '"', "No", ",", " ", " ", "d", "o", "g", "!", "\n"]
+    assert tokens == ["Mia", " said", ":", " ", '"', "No", ",", " ", " ", "d", "o", "g", "!", '"', "\n"]
 
 
 def test_a_tensor_that_is_used_twice_gets_both_gradients(whole):
@@ -156,9 +156,10 @@ def test_a_tensor_that_is_used_twice_gets_both_gradients(whole):
 
 
 def test_it_learns(whole, capsys):
-    whole.main(steps=100, batch=4, learning_rate=0.02)
+    whole.T, whole.C, whole.H, whole.LAYERS = 32, 32, 2, 1
+    whole.main(n_stories=400, steps=100, batch=8, learning_rate=0.02)
     out = capsys.readouterr().out
     numbers = [float(word.rstrip(",;")) for word in out.split() if word.rstrip(",;").replace(".", "").isdigit()]
     guess, floor, _, first, _, second, unseen, again = numbers[:8]
     assert guess > first > second > floor == again
-    assert floor < unseen < 0.6 * guess
+    assert floor < unseen < 0.5 * guess
