@@ -20,10 +20,7 @@ __all__ = ["of_folder", "of_installation"]
 
 def of_installation() -> str:
     """Versions, threads, and which way the matrix products take."""
-    import numba
-
     from .. import kernels
-    from ..kernels.matmul import matmul_path
 
     rows = {
         "minillm": __version__,
@@ -31,9 +28,9 @@ def of_installation() -> str:
         **{name: _version(name) for name in ("numpy", "numba", "llvmlite", "regex")},
         "cores": str(os.cpu_count()),
         "threads": f"{kernels.get_num_threads()} (MINILLM_THREADS, or --threads)",
-        "kernels": f"{kernels.KERNELS} (MINILLM_KERNELS)",
-        "matmul": matmul_path(),
-        "threading layer": " or ".join(vars(numba.config)["THREADING_LAYER_PRIORITY"]),
+        "kernels": f"{kernels.KERNELS} ({kernels.REASON})",
+        "matmul": kernels.matmul_path(),
+        "threading layer": kernels.threading_layer(),
         "optional": ", ".join(
             f"{name} {_version(name)}"
             for name in ("matplotlib", "jinja2", "sentencepiece")

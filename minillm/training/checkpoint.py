@@ -179,7 +179,7 @@ def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     """Everything, besides the checkpoint, on which the bits of the result depend."""
-    from .. import kernels  # brings Numba, which is needed for nothing else here
+    from .. import kernels
 
     return {
         "python": platform.python_version(),
