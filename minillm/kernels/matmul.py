@@ -24,6 +24,7 @@ from numba import types
 from numba.extending import overload
 
 from ._jit import CORES, JIT, KERNELS, as_rows, contiguous, jit, kernel, prange
+from .shared import BLAS_CALLS, BLAS_THREADS, integers, lock, unlock
 from .tile import COLS, ROWS, multiply_add, pack, room
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -108,17 +109,25 @@ if _BLAS is not None:
 
     @jit
     def hold_blas_threads():
-        """Keep BLAS to the calling thread, and return what to give back to ``release_blas_threads``."""
-        before = _get_blas_threads()
-        if before != 1:
-            _set_blas_threads(1)
-        return before
+        """Keep BLAS to the calling thread until ``release_blas_threads``; several Python threads may hold it at once."""
+        lock()
+        shared = integers()
+        if shared[BLAS_CALLS] == 0:
+            shared[BLAS_THREADS] = _get_blas_threads()
+            if shared[BLAS_THREADS] != 1:
+                _set_blas_threads(1)
+        shared[BLAS_CALLS] += 1
+        unlock()
 
     @jit
-    def release_blas_threads(before):
-        """Let the user's own NumPy code have its BLAS threads again."""
-        if before != 1:
-            _set_blas_threads(before)
+    def release_blas_threads():
+        """Let the user's own NumPy code have its BLAS threads again, when nobody else holds them."""
+        lock()
+        shared = integers()
+        shared[BLAS_CALLS] -= 1
+        if shared[BLAS_CALLS] == 0 and shared[BLAS_THREADS] != 1:
+            _set_blas_threads(shared[BLAS_THREADS])
+        unlock()
 
     @jit(inner=True)
     def _copy_rows(x, x_row, y, y_row, rows, cols):
@@ -133,7 +142,7 @@ if _BLAS is not None:
         # c = op(a) op(b) + bias for each matrix of a batch. a: (1 or batch, .), b alike, c: (batch, .), flat;
         # a0, b0, c0: where the matrix begins; lda ...: the length of a row in memory. Each task owns a block of one c.
         parts = row_parts * col_parts
-        blas = hold_blas_threads()
+        hold_blas_threads()
         for task in prange(c.shape[0] * parts):
             i, part = task // parts, task % parts
             r, s = part // col_parts, part % col_parts
@@ -145,7 +154,7 @@ if _BLAS is not None:
             if bias.size:
                 _copy_rows(bias[col:], 0, c_i, ldc, rows, cols)
             gemm(ta, tb, rows, cols, k, a_i, lda, b_i, ldb, c_i, ldc, 1.0 if bias.size else 0.0)
-        release_blas_threads(blas)
+        release_blas_threads()
 
 
 # ---- by tiles --------------------------------------------------------------------------------------------------------
@@ -394,13 +403,13 @@ if _BLAS is not None:
     @jit(parallel=True)
     def _linear(x, w, by_columns, bias, residual, y, row_parts, col_parts):
         # x: (M, C), w: (N, C), or (C, N) by_columns, bias: (N,) or (0,), residual: as y but flat, or (0,), y: (M, N)
-        blas = hold_blas_threads()
+        hold_blas_threads()
         for part in prange(row_parts * col_parts):
             r, s, (m, n) = part // col_parts, part % col_parts, y.shape
             row, rows = r * m // row_parts, (r + 1) * m // row_parts - r * m // row_parts
             col, cols = s * n // col_parts, (s + 1) * n // col_parts - s * n // col_parts
             linear_block(row, rows, col, cols, x, w, by_columns, bias, residual, y)
-        release_blas_threads(blas)
+        release_blas_threads()
 
 
 @kernel(twin=linear_forward_numpy)
@@ -510,12 +519,12 @@ if _BLAS is not None:
     @jit(parallel=True)
     def _linear_gradients(dy, x, w, by_columns, dx, dw, sums, db):
         # dy: (M, N), x: (M, C), w, dw: (N, C), or (C, N) by_columns; sums: (parts, N), or (parts, 0) if unwanted
-        blas = hold_blas_threads()
+        hold_blas_threads()
         m, parts = dy.shape[0], sums.shape[0]
         for part in prange(parts):
             input_gradient(part * m // parts, (part + 1) * m // parts, dy, w, by_columns, dx, sums[part])
             weight_gradient(np.int64(part), parts, dy, x, by_columns, dw)
-        release_blas_threads(blas)
+        release_blas_threads()
         db[:] = 0
         add_rows(sums, db)
 

@@ -118,12 +118,13 @@ if has_blas:
 
     @jit(parallel=True)
     def _forward(x, up, up_bias, down, down_bias, by_columns, exact, residual, h, a, y, parts):
-        m, blas = x.shape[0], hold_blas_threads()
+        m = x.shape[0]
+        hold_blas_threads()
         for part in prange(parts):
             row = part * m // parts
             rows = (part + 1) * m // parts - row
             _forward_rows(row, rows, x, up, up_bias, down, down_bias, by_columns, exact, residual, h, a, y)
-        release_blas_threads(blas)
+        release_blas_threads()
 
     @jit(inner=True)
     def _backward_rows(lo, hi, dy, h, up, down, by_columns, exact, a, dh, dx, up_sums, down_sums):
@@ -135,14 +136,15 @@ if has_blas:
     def _backward(
         dy, x, h, up, down, by_columns, exact, a, dh, dx, dup, dup_bias, ddown, ddown_bias, up_sums, down_sums
     ):
-        m, parts, blas = x.shape[0], up_sums.shape[0], hold_blas_threads()
+        m, parts = x.shape[0], up_sums.shape[0]
+        hold_blas_threads()
         for part in prange(parts):
             lo, hi = part * m // parts, (part + 1) * m // parts
             _backward_rows(lo, hi, dy, h, up, down, by_columns, exact, a, dh, dx, up_sums[part], down_sums[part])
         for part in prange(parts):
             weight_gradient(np.int64(part), parts, dy, a, by_columns, ddown)
             weight_gradient(np.int64(part), parts, dh, x, by_columns, dup)
-        release_blas_threads(blas)
+        release_blas_threads()
         dup_bias[:], ddown_bias[:] = 0, 0
         add_rows(up_sums, dup_bias)
         add_rows(down_sums, ddown_bias)

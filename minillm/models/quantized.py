@@ -94,6 +94,7 @@ class QuantizedModel(LanguageModel):
     def __init__(self, config: Any, context: int | None, arrays: Decoder, state: Mapping[str, np.ndarray]) -> None:
         self.config, self.context = config, context
         self._decoder, self._state = arrays, dict(state)
+        self.dequantized = functools.cache(functools.partial(dequantize, config, arrays, self._state))
 
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V), without gradients."""
@@ -106,14 +107,10 @@ class QuantizedModel(LanguageModel):
             raise ValueError(f"QuantizedModel: ids must be in [0, {self.config.vocab_size})")
         if kernels.KERNELS == "numpy":
             with no_grad():
-                return self._dequantized(ids, cache, last_only)
+                return self.dequantized()(ids, cache, last_only)
         logits = kernels.read(self._decoder, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
         cache.length += T
         return Tensor(logits)
-
-    @functools.cached_property
-    def _dequantized(self) -> Any:
-        return dequantize(self)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
@@ -175,14 +172,14 @@ def quantize(model: LanguageModel) -> QuantizedModel:
     return QuantizedModel(model.config, model.context, _rebuilt(make(), matrix, array), state)
 
 
-def dequantize(small: QuantizedModel) -> LanguageModel:
-    """The GPT-2 or Llama in float32 whose weights are codes times scales: what a quantized model computes."""
-    model = {GPT2Config: GPT2, LlamaConfig: Llama}[type(small.config)](small.config, rng=0).eval()
-    state = small.state_dict()
+def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) -> Any:
+    """The GPT-2 or Llama in float32 whose weights are codes times scales: it computes what a quantized model does."""
+    model = {GPT2Config: GPT2, LlamaConfig: Llama}[type(config)](config, rng=0).eval()
     for name, parameter in model.named_parameters():
         if f"{name}_scale" not in state:
             parameter.data[...] = state[name]
-    for m, q in zip(_matrices(model.decoder()), _matrices(small.decoder()), strict=True):
+    for m, q in zip(_matrices(model.decoder()), _matrices(arrays), strict=True):
+        assert q.scale is not None  # they all are in int8
         w = dequantize_rows(q.weight, q.scale)
         m.weight[...] = w.T if m.by_columns else w
     return model

@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 from minillm import kernels as K  # noqa: E402
+from minillm import optim  # noqa: E402
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 
@@ -131,12 +132,12 @@ def test_adamw_and_sgd(size):
     ]
     for step in range(1, 6):
         grad = _normal(size, seed=step)
-        K.adamw_update(adam, grad, m, v, 1e-2, 0.9, 0.95, 1e-8, 0.1, step)
-        K.sgd_update(sgd, grad, velocity, 1e-2, 0.9, 0.1)
+        optim.adamw_update(adam, [grad], m, v, 1e-2, 0.9, 0.95, 1e-8, 0.1, step)
+        optim.sgd_update(sgd, [grad], velocity, 1e-2, 0.9, 0.1)
         theirs_adam.grad, theirs_sgd.grad = torch.from_numpy(grad), torch.from_numpy(grad)
         for optimizer in optimizers:
             optimizer.step()
     np.testing.assert_allclose(adam, theirs_adam.detach().numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(sgd, theirs_sgd.detach().numpy(), rtol=1e-5, atol=1e-6)
     norm = torch.nn.utils.get_total_norm([torch.from_numpy(grad)]).item()
-    np.testing.assert_allclose(K.sum_of_squares(grad) ** 0.5, norm, rtol=1e-6)
+    np.testing.assert_allclose(optim.sum_of_squares([grad]) ** 0.5, norm, rtol=1e-6)
