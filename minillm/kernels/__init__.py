@@ -9,9 +9,9 @@ function of its name and arguments:
         return e / e.sum(axis=-1, keepdims=True)
 
 A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. The definition
-itself runs under the environment variable ``MINILLM_KERNELS=numpy``, where Numba is not installed, and in a forked child
-of a process whose kernels have threads. Numba is imported when the first kernel is called: ``import minillm`` stays quick
-and compiles nothing.
+itself runs under the environment variable ``MINILLM_KERNELS=numpy``, where Numba is not installed, and in a forked
+child of a process whose kernels have threads. Numba is imported when the first kernel is called: ``import minillm``
+stays quick and compiles nothing.
 
 How these loops became fast is told in HISTORY.md.
 """

@@ -109,7 +109,7 @@ if _BLAS is not None:
 
     @jit
     def hold_blas_threads():
-        """Keep BLAS to the calling thread until ``release_blas_threads``; several Python threads may hold it at once."""
+        """Keep BLAS to the calling thread until ``release_blas_threads``; several Python threads may do so at once."""
         lock()
         shared = integers()
         if shared[BLAS_CALLS] == 0:

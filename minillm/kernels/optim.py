@@ -45,7 +45,7 @@ def _pointer(typing, address, like):
 
 @jit(inner=True)
 def _pieces(addresses, ends, block, like):
-    """The numbers of a block of the long array, piece by piece as they lie in the arrays: (where it begins, a piece)."""
+    """The numbers of a block of the long array, piece by piece as they lie in the arrays: (where one begins, it)."""
     lo, hi, i = block * _BLOCK, min((block + 1) * _BLOCK, ends[-1]), 0
     while lo < hi:
         while ends[i] <= lo:

@@ -39,7 +39,9 @@ def _exchange(typing, value):
     def generate(context, build, signature, arguments):
         kind = ir.ArrayType(ir.IntType(64), _COUNT)
         found = build.module.globals.get(_NAME) or ir.GlobalVariable(build.module, kind, _NAME)
-        return build.atomic_rmw("xchg", build.gep(found, [ir.IntType(32)(0), ir.IntType(32)(_LOCK)]), arguments[0], "seq_cst")
+        return build.atomic_rmw(
+            "xchg", build.gep(found, [ir.IntType(32)(0), ir.IntType(32)(_LOCK)]), arguments[0], "seq_cst"
+        )
 
     return types.int64(types.int64), generate
 
