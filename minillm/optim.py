@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import kernels
+from .kernels import compiled
 from .tensor import Tensor
 
 __all__ = [
@@ -49,39 +49,20 @@ class Optimizer:
 
     params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of them. ``lr`` may be
     set at any time, as schedules do. Raises ValueError when there is no parameter, or one is given twice.
-
-    The parameters move into one long array, ``flat``, of which each ``p.data`` becomes a view: one call of a kernel can
-    then change all of them, where a call for each would spend its time on waking threads.
     """
 
-    _averages: tuple[str, ...] = ()  # the attributes that hold a number for each number of ``flat``
+    _averages: tuple[str, ...] = ()  # the attributes that hold a number for each number of the parameters
 
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], lr: float, weight_decay: float) -> None:
-        name = type(self).__name__
-        self.params: list[Tensor] = []
-        self.weight_decays: list[float] = []  # of each parameter
-        for entry in params:
-            if isinstance(entry, Tensor):
-                entry = {"params": [entry]}
-            unknown = sorted(set(entry) - {"params", "weight_decay"})
-            if unknown:
-                raise ValueError(f"{name}: a group has 'params' and 'weight_decay'; got {unknown[0]!r}")
-            decay = _within(name, "weight_decay", entry.get("weight_decay", weight_decay), 0.0)
-            tensors = list(entry["params"])
-            self.params += tensors
-            self.weight_decays += [decay] * len(tensors)
-        if not self.params:
-            raise ValueError(f"{name}: params must hold at least one parameter; got none")
-        if len({id(p) for p in self.params}) < len(self.params):
-            raise ValueError(f"{name}: params holds the same parameter twice")
-        if len(dtypes := {p.dtype for p in self.params}) > 1:
-            raise ValueError(f"{name}: params must be of one dtype; got {', '.join(map(str, dtypes))}")
-        self.lr = _within(name, "lr", lr, 0.0)
+        self.params, self.weight_decays = _parameters_and_decays(type(self).__name__, params, weight_decay)
+        self.lr = _within(type(self).__name__, "lr", lr, 0.0)
         self.steps = [0] * len(self.params)  # of each parameter: one without gradient makes none
-        self._ends = np.cumsum([p.size for p in self.params]).tolist()
-        self.flat = np.empty(self._ends[-1], dtype=self.params[0].dtype)
-        self._views = self._by_parameter(self.flat)
-        self._gather()
+        self._rows = _InOneArray(self.params)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """All parameters as one array, of which each ``p.data`` is a part."""
+        return self._rows.flat
 
     def zero_grad(self) -> None:
         """Forget all gradients: the next `backward()` begins from nothing instead of adding to them."""
@@ -90,18 +71,11 @@ class Optimizer:
 
     def step(self) -> None:
         """Change every parameter that has a gradient."""
-        self._gather()
-        keys = []  # neighbours with the same key are changed in one call; as a rule they all are
+        self._rows.take_in()
         for i, p in enumerate(self.params):
             self.steps[i] += p.grad is not None
-            keys.append((p.grad is not None, self.weight_decays[i], self.steps[i]))
-        begin = 0
-        for (has_gradient, decay, step), run in itertools.groupby(range(len(keys)), key=keys.__getitem__):
-            params = [self.params[i] for i in run]
-            end = begin + sum(p.size for p in params)
-            if has_gradient:
-                self._update(slice(begin, end), [p.grad for p in params if p.grad is not None], decay, step)
-            begin = end
+        for where, first, grads in self._rows.with_gradients(self.weight_decays, self.steps):
+            self._update(where, grads, self.weight_decays[first], self.steps[first])
         for p in self.params:
             p.mark_changed()
 
@@ -109,22 +83,11 @@ class Optimizer:
         """Change ``flat[where]``, whose gradients these are; ``step`` counts from 1."""
         raise NotImplementedError
 
-    def _gather(self) -> None:
-        """Bring in the parameters whose ``data`` was replaced by another array."""
-        for p, view in zip(self.params, self._views, strict=True):
-            if p.data is not view:
-                view[...] = p.data
-                p.data = view
-
-    def _by_parameter(self, flat: np.ndarray) -> list[np.ndarray]:
-        pieces = np.split(flat, self._ends[:-1])
-        return [piece.reshape(p.shape) for piece, p in zip(pieces, self.params, strict=True)]
-
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on beside the parameters: name -> array (views, not copies)."""
         state = {"lr": np.array(self.lr), "steps": np.array(self.steps)}
         for name in self._averages:
-            state |= {f"{name}.{i}": array for i, array in enumerate(self._by_parameter(getattr(self, name)))}
+            state |= {f"{name}.{i}": array for i, array in enumerate(self._rows.by_parameter(getattr(self, name)))}
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -167,7 +130,17 @@ class SGD(Optimizer):
         self.velocity = np.zeros_like(self.flat)
 
     def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
-        kernels.sgd_update(self.flat[where], grads, self.velocity[where], self.lr, self.momentum, weight_decay)
+        sgd_update(self.flat[where], grads, self.velocity[where], self.lr, self.momentum, weight_decay)
+
+
+@compiled("optim")
+def sgd_update(
+    w: np.ndarray, grads: Sequence[np.ndarray], velocity: np.ndarray, lr: float, momentum: float, weight_decay: float
+) -> None:
+    """One step in place.   w, velocity: (n,); grads: arrays of any shapes that hold n numbers together."""
+    g = _in_a_row(grads)  # (n,)
+    velocity[...] = momentum * velocity + g + weight_decay * w
+    w -= lr * velocity
 
 
 class AdamW(Optimizer):
@@ -179,7 +152,7 @@ class AdamW(Optimizer):
 
     where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t): both start at 0 and would be too small in the first steps.
     The quotient is about 1 for a weight whose gradient keeps its sign, and near 0 for one whose gradient is mostly
-    noise: every weight moves at most about ``lr``, whatever the scale of its gradient.
+    noise: every weight moves at most about ``lr``, whatever the scale of its gradient. `adamw_update` is the step.
     """
 
     _averages = ("m", "v")
@@ -199,9 +172,35 @@ class AdamW(Optimizer):
 
     def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
         beta1, beta2 = self.betas
-        kernels.adamw_update(
+        adamw_update(
             self.flat[where], grads, self.m[where], self.v[where], self.lr, beta1, beta2, self.eps, weight_decay, step
         )
+
+
+@compiled("optim")
+def adamw_update(
+    w: np.ndarray,
+    grads: Sequence[np.ndarray],
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """One step in place.   w, m, v: (n,); grads: arrays of any shapes that hold n numbers together; step: 1, 2 ..."""
+    g = _in_a_row(grads)  # (n,)
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g**2
+    mean, square = m / (1 - beta1**step), v / (1 - beta2**step)
+    w -= lr * (mean / (np.sqrt(square) + eps) + weight_decay * w)
+
+
+def _in_a_row(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of any shapes -> their numbers one after another, (n,)."""
+    return np.concatenate([x.reshape(-1) for x in arrays])
 
 
 def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[Group]:
@@ -224,11 +223,24 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm: max_norm must be a number >= 0; got {max_norm}")
     grads = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(kernels.sum_of_squares(grads))
+    norm = math.sqrt(sum_of_squares(grads))
     scale = max_norm / (norm + 1e-6)
     if scale < 1.0 and norm < math.inf:
-        kernels.scale_all(grads, scale)
+        scale_all(grads, scale)
     return norm
+
+
+@compiled("optim")
+def sum_of_squares(arrays: Sequence[np.ndarray]) -> float:
+    """sum x_i^2 over all of the arrays, in float64: the square of a gradient's length."""
+    return float(np.square(_in_a_row(arrays), dtype=np.float64).sum()) if arrays else 0.0
+
+
+@compiled("optim")
+def scale_all(arrays: Sequence[np.ndarray], factor: float) -> None:
+    """x <- factor x, in place, for each of the arrays."""
+    for x in arrays:
+        x *= factor
 
 
 # ---- schedules: the learning rate of each step -----------------------------------------------------------------------
@@ -282,6 +294,75 @@ def wsd(lr: float, *, steps: int, warmup: int = 0, decay: float = 0.2, final: fl
         return final + (lr - final) * min(1.0, left)
 
     return schedule
+
+
+# ---- all parameters in one array -------------------------------------------------------------------------------------
+
+
+class _InOneArray:
+    """The parameters side by side in one long array, ``flat``, of which each ``p.data`` becomes a view.
+
+    One call of a kernel can then change all of them, where a call for each would spend its time on waking threads.
+    """
+
+    def __init__(self, params: list[Tensor]) -> None:
+        self.params = params
+        self.ends = np.cumsum([p.size for p in params]).tolist()
+        self.flat = np.empty(self.ends[-1], dtype=params[0].dtype)
+        self.views = self.by_parameter(self.flat)
+        self.take_in()
+
+    def take_in(self) -> None:
+        """Bring in the parameters whose ``data`` is another array: at first all, later those that were replaced."""
+        for p, view in zip(self.params, self.views, strict=True):
+            if p.data is not view:
+                view[...] = p.data
+                p.data = view
+
+    def by_parameter(self, flat: np.ndarray) -> list[np.ndarray]:
+        """An array as long as ``flat`` -> for each parameter the part that is its own, in its shape (views)."""
+        pieces = np.split(flat, self.ends[:-1])
+        return [piece.reshape(p.shape) for piece, p in zip(pieces, self.params, strict=True)]
+
+    def with_gradients(self, *alike: list[Any]) -> Iterator[tuple[slice, int, list[np.ndarray]]]:
+        """Runs of neighbours that have a gradient, and whose entries in the lists ``alike`` are the same.
+
+        Yields where a run lies in ``flat``, its first parameter's index, and the gradients. As a rule all are one run.
+        """
+        keys = list(zip([p.grad is None for p in self.params], *alike, strict=True))
+        for (without, *_), group in itertools.groupby(range(len(keys)), key=keys.__getitem__):
+            if not without:
+                run = list(group)
+                first, last = run[0], run[-1]
+                where = slice(self.ends[first] - self.params[first].size, self.ends[last])
+                yield where, first, [p.grad for p in self.params[first : last + 1] if p.grad is not None]
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _parameters_and_decays(
+    name: str, params: Iterable[Tensor] | Iterable[Group], weight_decay: float
+) -> tuple[list[Tensor], list[float]]:
+    """Parameters, or groups of them, as a list, and the weight decay of each."""
+    tensors: list[Tensor] = []
+    decays: list[float] = []
+    for entry in params:
+        if isinstance(entry, Tensor):
+            entry = {"params": [entry]}
+        unknown = sorted(set(entry) - {"params", "weight_decay"})
+        if unknown:
+            raise ValueError(f"{name}: a group has 'params' and 'weight_decay'; got {unknown[0]!r}")
+        group = list(entry["params"])
+        tensors += group
+        decays += [_within(name, "weight_decay", entry.get("weight_decay", weight_decay), 0.0)] * len(group)
+    if not tensors:
+        raise ValueError(f"{name}: params must hold at least one parameter; got none")
+    if len({id(p) for p in tensors}) < len(tensors):
+        raise ValueError(f"{name}: params holds the same parameter twice")
+    if len(dtypes := {p.dtype for p in tensors}) > 1:
+        raise ValueError(f"{name}: params must be of one dtype; got {', '.join(map(str, dtypes))}")
+    return tensors, decays
 
 
 def _check_schedule(function: str, steps: int, warmup: int) -> None:

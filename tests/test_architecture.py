@@ -62,7 +62,7 @@ def test_only_kernels_import_numba_and_nobody_pickles(path):
             else []
         )
     }
-    if room_of(path) != "kernels" and path != HOME / "cli/report.py":  # ``minillm info`` prints its settings
+    if room_of(path) != "kernels":
         assert "numba" not in imports
     assert not imports & {"pickle", "shelve", "marshal"} and "allow_pickle=True" not in text
 

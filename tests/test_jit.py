@@ -1,4 +1,4 @@
-"""What the kernels are built from: fast exponentials, preparing arrays, threads, kernel or twin."""
+"""What the kernels are built from: fast exponentials, preparing arrays, threads, kernel or definition."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minillm import kernels
-from minillm.kernels import _jit
+from minillm.kernels import _jit, layout, vector_math
 
 compiled = pytest.mark.skipif(not _jit.JIT, reason="plain Python uses the C library's functions")
 
@@ -18,30 +18,30 @@ compiled = pytest.mark.skipif(not _jit.JIT, reason="plain Python uses the C libr
 @_jit.jit
 def _exp(x, y):
     for i in range(x.size):
-        y[i] = _jit.exp(x[i])
+        y[i] = vector_math.exp(x[i])
 
 
 @_jit.jit
 def _tanh(x, y):
     for i in range(x.size):
-        y[i] = _jit.tanh(x[i])
+        y[i] = vector_math.tanh(x[i])
 
 
 @_jit.jit
 def _sigmoid(x, y):
     for i in range(x.size):
-        y[i] = _jit.sigmoid(x[i])
+        y[i] = vector_math.sigmoid(x[i])
 
 
 @_jit.jit
 def _erf(x, y):
     for i in range(x.size):
-        y[i] = _jit.erf(x[i])
+        y[i] = vector_math.erf(x[i])
 
 
 @_jit.jit
 def _max(x, y):
-    y[0] = _jit.row_max(x)
+    y[0] = vector_math.row_max(x)
 
 
 def _exact_sigmoid(x):
@@ -162,17 +162,27 @@ def test_a_constant_argument_is_no_signature_of_its_own():
 
 def test_arrays_are_normalised_without_needless_copies():
     x = np.zeros((2, 3, 4), np.float32)
-    assert _jit.contiguous(x) is x
-    assert _jit.contiguous(x.astype(np.float64)).dtype == np.float64
-    assert _jit.contiguous(x, np.float64).dtype == np.float64
-    assert _jit.contiguous(x.astype(np.int32)).dtype == np.float32
+    assert layout.contiguous(x) is x
+    assert layout.contiguous(x.astype(np.float64)).dtype == np.float64
+    assert layout.contiguous(x, np.float64).dtype == np.float64
+    assert layout.contiguous(x.astype(np.int32)).dtype == np.float32
     frozen = x.copy()
     frozen.flags.writeable = False
     for odd in (x.transpose(2, 1, 0), x[:, ::2], frozen):
-        flags = _jit.contiguous(odd).flags
+        flags = layout.contiguous(odd).flags
         assert flags.c_contiguous and flags.writeable
-    assert _jit.as_rows(x).shape == (6, 4) and _jit.as_rows(x).base is x
-    assert _jit.as_rows(np.zeros((2, 3, 0))).shape == (6, 0)
+    assert layout.as_rows(x).shape == (6, 4) and layout.as_rows(x).base is x
+    assert layout.as_rows(np.zeros((2, 3, 0))).shape == (6, 0)
+
+
+def test_an_address_is_that_of_the_numbers():
+    x = np.arange(6.0)
+    frozen = np.arange(3.0)
+    frozen.flags.writeable = False
+    for array in (x, x[2:], frozen, x[::2], x[:0]):
+        assert layout.address(array) == array.ctypes.data
+    ids = layout.integers(np.array([1, 2], np.uint8))
+    assert ids.dtype == np.int64 and ids.flags.writeable and ids.tolist() == [1, 2]
 
 
 def test_numbers_of_threads():
@@ -180,7 +190,7 @@ def test_numbers_of_threads():
     kernels.set_num_threads(1)
     assert kernels.get_num_threads() == 1
     kernels.set_num_threads(before)
-    for wrong in (0, -1, 10_000, 1.5, "2"):
+    for wrong in (0, -1, 10_000, 1.5, "2", True):
         with pytest.raises(ValueError, match="set_num_threads: expected an integer from 1 to"):
             kernels.set_num_threads(wrong)
     with pytest.raises(AttributeError, match="no attribute 'gelu_sideways'"):
@@ -205,7 +215,7 @@ def test_compilations_are_announced():
 
 # ---- other processes -------------------------------------------------------------------------------------------------
 
-PROGRAM = "import numpy as np; from minillm import kernels as K; print(K.sum_of_squares(np.full(40000, 2.0)))"
+PROGRAM = "import numpy as np; from minillm import optim; print(optim.sum_of_squares([np.full(40000, 2.0)]))"
 
 
 def _run(program, **environment):
@@ -223,6 +233,8 @@ def _run(program, **environment):
         {"NUMBA_THREADING_LAYER": "workqueue"},
         {"NUMBA_CACHE_DIR": "/dev/null/nowhere"},  # a cache that cannot be written
         {"MINILLM_THREADS": "1"},
+        {"MINILLM_THREADS": "1000"},  # as many as there are
+        {"MINILLM_PROCESS": "plain"},
     ],
     ids=lambda environment: next(iter(environment)),
 )
@@ -231,28 +243,54 @@ def test_survives_in_other_surroundings(environment):
     assert (code, out) == (0, "160000.0"), err
 
 
-def test_numpy_mode_runs_the_definitions():
-    program = (
-        "import sys, numpy as np; from minillm import Tensor, functional as F; from minillm.kernels import KERNELS;"
-        "F.softmax(Tensor(np.ones((2, 3)))); print(KERNELS, 'minillm.kernels.softmax' in sys.modules)"
-    )
-    assert _run(program, MINILLM_KERNELS="numpy")[1] == "numpy False"
-    assert _run(program, MINILLM_KERNELS="numba")[1] == "numba True"
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"MINILLM_KERNELS": "numba"}, "numba True"),
+        ({"MINILLM_KERNELS": "numpy"}, "numpy False"),
+        ({"NUMBA_DISABLE_JIT": "1"}, "numpy False"),
+        ({"NUMBA_DISABLE_JIT": "0"}, "numba True"),
+    ],
+)
+def test_what_computes(environment, expected):
+    program = PROGRAM.replace("print(", "(") + "; from minillm import kernels; import sys;"
+    program += "print(kernels.KERNELS, 'minillm.kernels.optim' in sys.modules)"
+    assert _run(program, **{"MINILLM_KERNELS": "numba", **environment})[1] == expected
 
 
 @pytest.mark.parametrize(
     "name, value, message",
     [
         ("MINILLM_KERNELS", "cuda", "MINILLM_KERNELS must be 'numba' or 'numpy'; got 'cuda'"),
-        ("MINILLM_THREADS", "many", "MINILLM_THREADS must be a positive integer; got 'many'"),
+        ("MINILLM_THREADS", "abc", "MINILLM_THREADS must be a positive integer; got 'abc'"),
+        ("MINILLM_THREADS", "0", "MINILLM_THREADS must be a positive integer; got '0'"),
+        ("MINILLM_THREADS", "²", "MINILLM_THREADS must be a positive integer; got '²'"),
     ],
 )
-def test_wrong_settings_are_named(name, value, message):
-    code, _, err = _run("from minillm import kernels; kernels.KERNELS", **{name: value})
-    assert code == 1 and message in err
+@pytest.mark.parametrize("kind", ["numba", "numpy"])
+def test_wrong_settings_are_named(name, value, message, kind):
+    program = "from minillm import kernels; kernels.get_num_threads()"
+    code, _, err = _run(program, **{"MINILLM_KERNELS": kind, name: value, "PYTHONIOENCODING": "utf-8"})
+    assert code == 1 and err.strip().endswith(f"ValueError: {message}")
+
+
+def test_a_wrong_setting_is_one_line_of_the_command():
+    code, _, err = _run("from minillm.cli import main; raise SystemExit(main(['info']))", MINILLM_THREADS="abc")
+    assert (code, err.strip()) == (2, "minillm: MINILLM_THREADS must be a positive integer; got 'abc'")
+    code, _, err = _run(PROGRAM, MINILLM_PROCESS="fancy", MINILLM_KERNELS="numba")
+    assert code == 1 and "MINILLM_PROCESS must be 'tuned' or 'plain'; got 'fancy'" in err
+
+
+def test_a_numba_that_cannot_be_imported_says_how_to_go_on(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {PROGRAM}"
+    code, _, err = _run(program, MINILLM_KERNELS="numba")
+    assert code == 1 and "Numba needs NumPy 1.0 or less. MINILLM_KERNELS=numpy runs without Numba" in err
+    assert _run(program, MINILLM_KERNELS="numpy")[:2] == (0, "160000.0")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and sets the C library of Linux")
+@pytest.mark.skipif(kernels.KERNELS == "numpy", reason="the definitions leave the C library as it is")
 def test_freed_memory_is_kept_until_it_is_released():
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

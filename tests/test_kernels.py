@@ -65,21 +65,6 @@ def _rotary(rng, n, v):
     return [(some, *angles) for some in (x, x.copy(), np.repeat(x, 2, axis=1)[:, ::2]) for angles in tables]
 
 
-def _rotary_packed(rng, n, v):
-    half = -(-v // 4)
-    x = rng.standard_normal((2 * n, 3 * 2 * half + 5))  # three heads and five columns that stay
-    return [(x, *_angles(rng, n, half), 3, 2 * half), (x, *_angles(rng, 2, n, half), 3, 2 * half)]
-
-
-def _in_pieces(rng, n, v):
-    return [([rng.standard_normal((n, v)), rng.standard_normal(v)], 0.5)]
-
-
-def _adamw(rng, n, v):
-    param, grad, m = rng.standard_normal((3, n * v))
-    return [(param, grad, m, rng.random(n * v), 1e-2, 0.9, 0.95, 1e-8, 0.1, step) for step in (1, 7)]
-
-
 def _one(*shapes):
     """A sampler of one argument tuple: standard normal arrays, whose shapes are functions of (n, v)."""
     return lambda rng, n, v: [tuple(rng.standard_normal(shape(n, v)) for shape in shapes)]
@@ -118,12 +103,6 @@ SAMPLES = {
         (rng.standard_normal((n, v)), _ids(rng, n, 2).astype(np.int32), 2),  # every id many times
     ],
     "rotate": _rotary,
-    "rotary_packed_": _rotary_packed,
-    "rotary_packed_forward": _rotary_packed,
-    "adamw_update": _adamw,
-    "sgd_update": lambda rng, n, v: [(*rng.standard_normal((3, n * v)), 0.1, 0.9, 0.01)],
-    "sum_of_squares": X,
-    "scale_all": _in_pieces,
 }
 
 
@@ -187,20 +166,18 @@ def test_equal_to_its_definition(name, dtype):
 
 
 @every_kernel
-def test_arguments_change_only_where_promised(name):
-    changed = {"adamw_update": (0, 2, 3), "scale_all": (0, 1), "sgd_update": (0, 2), "rotary_packed_": (0,)}
-    in_place = changed.get(name, ())
+def test_arguments_are_not_changed(name):
     for arguments in samples(name, 9, 33, np.float32):
         _, afterwards = results(PAIRS[name][0], arguments)
-        for i, (before, after) in enumerate(zip(arrays_of(arguments), afterwards, strict=True)):
-            assert np.array_equal(before, after) == (i not in in_place)
+        for before, after in zip(arrays_of(arguments), afterwards, strict=True):
+            np.testing.assert_array_equal(before, after)
 
 
 @every_kernel
 @pytest.mark.skipif(not _jit.JIT, reason="plain Python has one thread")
-@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
 def test_one_thread_equals_two_bit_for_bit(name):
-    threads = _jit.get_num_threads()
+    threads = kernels.get_num_threads()
     for arguments in samples(name, *BIG, np.float32):
         outcomes = []
         for n in (1, 2):
@@ -225,7 +202,7 @@ def test_beyond_the_serial_size(name):
 
 
 EMPTY = [
-    name for name in SAMPLES if not name.startswith(("cross_entropy", "rota", "embedding", "adamw", "scale", "sgd"))
+    name for name in SAMPLES if not name.startswith(("cross_entropy", "rota", "embedding"))
 ]
 
 
@@ -243,12 +220,9 @@ def test_empty_arrays(name, shape):
         "rms_norm_backward": (weight, r),
     }.get(name, ())
     made, _ = results(PAIRS[name][0], (x, x, *extra) if name.endswith("backward") else (x, *extra))
-    if name == "sum_of_squares":
-        assert made == [0.0]
-    else:
-        assert made[0].shape == x.shape
-        if name.startswith(("layer", "rms")) and name.endswith("backward"):
-            np.testing.assert_array_equal(made[1], np.zeros(shape[-1]))  # the sum of no rows
+    assert made[0].shape == x.shape
+    if name.startswith(("layer", "rms")) and name.endswith("backward"):
+        np.testing.assert_array_equal(made[1], np.zeros(shape[-1]))  # the sum of no rows
 
 
 def test_empty_batches():
@@ -266,8 +240,6 @@ def test_empty_batches():
 
 @every_kernel
 def test_any_layout_and_dtype_gives_the_same(name):
-    if name in ("adamw_update", "scale_all", "sgd_update", "rotary_packed_"):
-        pytest.skip("changes its arguments in place: they must be contiguous, see below")
     kernel = PAIRS[name][0]
 
     def strided(a):
@@ -290,52 +262,6 @@ def test_any_layout_and_dtype_gives_the_same(name):
                 np.testing.assert_array_equal(ours, theirs)
 
 
-def test_updates_refuse_what_they_cannot_change_in_place():
-    a = np.zeros(6, np.float32)
-    frozen = a.copy()
-    frozen.flags.writeable = False
-    rest = (0.1, 0.9, 0.99, 1e-8, 0.0, 1)
-    for bad in (a.astype(np.float64), a[:5], np.zeros(12, np.float32)[::2], a.reshape(2, 3), frozen):
-        with pytest.raises(ValueError, match=r"adamw_update: m must be a writable contiguous \(6,\) array of float32"):
-            PAIRS["adamw_update"][0](a, a.copy(), bad, a.copy(), *rest)
-        with pytest.raises(ValueError, match="sgd_update: velocity must be"):
-            PAIRS["sgd_update"][0](a, a.copy(), bad, 0.1, 0.9, 0.0)
-    with pytest.raises(ValueError, match="adamw_update: param has 6 numbers; the gradients have 5"):
-        PAIRS["adamw_update"][0](a, [a[:2], a[3:]], a.copy(), a.copy(), *rest)
-    with pytest.raises(ValueError, match="scale_all: a read-only array"):
-        PAIRS["scale_all"][0]([frozen], 2.0)
-    cos, sin = np.ones((2, 4, 2), np.float32)
-    with pytest.raises(ValueError, match="rotary_packed_: x must be a writable C-contiguous"):
-        PAIRS["rotary_packed_"][0](np.zeros((4, 16), np.float32)[:, ::2], cos, sin, 2, 4)
-
-
-@both_dtypes
-@pytest.mark.parametrize("sizes", [(1,), (3, 0, 5), (40_000, 7, 20_000), (16_384, 16_384)])
-def test_gradients_in_pieces_are_one_long_gradient(dtype, sizes):
-    rng = np.random.default_rng(3)
-    pieces = [rng.standard_normal(size).astype(dtype) for size in sizes]
-    whole = np.concatenate(pieces)
-    param, m, v = rng.random((3, whole.size)).astype(dtype)
-    for name, state in (("adamw_update", (m, v, 0.1, 0.9, 0.99, 1e-8, 0.1, 3)), ("sgd_update", (m, 0.1, 0.9, 0.1))):
-        outcomes = [results(PAIRS[name][0], (param, grad, *state)) for grad in (whole, pieces)]
-        for ours, theirs in zip(outcomes[0][1][:1], outcomes[1][1][:1], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-            assert (ours != param).all()
-    assert math.isclose(PAIRS["sum_of_squares"][0](whole), PAIRS["sum_of_squares"][0](pieces), rel_tol=1e-13)
-    np.testing.assert_allclose(PAIRS["sum_of_squares"][0](pieces), (whole.astype(np.float64) ** 2).sum(), rtol=1e-12)
-    PAIRS["scale_all"][0](pieces, 0.3)
-    np.testing.assert_array_equal(np.concatenate(pieces), whole * dtype(0.3))
-
-
-@both_dtypes
-def test_scaling_reaches_arrays_of_any_layout(dtype):
-    whole = np.arange(24, dtype=dtype).reshape(4, 6)
-    other = np.ones(3, np.float64 if dtype == np.float32 else np.float32)
-    PAIRS["scale_all"][0]([whole[:, ::2], whole[:, 1::2].T, other], 2.0)
-    np.testing.assert_array_equal(whole, 2 * np.arange(24).reshape(4, 6))
-    np.testing.assert_array_equal(other, [2, 2, 2])
-
-
 @pytest.mark.skipif(not _jit.JIT, reason="nothing is compiled")
 def test_few_signatures_are_compiled():
     for name in SAMPLES:
@@ -343,7 +269,7 @@ def test_few_signatures_are_compiled():
             for arguments in samples(name, 3, 4, dtype):
                 results(PAIRS[name][0], arguments)
     counts = {}
-    for room in ("activations", "softmax", "norm", "embedding", "optim", "rows", "linear", "matmul"):
+    for room in ("activations", "softmax", "norm", "embedding", "rows", "linear", "matmul"):
         for name, value in vars(importlib.import_module(f"minillm.kernels.{room}")).items():
             for loop in (value.alone, value.parallel) if isinstance(value, Loop) else (value,):
                 if hasattr(loop, "signatures"):
@@ -440,7 +366,6 @@ def test_nan_stays_nan(dtype, bad, which):
         np.testing.assert_array_equal(np.isnan(made[0] if isinstance(made, tuple) else made), row, err_msg=name)
     losses, lse = PAIRS["cross_entropy_forward"][which](x, np.array([1, 2, 3]), -100, 0.0)
     assert np.isnan(losses).tolist() == np.isnan(lse).tolist() == [False, True, False]
-    assert math.isnan(PAIRS["sum_of_squares"][which](x))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -502,10 +427,3 @@ def test_known_values(which):
     quarter[..., 0] = 1.0  # turned by 90 degrees, the first number moves to its partner half a head away
     turned = call("rotate", quarter, np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]))
     np.testing.assert_allclose(turned[0, 0, 0], [0, 0, 1, 0])
-
-
-@pytest.mark.parametrize("which", [0, 1], ids=["kernel", "definition"])
-def test_first_step_of_adamw_has_the_length_of_the_learning_rate(which):
-    param, m, v = np.zeros(3), np.zeros(3), np.zeros(3)
-    PAIRS["adamw_update"][which](param, np.array([5.0, -0.01, 0.0]), m, v, 0.1, 0.9, 0.99, 0.0001, 0.0, 1)
-    np.testing.assert_allclose(param, [-0.1 * 5 / 5.0001, 0.1 * 0.01 / 0.0101, 0.0])

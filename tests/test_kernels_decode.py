@@ -1,12 +1,12 @@
-"""The token step, and the prompt: kernel = twin = the layers of the models; one thread = two; what makes them stand
-back.
-"""
+"""The token step, and the prompt: kernel = the layers of the models; one thread = two; what makes them stand back."""
 
 import numpy as np
 import pytest
 
 from minillm import kernels, models
-from minillm.kernels import _jit, decode, decode_prompt
+from minillm.kernels import _jit, decode
+from minillm.kernels.decode import prompt as prompt_kernel
+from minillm.kernels.decode import step as step_kernel
 from minillm.tensor import no_grad
 
 V = 37
@@ -48,6 +48,11 @@ def decoder_of(model):
     return model._decoder if isinstance(model, models.QuantizedModel) else model.decoder()
 
 
+def layers_of(model):
+    """A model that computes the same layer by layer."""
+    return model.dequantized() if isinstance(model, models.QuantizedModel) else model
+
+
 def filled(model, rows, tokens, starts, seed=0):
     """A cache that holds some tokens, and the tokens that come next: (B, 3)."""
     cache = model.new_cache(rows, tokens + 3, starts)
@@ -56,27 +61,23 @@ def filled(model, rows, tokens, starts, seed=0):
     return cache, ids[:, tokens:]
 
 
+@NUMBA
 @every_model
 @int8
 @pytest.mark.parametrize("rows", [1, 2, 3, 9])
-def test_equal_to_its_twin_and_to_the_layers(name, in_int8, rows):
+def test_equal_to_the_layers(name, in_int8, rows):
     model = made(name, in_int8)
     starts = None if rows == 1 else np.arange(rows) % 5
     cache, ids = filled(model, rows, 5, starts)
-    other, _ = filled(model, rows, 5, starts)
-    arrays = cache.keys.copy(), cache.values.copy()
+    other, _ = filled(layers_of(model), rows, 5, starts)
     for t in range(3):
         token = ids[:, t : t + 1]
-        step = decode.decode_step(decoder_of(model), token[:, 0], *arrays, 5 + t, cache.starts)
-        twin = decode.decode_step_numpy(decoder_of(model), token[:, 0], cache.keys, cache.values, 5 + t, cache.starts)
-        cache.length += 1
+        step = step_kernel.decode_step(decoder_of(model), token[:, 0], cache.keys, cache.values, 5 + t, cache.starts)
         with no_grad():
-            layers = model(token, cache=other).data[:, -1]
+            layers = layers_of(model)(token, cache=other).data[:, -1]
         assert step.shape == (rows, V) and step.dtype == np.float32 and step.flags.c_contiguous
-        for theirs in (twin, layers):
-            np.testing.assert_allclose(step, theirs, atol=2e-5 * max(1, np.abs(twin).max()))
-    for ours, twins, plain in zip(arrays, (cache.keys, cache.values), (other.keys, other.values), strict=True):
-        np.testing.assert_allclose(ours, twins, atol=2e-5)
+        np.testing.assert_allclose(step, layers, atol=2e-5 * max(1, np.abs(layers).max()))
+    for ours, plain in zip((cache.keys, cache.values), (other.keys, other.values), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5)
 
 
@@ -91,7 +92,7 @@ def test_one_thread_equals_two_bit_for_bit(name, in_int8, rows):
     for n in (1, 2):
         _jit.set_num_threads(n)
         try:
-            results.append(decode.decode_step(decoder_of(model), ids[:, 0], cache.keys, cache.values, 5, None))
+            results.append(step_kernel.decode_step(decoder_of(model), ids[:, 0], cache.keys, cache.values, 5, None))
         finally:
             _jit.set_num_threads(threads)
     assert results[0].tobytes() == results[1].tobytes()
@@ -117,7 +118,7 @@ def test_few_signatures_are_compiled():
             cache, ids = filled(model, 3, 4, np.array([0, 1, 2]))
             model.next_logits(ids[:, :1].astype(np.int32), cache)
             model.next_logits(prompt(3, 30).astype(np.int32), model.new_cache(3, 30, np.array([0, 1, 2])))
-    assert len(decode._step.signatures) == len(decode_prompt._read.signatures) == 1
+    assert len(step_kernel._step.signatures) == len(prompt_kernel._read.signatures) == 1
 
 
 # ---- prompts ---------------------------------------------------------------------------------------------------------
@@ -127,43 +128,43 @@ def prompt(rows, tokens, length=0, seed=1):
     return np.random.default_rng(seed).integers(0, V, (rows, length + tokens))
 
 
+@NUMBA
 @every_model
 @int8
 @pytest.mark.parametrize(("rows", "tokens", "length"), [(1, 30, 0), (1, 3, 5), (3, 17, 4), (20, 2, 1)])
-def test_a_prompt_equals_its_twin_and_the_layers(name, in_int8, rows, tokens, length):
+def test_a_prompt_equals_the_layers(name, in_int8, rows, tokens, length):
     model, ids = made(name, in_int8), prompt(rows, tokens, length)
     starts = None if rows == 1 else np.arange(rows) % 5
-    caches = [model.new_cache(rows, length + tokens + 2, starts) for _ in range(3)]
-    for cache in caches if length else ():
+    cache, other = (m.new_cache(rows, length + tokens + 2, starts) for m in (model, layers_of(model)))
+    if length:
         model.next_logits(ids[:, :length], cache)
-    arrays = [(cache.keys, cache.values, length, cache.starts) for cache in caches]
+        layers_of(model).next_logits(ids[:, :length], other)
     ids = ids[:, length:]
-    scores = decode_prompt.read(decoder_of(model), ids, *arrays[0])
-    twins = decode.read_numpy(decoder_of(model), ids, *arrays[1])
+    scores = prompt_kernel.read(decoder_of(model), ids, cache.keys, cache.values, length, cache.starts)
     with no_grad():
-        layers = model(ids, cache=caches[2]).data
+        layers = layers_of(model)(ids, cache=other).data
     assert scores.shape == (rows, tokens, V) and scores.dtype == np.float32
     seen = np.arange(length, length + tokens) >= (0 if starts is None else starts[:, None])  # padding scores nothing
     seen = np.broadcast_to(seen, (rows, tokens))
-    for theirs in (twins, layers):
-        np.testing.assert_allclose(scores[seen], theirs[seen], atol=2e-5 * max(1, np.abs(twins).max()))
+    close = {"atol": 2e-5 * max(1, np.abs(layers).max())}
+    np.testing.assert_allclose(scores[seen], layers[seen], **close)
     written = slice(length, length + tokens)
-    for ours, twin, plain in zip(*(a[:2] for a in arrays), strict=True):
-        for theirs in (twin, plain):
-            np.testing.assert_allclose(ours[:, :, written][:, seen], theirs[:, :, written][:, seen], atol=2e-5)
-    last = decode_prompt.read(decoder_of(model), ids, *arrays[0], last_only=True)
-    np.testing.assert_allclose(last, scores[:, -1:], atol=2e-5 * max(1, np.abs(twins).max()))
+    for ours, plain in zip((cache.keys, cache.values), (other.keys, other.values), strict=True):
+        np.testing.assert_allclose(ours[:, :, written][:, seen], plain[:, :, written][:, seen], atol=2e-5)
+    last = prompt_kernel.read(decoder_of(model), ids, cache.keys, cache.values, length, cache.starts, last_only=True)
+    np.testing.assert_allclose(last, scores[:, -1:], **close)
 
 
+@NUMBA
 @int8
 @pytest.mark.parametrize("last_only", [False, True])
 def test_a_prompt_in_parts(monkeypatch, in_int8, last_only):
     model, ids = made("llama", in_int8), prompt(3, 29)
     results = []
     for tokens in (1024, 30, 2):
-        monkeypatch.setattr(decode_prompt, "_TOKENS", tokens)
+        monkeypatch.setattr(prompt_kernel, "_TOKENS", tokens)
         cache = model.new_cache(3, 29, np.array([0, 2, 4]))
-        results.append(kernels.read(decoder_of(model), ids, cache.keys, cache.values, 0, cache.starts, last_only))
+        results.append(prompt_kernel.read(decoder_of(model), ids, cache.keys, cache.values, 0, cache.starts, last_only))
     for parts in results[1:]:
         np.testing.assert_allclose(parts[:, 4:], results[0][:, 4:], atol=2e-5)
         np.testing.assert_allclose(parts[:, -1], results[0][:, -1], atol=2e-5)
@@ -179,7 +180,7 @@ def test_a_prompt_by_one_thread_equals_two_bit_for_bit(name, in_int8):
         _jit.set_num_threads(n)
         try:
             cache = model.new_cache(2, 35)
-            results.append(decode_prompt.read(decoder_of(model), prompt(2, 35), cache.keys, cache.values, 0, None))
+            results.append(prompt_kernel.read(decoder_of(model), prompt(2, 35), cache.keys, cache.values, 0, None))
         finally:
             _jit.set_num_threads(threads)
     assert results[0].tobytes() == results[1].tobytes()
@@ -228,9 +229,9 @@ class Louder(models.Llama):
         return super().forward(ids, cache, last_only) * 2
 
 
+@NUMBA
 def test_what_changes_the_layers_leads_back_to_them():
-    plain = reader_after(llama())
-    assert (plain.decoder is not None) == (kernels.KERNELS == "numba")
+    assert reader_after(llama()).decoder is not None
     hooked = llama()
     hooked.model.layers[1].mlp.register_forward_hook(lambda module, inputs, y: y * 0)
     assert reader_after(hooked).decoder is None
@@ -307,3 +308,11 @@ def test_mistakes(in_int8):
     model.next_logits(np.ones((1, 40), int), cache)
     with pytest.raises(ValueError, match="the context is 40 tokens; got 41"):
         model.next_logits(ids[:, :1], cache)
+
+
+@pytest.mark.skipif(kernels.KERNELS == "numba", reason="the loops are compiled")
+@int8
+def test_without_compiled_loops_the_layers_are_called(in_int8):
+    model = made("llama", in_int8)
+    cache, ids = filled(model, 2, 5, None)
+    assert model.next_logits(ids[:, :1], cache).shape == (2, V) and cache.reader is None and cache.length == 6

@@ -35,7 +35,6 @@ def run(options: argparse.Namespace) -> int:
 def of_installation() -> str:
     """Versions, threads, and which way the matrix products take."""
     from .. import __version__, kernels
-    from ..kernels.blas import matmul_path
     from ..training.environment import version
 
     rows = {
@@ -44,9 +43,9 @@ def of_installation() -> str:
         **{name: version(name) for name in ("numpy", "numba", "llvmlite", "regex")},
         "cores": str(os.cpu_count()),
         "threads": f"{kernels.get_num_threads()} (MINILLM_THREADS, or --threads)",
-        "kernels": f"{kernels.KERNELS} (MINILLM_KERNELS)",
-        "matmul": matmul_path(),
-        "threading layer": _threading_layer(),
+        "kernels": f"{kernels.KERNELS} ({kernels.REASON})",
+        "matmul": kernels.matmul_path(),
+        "threading layer": kernels.threading_layer(),
         "optional": ", ".join(
             f"{name} {version(name)}"
             for name in ("matplotlib", "jinja2", "sentencepiece")
@@ -118,14 +117,6 @@ def _cache_size(model: Any) -> int:
 def _list(entries: Iterable[str]) -> str:
     """Entries one after another, in lines that fit a terminal."""
     return "\n".join(textwrap.wrap(", ".join(entries), 92)) or "none"
-
-
-def _threading_layer() -> str:
-    try:
-        import numba
-    except ImportError:
-        return "none"
-    return " or ".join(vars(numba.config)["THREADING_LAYER_PRIORITY"])
 
 
 def _table(rows: dict[str, str]) -> str:

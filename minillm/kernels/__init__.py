@@ -8,9 +8,10 @@ function of its name and arguments:
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
 
-A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. With the
-environment variable ``MINILLM_KERNELS=numpy``, and where Numba is not installed, the definition itself is what runs.
-Numba is imported when the first kernel is called: ``import minillm`` stays quick and compiles nothing.
+A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. The definition
+itself runs under the environment variable ``MINILLM_KERNELS=numpy``, where Numba is not installed, and in a forked
+child of a process whose kernels have threads. Numba is imported when the first kernel is called: ``import minillm``
+stays quick and compiles nothing.
 
 How these loops became fast is told in HISTORY.md.
 """
@@ -19,22 +20,21 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
+from . import process, settings
+from .process import get_num_threads, release_freed_memory, set_num_threads, threading_layer
+from .settings import KERNELS, REASON
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_ASKED_FOR = os.environ.get("MINILLM_KERNELS", "numba")
-if _ASKED_FOR not in ("numba", "numpy"):
-    raise ValueError(f"MINILLM_KERNELS must be 'numba' or 'numpy'; got {_ASKED_FOR!r}")
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
-KERNELS = _ASKED_FOR if HAS_NUMBA else "numpy"  # what computes: compiled loops, or the definitions
-
 DEFINITIONS: dict[str, tuple[str, Callable[..., Any]]] = {}  # name -> (file of its kernel, the definition)
+
+_what_runs: dict[str, Callable[..., Any]] = {}  # name -> what a call of it is a call of
+_first_calls: dict[str, Callable[..., Any]] = {}  # name -> what finds that out
 
 
 def compiled(file: str) -> Callable[[Function], Function]:
@@ -43,42 +43,83 @@ def compiled(file: str) -> Callable[[Function], Function]:
     def replace(definition: Function) -> Function:
         name = definition.__name__
         DEFINITIONS[name] = file, definition
-        if KERNELS == "numpy":
-            return np.errstate(under="ignore")(definition)  # what is too small for a float is 0; loops never ask
-        kernel: Callable[..., Any] | None = None
+        quietly = np.errstate(under="ignore")(definition)  # what is too small for a float is 0: loops never ask
+        if settings.KERNELS == "numpy":
+            return quietly
+
+        def first_call(*args: Any, **kwargs: Any) -> Any:
+            defined = process.forked and _is_parallel(file)
+            _what_runs[name] = quietly if defined else load(file, name)
+            return _what_runs[name](*args, **kwargs)
+
+        _what_runs[name] = _first_calls[name] = first_call
 
         @functools.wraps(definition)
         def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal kernel
-            if kernel is None:
-                kernel = load(file, name)
-            return kernel(*args, **kwargs)
+            return _what_runs[name](*args, **kwargs)
 
         return call  # type: ignore[return-value]
 
     return replace
 
 
+@functools.cache
 def load(file: str, name: str) -> Callable[..., Any]:
-    """The function ``name`` of ``kernels/FILE.py``."""
-    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+    """The function ``name`` of ``kernels/FILE.py``, for any Python thread; ``decode.step`` is a FILE in a folder."""
+    function = getattr(_file(file), name)
+    return process.guarded(function) if KERNELS == "numba" and _is_parallel(file) else function
 
 
-# fmt: off
-_ROOMS = {
-    "_jit": ("PAIRS", "get_num_threads", "on_compile", "release_freed_memory", "set_num_threads"),
-    "decode": ("MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm", "apply", "decode_step"),
-    "decode_prompt": ("FEWEST_TOKENS", "read"),
-    "quant": ("dequantize_rows", "quantize_rows"),
-    "optim": ("adamw_update", "scale_all", "sgd_update", "sum_of_squares"),
+def _file(file: str) -> Any:
+    with process.LOADING:
+        try:
+            return importlib.import_module(f"{__name__}.{file}")
+        except ImportError as error:
+            raise ImportError(f"no kernel can be loaded: {error}. MINILLM_KERNELS=numpy runs without Numba") from error
+
+
+def _is_parallel(file: str) -> bool:
+    """Whether the kernels of a file may enter a parallel loop. A file without one says ``PARALLEL = False``."""
+    return getattr(_file(file), "PARALLEL", True)
+
+
+def _in_a_forked_child() -> None:
+    global KERNELS, REASON
+    KERNELS, REASON = "numpy", "a fork of a process whose kernels have threads"
+    _what_runs.update(_first_calls)
+
+
+process.when_forked.append(_in_a_forked_child)
+
+
+# ---- what else the library asks --------------------------------------------------------------------------------------
+
+
+def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:
+    """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)`` when it is done.
+
+    Kernels that come from the cache are not announced. Returns a function that ends the announcements.
+    """
+    if KERNELS == "numpy":
+        return lambda: None
+    return _file("_jit").on_compile(callback)
+
+
+def matmul_path() -> str:
+    """Which way the matrix products take, in words."""
+    return f"np.matmul ({REASON})" if KERNELS == "numpy" else _file("blas").matmul_path()
+
+
+_ELSEWHERE = {  # what the models' fast decoding asks for
+    **dict.fromkeys(("FEWEST_TOKENS", "MOST_ROWS", "Decoder", "Layer", "Matrix", "Norm"), "decode"),
+    "read": "decode.prompt",
+    "decode_step": "decode.step",
 }
-# fmt: on
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _ELSEWHERE:
         raise AttributeError(f"module 'minillm.kernels' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"minillm.kernels.{_HOME[name]}"), name)
+    value = load(_ELSEWHERE[name], name)
     globals()[name] = value  # the next look-up finds it here
     return value

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from ._jit import JIT, by_dtype, exp, f32, jit, like, prange, sigmoid
+from ._jit import JIT, jit, prange
 from .rows import by_entries, loop
+from .vector_math import by_dtype, exp, f32, like, sigmoid
 
 _FEW = 1 << 14
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import contiguous, exp, integers, jit, like, prange, tanh
+from ._jit import jit, prange
+from .layout import contiguous, integers
+from .vector_math import exp, like, tanh
 from .vectors import add_scaled, dot
 
 Starts = np.ndarray | None

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import attention_tiles as tiles
-from ._jit import contiguous, integers
+from .layout import contiguous, integers
 from .tile import width_of
 
 Gradients = tuple[np.ndarray, np.ndarray, np.ndarray]

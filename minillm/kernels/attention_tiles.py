@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import exp, jit, like, prange, row_max
+from ._jit import jit, prange
 from .tile import COLS, ROWS, pack_rows, room, scale_panel_row
 from .tile import tile as multiply
 from .tile import tile_from as multiply_from
+from .vector_math import exp, like, row_max
 from .vectors import add_scaled, dot, exponentials, fill, scale_by, scaled, subtract, sum_of
 
 # ---- rows and tiles --------------------------------------------------------------------------------------------------

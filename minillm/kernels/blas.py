@@ -19,6 +19,7 @@ from numba import types
 from numba.extending import overload
 
 from ._jit import JIT, KERNELS, jit
+from .shared import BLAS_CALLS, BLAS_THREADS, integers, lock, unlock
 from .tile import ROWS
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
@@ -113,15 +114,23 @@ def _choose_gemm(ta, tb, m, n, k, a, lda, b, ldb, c, ldc, beta):
 
 @jit
 def hold_blas_threads():
-    """Keep BLAS to the calling thread, and return what to give back to ``release_blas_threads`` (for kernels)."""
-    before = _get_blas_threads()
-    if before != 1:
-        _set_blas_threads(1)
-    return before
+    """Keep BLAS to the calling thread until ``release_blas_threads``; several Python threads may do so at once."""
+    lock()
+    shared = integers()
+    if shared[BLAS_CALLS] == 0:
+        shared[BLAS_THREADS] = _get_blas_threads()
+        if shared[BLAS_THREADS] != 1:
+            _set_blas_threads(1)
+    shared[BLAS_CALLS] += 1
+    unlock()
 
 
 @jit
-def release_blas_threads(before):
-    """Let the user's own NumPy code have its BLAS threads again (for kernels)."""
-    if before != 1:
-        _set_blas_threads(before)
+def release_blas_threads():
+    """Let the user's own NumPy code have its BLAS threads again, when nobody else holds them."""
+    lock()
+    shared = integers()
+    shared[BLAS_CALLS] -= 1
+    if shared[BLAS_CALLS] == 0 and shared[BLAS_THREADS] != 1:
+        _set_blas_threads(shared[BLAS_THREADS])
+    unlock()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import contiguous, integers, jit, kernel, prange
+from ._jit import jit, prange
+from .layout import contiguous, integers
 from .rows import loop
 
 _FEW = 1 << 14
@@ -87,25 +88,7 @@ def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
     return y if x.flags.c_contiguous else y.swapaxes(1, 2)
 
 
-# ---- the queries and keys of a joint projection, turned where they stand ---------------------------------------------
-
-
-def rotary_packed_numpy(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> None:
-    """Rotate the first ``heads * head_dim`` columns of x in place: the queries and keys of a joint projection.
-
-    x: (N, W) C-contiguous, its N = B T rows time-major; cos, sin: (T, D/2) or (B, T, D/2).
-    """
-    packed = x[:, : heads * head_dim].reshape(-1, cos.shape[-2], heads, head_dim)  # (B, T, H, D)
-    first, second = np.split(packed, 2, axis=-1)
-    cos, sin = cos[..., None, :], sin[..., None, :]  # (..., T, 1, D/2)
-    turned = np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    x[:, : heads * head_dim] = turned.reshape(len(x), heads * head_dim)
-
-
-@jit(inner=True)
-def _copy(row, y):
-    for j in range(row.size):
-        y[j] = row[j]
+# ---- the heads of one token, turned where they stand: for decoding ---------------------------------------------------
 
 
 @jit(inner=True)
@@ -122,45 +105,3 @@ def _rotate_row(x, cos, sin, heads):
     for h in range(heads):
         at = h * 2 * half
         _rotate_pairs(x[at : at + half], x[at + half : at + 2 * half], cos, sin)
-
-
-@loop(_FEW)
-def _rotate_packed(x, y, cos, sin, heads):
-    # y: x turned; without rows in x, y itself is turned
-    period = cos.shape[0]
-    for n in prange(y.shape[0]):
-        if x.shape[0]:
-            _copy(x[n], y[n])
-        _rotate_row(y[n], cos[n % period], sin[n % period], heads)
-
-
-def _packed(x: np.ndarray, y: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> None:
-    if y.size:
-        cos, sin = (contiguous(table, y.dtype).reshape(-1, head_dim // 2) for table in (cos, sin))
-        _rotate_packed(y.size, x, y, cos, sin, heads)
-
-
-@kernel(twin=rotary_packed_numpy)
-def rotary_packed_(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> None:
-    """See ``rotary_packed_numpy``."""
-    if x.ndim != 2 or not (x.flags.c_contiguous and x.flags.writeable):
-        raise ValueError(f"rotary_packed_: x must be a writable C-contiguous (N, W) array; got shape {x.shape}")
-    _packed(x[:0], x, cos, sin, heads, head_dim)
-
-
-def rotary_packed_forward_numpy(
-    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int
-) -> np.ndarray:
-    """What ``rotary_packed_`` makes of a copy of x.   x, y: (N, W)."""
-    y = x.copy()
-    rotary_packed_numpy(y, cos, sin, heads, head_dim)
-    return y
-
-
-@kernel(twin=rotary_packed_forward_numpy)
-def rotary_packed_forward(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, heads: int, head_dim: int) -> np.ndarray:
-    """See ``rotary_packed_forward_numpy``."""
-    x = contiguous(x)
-    y = np.empty(x.shape, x.dtype)
-    _packed(x, y, cos, sin, heads, head_dim)
-    return y

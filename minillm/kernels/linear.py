@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import as_rows, contiguous, jit, prange
+from ._jit import jit, prange
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
+from .layout import as_rows, contiguous
 from .matmul import NO_BIAS, parts_of, product
 from .rows import add_rows, copy_rows, sum_parts, sum_rows
 from .tile import pack
@@ -50,13 +51,13 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
 @jit(parallel=True)
 def _linear(x, w, turned, bias, y, row_parts, col_parts):
     # y (M, N) = x w^T + bias; x: (M, C), w: (N, C), or (C, N) if turned, bias: (N,), or (0,) for none
-    blas = hold_blas_threads()
+    hold_blas_threads()
     for part in prange(row_parts * col_parts):
         r, s, (m, n) = part // col_parts, part % col_parts, y.shape
         row, rows = r * m // row_parts, (r + 1) * m // row_parts - r * m // row_parts
         col, cols = s * n // col_parts, (s + 1) * n // col_parts - s * n // col_parts
         _block(row, rows, col, cols, x, w, turned, bias, y)
-    release_blas_threads(blas)
+    release_blas_threads()
 
 
 @jit(inner=True)
@@ -102,12 +103,12 @@ def _gradients(
 @jit(parallel=True)
 def _all_gradients(dy, x, w, turned, dx, dw, sums, db):
     # dy: (M, N), x: (M, C), w, dw: (N, C), or (C, N) if turned; sums: (parts, N), or (parts, 0) if unwanted
-    blas = hold_blas_threads()
+    hold_blas_threads()
     m, parts = dy.shape[0], sums.shape[0]
     for part in prange(parts):
         _input_gradient(part * m // parts, (part + 1) * m // parts, dy, w, turned, dx, sums[part])
         _weight_gradient(np.int64(part), parts, dy, x, turned, dw)
-    release_blas_threads(blas)
+    release_blas_threads()
     sum_parts(sums, db)
 
 

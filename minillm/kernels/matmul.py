@@ -91,7 +91,7 @@ def _blocks(a, a_turned, b, b_turned, c, m, n, k, row_parts, col_parts):
     # c = a b for each matrix of a batch. a: (1 or batch, m k), or transposed in memory; b: (1 or batch, k n), likewise;
     # c: (batch, m n). Each task owns a block of one c.
     lda, ldb, parts = m if a_turned else k, k if b_turned else n, row_parts * col_parts
-    blas = hold_blas_threads()
+    hold_blas_threads()
     for task in prange(c.shape[0] * parts):
         i, part = task // parts, task % parts
         r, s = part // col_parts, part % col_parts
@@ -100,4 +100,4 @@ def _blocks(a, a_turned, b, b_turned, c, m, n, k, row_parts, col_parts):
         a_i = a[i if a.shape[0] > 1 else 0][row if a_turned else row * lda :]
         b_i = b[i if b.shape[0] > 1 else 0][col * ldb if b_turned else col :]
         gemm(a_turned, b_turned, rows, cols, k, a_i, lda, b_i, ldb, c[i][row * n + col :], n, 0.0)
-    release_blas_threads(blas)
+    release_blas_threads()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import as_rows, contiguous, jit, like, prange
+from ._jit import jit, prange
+from .layout import as_rows, contiguous
 from .rows import add_rows, loop
+from .vector_math import like
 
 _FEW = 1 << 13
 _BLOCKS, _MOST_ROWS = 16, 1024  # blocks of rows in a backward; more of them where a block would have more rows

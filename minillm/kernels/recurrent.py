@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import recurrent_loops as loops
-from ._jit import contiguous, integers
+from .layout import contiguous, integers
 from .linear import linear_forward
 from .matmul import product
 from .rows import sum_rows

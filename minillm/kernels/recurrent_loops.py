@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import jit, like, prange, sigmoid, tanh
+from ._jit import jit, prange
 from .tile import COLS, add_product, room
+from .vector_math import like, sigmoid, tanh
 from .vectors import copy
 
 # ---- one row, one step: loops that vectorise -------------------------------------------------------------------------

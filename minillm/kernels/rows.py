@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import as_rows, contiguous, jit, prange
+from ._jit import jit, prange
+from .layout import as_rows, contiguous
 
 
 class Loop:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import contiguous, exp, integers, jit, like, prange, row_max
+from ._jit import jit, prange
+from .layout import contiguous, integers
 from .rows import by_rows, loop
+from .vector_math import exp, like, row_max
 
 _FEW = 1 << 13
 

@@ -24,7 +24,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import address, jit, prange
+from ._jit import jit, prange
+from .layout import address
 
 # ROWS x COLS sums, a row of the panel and one number of a must fit in the registers: AVX-512 has 32 of 16 floats, AVX2
 # 16 of 8 floats. Two additions start in each cycle and take four: at least eight registers of sums, or they wait.

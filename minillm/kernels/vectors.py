@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._jit import exp, jit, like
+from ._jit import jit
+from .vector_math import exp, like
 
 
 @jit(inner=True)

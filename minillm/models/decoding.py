@@ -70,8 +70,7 @@ def _count_hooked(attributes: Iterable[dict[str, Any]]) -> int:
 def _is_plain(home: str, modules: list[Any], arrays: list[np.ndarray]) -> bool:
     """Whether calling the layers would do what the list of arrays says, and nothing else."""
     return (
-        kernels.KERNELS == "numba"
-        and all([type(module) in PLAIN or type(module).__module__ == home for module in modules])
+        all([type(module) in PLAIN or type(module).__module__ == home for module in modules])
         and not any([module.training for module in modules])
         and all([a.dtype == np.float32 and a.flags.c_contiguous and a.flags.aligned for a in arrays])
     )
@@ -82,7 +81,8 @@ def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
     name, ids = type(model).__name__, as_ids(type(model).__name__, ids)
     (B, T), decoder = ids.shape, None
     one = T == 1 and B <= kernels.MOST_ROWS
-    if (one or B * T >= kernels.FEWEST_TOKENS) and B == cache.keys.shape[1]:
+    compiled = kernels.KERNELS == "numba" and (one or B * T >= kernels.FEWEST_TOKENS)
+    if compiled and B == cache.keys.shape[1]:
         if cache.reader is None or not cache.reader.is_current():
             cache.reader = Reader.of(model)
         decoder = cache.reader.decoder

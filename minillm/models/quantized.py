@@ -1,4 +1,4 @@
-"""A GPT-2 or Llama whose matrices are held in one byte a weight: see ``kernels/quant.py`` for how, and for the error.
+"""A GPT-2 or Llama whose matrices are held in one byte a weight: int8 numbers, and a scale for each row of a matrix.
 
     small = quantize(model)                   a QuantizedModel, a little over a quarter of the size
     small.save_pretrained("folder")           a folder that ``from_pretrained`` opens again
@@ -10,11 +10,30 @@ float32.
 In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,);
 ``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and
 does not take them for weights; the model's own is in ``quantization_config``.
+
+To write the next token, a model reads all its weights once, and hardly computes with them: the memory is the limit.
+Weights of a quarter of the size are read in a quarter of the time.
+
+    scale_n = max_c |w_nc| / 127,    code_nc = round(w_nc / scale_n) in -127 .. 127,    w_nc ~ code_nc scale_n
+
+*The error.* Rounding to the nearest moves a weight by at most scale / 2, and evenly in between: its standard deviation
+is scale / sqrt(12). Errors of different weights are independent, so those of a sum of C products add as noise does:
+
+    error of x . w_n  ~  |x| scale_n / sqrt(12),    relative to |x| |w_n| / sqrt(C), the size of such a sum:
+    scale_n sqrt(C) / (|w_n| sqrt(12))  =  (max |w| / rms w) / (127 sqrt(12))
+
+For a bell curve of a thousand weights the largest is some 3.2 times the root of the mean square: 0.7 %. One weight that
+sticks out makes its whole row coarse, but no other row: that is why each row has a scale of its own, and why it is the
+rows, for a row is one output, and its scale can wait until the sum is there.
+
+The activations stay float32. (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339, tell what happens when they do
+not.)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +41,11 @@ import numpy as np
 
 from .. import kernels
 from ..nn import init
-from ..tensor import Tensor
+from ..tensor import Tensor, no_grad
 from .base import KVCache, LanguageModel, as_ids, check_length
 from .decoding import next_logits
+from .gpt2 import GPT2, GPT2Config
+from .llama import Llama, LlamaConfig
 
 if TYPE_CHECKING:
     from ..kernels.decode import Decoder, Matrix, Norm
@@ -32,6 +53,34 @@ if TYPE_CHECKING:
 __all__ = ["QuantizedModel", "quantize", "quantized_from_pretrained", "unquantized_fields"]
 
 MODEL_TYPE, METHOD = "minillm_int8", "minillm-int8"
+LARGEST = 127
+BLOCK = 1 << 20  # numbers that are rounded at a time
+
+
+def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """w: (N, C) floats -> codes: (N, C) int8, scale: (N,) float32; a row of zeros gets the scale 0.
+
+    >>> codes, scale = quantize_rows(np.array([[1.27, -0.5, 0.004]]))
+    >>> codes, scale
+    (array([[127, -50,   0]], dtype=int8), array([0.01], dtype=float32))
+    """
+    rows = max(1, BLOCK // max(1, w.shape[1]))
+    codes, scale = np.empty(w.shape, np.int8), np.empty(len(w), np.float32)
+    for n in range(0, len(w), rows):
+        block = w[n : n + rows]
+        scale[n : n + rows] = np.abs(block).max(axis=1, initial=0) / LARGEST
+        step = scale[n : n + rows, None]
+        codes[n : n + rows] = np.rint(block / np.where(step > 0, step, 1))
+    return codes, scale
+
+
+def dequantize_rows(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """w_nc = code_nc scale_n.   codes: (N, C) int8, scale: (N,) float32 -> (N, C) float32.
+
+    >>> dequantize_rows(np.array([[127, -50, 0]], np.int8), np.array([0.01], np.float32))
+    array([[ 1.27, -0.5 ,  0.  ]], dtype=float32)
+    """
+    return codes * scale[:, None]
 
 
 class QuantizedModel(LanguageModel):
@@ -45,6 +94,7 @@ class QuantizedModel(LanguageModel):
     def __init__(self, config: Any, context: int | None, arrays: Decoder, state: Mapping[str, np.ndarray]) -> None:
         self.config, self.context = config, context
         self._decoder, self._state = arrays, dict(state)
+        self.dequantized = functools.cache(functools.partial(dequantize, config, arrays, self._state))
 
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V), without gradients."""
@@ -55,6 +105,9 @@ class QuantizedModel(LanguageModel):
         cache.check_room(T)
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(f"QuantizedModel: ids must be in [0, {self.config.vocab_size})")
+        if kernels.KERNELS == "numpy":
+            with no_grad():
+                return self.dequantized()(ids, cache, last_only)
         logits = kernels.read(self._decoder, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
         cache.length += T
         return Tensor(logits)
@@ -108,7 +161,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
         name = names[id(m.weight)]
         if name not in state:  # else a tied head: the embedding again
             weight = m.weight.T if m.by_columns else m.weight  # a row for each output
-            state[name], state[f"{name}_scale"] = kernels.quantize_rows(weight)
+            state[name], state[f"{name}_scale"] = quantize_rows(weight)
         return kernels.Matrix(state[name], array(m.bias), state[f"{name}_scale"])
 
     def array(a: np.ndarray | None) -> np.ndarray | None:
@@ -117,6 +170,24 @@ def quantize(model: LanguageModel) -> QuantizedModel:
         return state.setdefault(names[id(a)], np.array(a, np.float32))
 
     return QuantizedModel(model.config, model.context, _rebuilt(make(), matrix, array), state)
+
+
+def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) -> Any:
+    """The GPT-2 or Llama in float32 whose weights are codes times scales: it computes what a quantized model does."""
+    model = {GPT2Config: GPT2, LlamaConfig: Llama}[type(config)](config, rng=0).eval()
+    for name, parameter in model.named_parameters():
+        if f"{name}_scale" not in state:
+            parameter.data[...] = state[name]
+    for m, q in zip(_matrices(model.decoder()), _matrices(arrays), strict=True):
+        assert q.scale is not None  # they all are in int8
+        w = dequantize_rows(q.weight, q.scale)
+        m.weight[...] = w.T if m.by_columns else w
+    return model
+
+
+def _matrices(decoder: Decoder) -> list[Matrix]:
+    inside = [m for layer in decoder.layers for m in (*layer.qkv, layer.out, *layer.up, layer.down)]
+    return [decoder.embedding, *inside, decoder.head]
 
 
 def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callable[[Any], Any]) -> Decoder:

@@ -1,6 +1,6 @@
 """What ``minillm quantize`` does: int8 weights, what they cost in perplexity, and where the error is.
 
-The rounding itself is in ``kernels/quant.py``, the model that holds the codes in ``models/quantized.py``.
+The rounding itself, and the model that holds the codes, are in ``models/quantized.py``.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ the rate of the registers, if nothing else comes between. So here
 * a task owns COLS outputs of a matrix: it packs their weights into a panel, which stays in the second-level cache,
   and multiplies all tokens by it, so that no weight is packed, or read from memory, more than once; codes of int8
   become floats on the way into the panel;
-* what follows a product, the scales of int8, the bias, the activation, the sum with the residual stream, is done
+* what follows a product, the scales of int8, the bias, the activation, the sum with the residual, is done
   while the outputs are in the cache; gate and up of a gated MLP are one task, whose product is all that is written;
 * while a panel is used, the weights of the next one are fetched;
 * the last layer is read to its end for the last token only, if only that is asked for.
 
-The twin is ``decode.read_numpy``. Measured with 512 tokens and a Llama of 135 million parameters, on two cores whose
-registers do 230 GFLOP/s: the layers one by one 150 GFLOP/s, this 190.
+It computes what ``model(ids, cache=cache)`` does. Measured with 512 tokens and a Llama of 135 million parameters, on
+two cores whose registers do 230 GFLOP/s: the layers one by one 150 GFLOP/s, this 190.
 """
 
 from __future__ import annotations
@@ -25,36 +25,35 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from . import attention_tiles as tiles
-from ._jit import JIT, integers, jit, kernel, prange, sigmoid
-from .activations import _gelu, _gelu_exact
-from .attention import _block, _chunks
-from .decode import (
+from .. import attention_tiles as tiles
+from .._jit import jit, prange
+from ..activations import _gelu, _gelu_exact
+from ..attention import _block, _chunks
+from ..layout import integers
+from ..tile import COLS, LINE, ROWS, pack_rows, room, tile, width_of
+from ..vector_math import sigmoid
+from . import Decoder
+from .products import codes_at, floats
+from .step import after_qkv, begin_row, copy, norm_rows, room_of_layer, score, turn_and_keep
+from .table import (
+    BIAS,
+    BY_COLUMNS,
     DOWN,
+    FIELDS,
     GELU,
     GELU_EXACT,
+    INT8,
+    KIND,
     NORM_1,
     NORM_2,
     OUT,
+    OUTPUTS,
     QKV,
+    SCALE,
     SWIGLU,
     UP,
-    Decoder,
-    after_qkv,
-    begin_row,
-    copy,
-    norm_rows,
-    read_numpy,
-    room_of_layer,
-    score,
-    turn_and_keep,
+    WEIGHT,
 )
-from .decode_products import BIAS, BY_COLUMNS, FIELDS, INT8, KIND, OUTPUTS, SCALE, WEIGHT, codes_at, floats
-from .tile import COLS, LINE, ROWS, pack_rows, room, tile, width_of
-
-__all__ = ["FEWEST_TOKENS", "read"]
-
-FEWEST_TOKENS = 64  # for which reading them together pays
 
 _TOKENS = 1024  # that go through all layers together: more would only take more memory
 ADD = 3  # to what is there, instead of an activation; and NONE does neither
@@ -285,8 +284,7 @@ def _read(
         score(last, eps, x_last, few[0], logits)
 
 
-@kernel(twin=read_numpy)
-def read(  # noqa: D103
+def read(
     decoder: Decoder,
     ids: np.ndarray,
     keys: np.ndarray,
@@ -295,8 +293,10 @@ def read(  # noqa: D103
     starts: np.ndarray | None,
     last_only: bool = False,
 ) -> np.ndarray:
-    if not JIT:
-        return read_numpy(decoder, ids, keys, values, length, starts, last_only)
+    """Read tokens after those whose keys and values are there; score what follows each, or only the last.
+
+    ids: (B, T) in [0, V) -> (B, T or 1, V) scores; the rest as in ``step.decode_step``.
+    """
     (B, T), V = ids.shape, len(decoder.head.weight)
     starts = np.zeros(B, np.int64) if starts is None else integers(starts)
     logits = np.empty((B, 1 if last_only else T, V), np.float32)
@@ -309,7 +309,7 @@ def read(  # noqa: D103
             scores = logits[:, 0] if part == parts - 1 else logits[:0, 0]
         else:
             scores = logits.reshape(B * T, V) if parts == 1 else np.empty((B * (hi - lo), V), np.float32)
-        _read(*decoder.in_addresses, integers(ids[:, lo:hi]), keys, values, length + lo, starts, cut, last_only, scores)
+        _read(*decoder.arguments, integers(ids[:, lo:hi]), keys, values, length + lo, starts, cut, last_only, scores)
         if not last_only and parts > 1:
             logits[:, lo:hi] = scores.reshape(B, hi - lo, V)
     return logits

@@ -1,7 +1,7 @@
 """The products of a token step: a matrix of floats or of codes with the vectors of a few texts.
 
-A matrix is an entry of five numbers in a table, its kind, the addresses of its weights, scales and biases, and how many
-outputs it has. Some entries side by side are one product, whose outputs are dealt out to the threads in blocks.
+A matrix is an entry of table.py. Some entries side by side are one product, whose outputs are dealt out to the threads
+in blocks.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from ._jit import jit, prange
-from .tile import COLS, ROWS, STRIP, strip, tile
-
-KIND, WEIGHT, SCALE, BIAS, OUTPUTS = range(5)  # of an entry; an absent array has the address 0
-FIELDS = 5
-BY_ROWS, BY_COLUMNS, INT8 = range(3)  # kinds
+from .._jit import jit, prange
+from ..tile import COLS, ROWS, STRIP, strip, tile
+from .table import BIAS, BY_COLUMNS, BY_ROWS, FIELDS, INT8, KIND, OUTPUTS, SCALE, WEIGHT
 
 # ---- arrays from addresses -------------------------------------------------------------------------------------------
 
