@@ -11,8 +11,8 @@ import warnings
 import numpy as np
 import pytest
 
-from minillm.training import checkpoint
 from minillm import kernels
+from minillm.training import checkpoint
 from minillm.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tests.faults import dies, faulty_disk, kill_repeatedly, snapshot
 

@@ -8,10 +8,10 @@ import pytest
 
 from minillm import models
 from minillm.data import StreamDataset
-from minillm.training.evaluate import Evaluation
 from minillm.generation import GenerationConfig
-from minillm.training.run import Run, load_run
 from minillm.tokenizer import CharTokenizer
+from minillm.training.evaluate import Evaluation
+from minillm.training.run import Run, load_run
 from minillm.training.trainer import TrainConfig, Trainer, TrainResult
 
 TEXT = "a rose is a rose is a rose. " * 20
