@@ -1,8 +1,11 @@
 """The command line as a person types it: what works, and one clear line for each mistake."""
 
+import importlib.util
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -159,6 +162,81 @@ def test_output_that_nobody_reads_ends_a_command_quietly(run, tmp_path):
         assert (child.wait(60), [line for line in told.splitlines() if not line.startswith("[")]) == (141, []), (
             arguments
         )
+
+
+LETTERS = "the cat sat ▁ ünd 🐈 日本 on the mat. "
+
+
+@pytest.fixture(scope="module")
+def many_letters(tmp_path_factory):
+    """A run whose text and whose samples have letters that few encodings have."""
+    folder = tmp_path_factory.mktemp("letters")
+    (folder / "text.txt").write_text(LETTERS * 40, encoding="utf-8")
+    assert main(["train", "--data", str(folder / "text.txt"), "--out", str(folder / "run"), *TINY]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced_and_the_rest_is_there(many_letters, encoding, monkeypatch, capsys):
+    """Each command writes as much as it would in UTF-8, and ends as well."""
+    prompt = "日本 cat ▁ ünd"
+    commands = (
+        ["generate", str(many_letters), prompt, "--max-new-tokens", "2", "--seed", "1"],
+        ["tokenize", str(many_letters), prompt],
+        ["info", str(many_letters)],
+        ["tokenize", str(many_letters), "☃"],  # a mistake, and its one line
+        ["--help"],
+    )
+    for arguments in commands:
+        codes, outputs = [], []
+        for name in ("utf-8", encoding):
+            streams = {which: io.TextIOWrapper(io.BytesIO(), name) for which in ("stdout", "stderr")}
+            with monkeypatch.context() as patch:
+                for which, stream in streams.items():
+                    patch.setattr(sys, which, stream)
+                try:
+                    codes.append(main(arguments))
+                except SystemExit as ended:
+                    codes.append(ended.code)
+            assert streams["stdout"].errors == "strict", "as it was before"
+            outputs.append([stream.buffer.getvalue().decode(name) for stream in streams.values() if not stream.flush()])
+        assert codes[0] == codes[1]
+        for expected, shown in zip(*outputs, strict=True):
+            timeless = [re.sub(r"at [\d,]+ a second", "", text) for text in (expected, shown)]
+            assert timeless[0].encode(encoding, "replace").decode(encoding) == timeless[1]
+        assert outputs[0] != ["", ""]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>&- | head -c 0"])
+def test_a_training_succeeds_without_anybody_to_tell(text, tmp_path, closed):
+    command = shlex.join([
+        sys.executable, "-m", "minillm.cli", "train", "--data", str(text), "--out", str(tmp_path / "run"), *TINY
+    ])  # fmt: skip
+    done = subprocess.run(["bash", "-c", f"{command} {closed}; exit ${{PIPESTATUS[0]}}"], env=os.environ, timeout=300)
+    assert done.returncode == (141 if "|" in closed else 0)
+    assert (tmp_path / "run" / "README.md").exists() and models.from_pretrained(tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 6, "nothing else was written into the files"
+
+
+@pytest.mark.parametrize("name", ["Ba$$in", "nan $_$", "caf\udce9", "🐈", "-x", "it's 100%", "two\nlines", "a_b^c{"])
+def test_a_name_never_ends_a_run(text, tmp_path, name, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir(name)
+    os.rename(text, os.path.join(name, "text.txt"))
+    run = os.path.join(name, "run $x^ \udce9")
+    assert main(["train", f"--data={os.path.join(name, 'text.txt')}", f"--out={run}", *TINY, "--tokenizer", "bpe"]) == 0
+    err = capsys.readouterr().err
+    assert "warning: LossPlot" not in err and "failed" not in err
+    assert {"README.md", "training.json", "model.safetensors"} <= set(os.listdir(run))
+    assert os.path.exists(os.path.join(run, "loss.png")) == (importlib.util.find_spec("matplotlib") is not None)
+    again = next(line for line in err.splitlines() if line.startswith("more: minillm generate"))
+    arguments = again.removeprefix("more: minillm generate ")
+    shell = subprocess.run(["bash", "-c", f"printf '%s\\0' {arguments}"], capture_output=True, check=True)
+    words = shell.stdout.split(b"\0")
+    assert os.path.samefile(os.fsdecode(words[0]), run) and len(words) == 3
+    assert main(["eval", os.path.join(".", run)]) == 0, "training.json holds the name of the text"
+    assert main(["train", f"--out={run}", "--resume"]) == 0
 
 
 def test_resume_is_the_same_run(text, tmp_path, capsys):

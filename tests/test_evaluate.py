@@ -3,6 +3,8 @@
 import doctest
 import math
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -78,6 +80,34 @@ def test_nothing_is_recorded_and_the_mode_comes_back():
         assert not model.training
         raise ZeroDivisionError
     assert model.training
+
+
+def test_a_part_that_was_in_evaluation_mode_stays_there():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5))
+    model[0].eval()
+    with pytest.raises(KeyError), evaluating(model), evaluating(model[1]):
+        assert not (model.training or model[0].training or model[1].training)
+        raise KeyError
+    assert model.training and model[1].training and not model[0].training
+
+
+def test_evaluating_is_the_thread_s_own():
+    model, inside, seen = nn.Dropout(0.5, rng=0), threading.Event(), threading.Event()
+
+    def other():
+        with evaluating(model):
+            inside.set()
+            seen.wait()
+            return model.training, (model(Tensor(np.ones(99))).data == 1).all()
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(other)
+        inside.wait()
+        assert model.training and (model(Tensor(np.ones(99))).data == 0).any()
+        with evaluating(model):  # overlapping, and left in another order than entered
+            seen.set()
+            assert answer.result() == (False, True)
+        assert model.training
 
 
 def test_a_batch_may_have_several_inputs():

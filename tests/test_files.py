@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import errno
 import json
 import os
@@ -505,3 +506,22 @@ def test_an_update_that_changes_nothing_leaves_the_files_alone(tmp_path):
     inodes = {path: path.stat().st_ino for path in (tmp_path / "model").rglob("*")}
     update_model(tmp_path / "model", 2)
     assert inodes == {path: path.stat().st_ino for path in (tmp_path / "model").rglob("*")}
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    assert doctest.testmod(files.names).failed == 0
+    path = os.fsdecode(b"caf\xe9 \xf0\x9f\x90\x88")
+    files.write_json(tmp_path / "x.json", {"data": path})
+    assert files.read_json(tmp_path / "x.json") == {"data": path}
+    assert b'"caf\\udce9 \xf0\x9f\x90\x88"' in (tmp_path / "x.json").read_bytes(), "only that letter is escaped"
+    for name in (path, "it's", "a b", "\n", "$HOME", "\\", "'\udce9", "-x"):
+        word = subprocess.run(["bash", "-c", f"printf %s {files.shell_path(name)}"], capture_output=True, check=True)
+        assert os.fsdecode(word.stdout) == ("./-x" if name == "-x" else name)
+
+
+def test_json_takes_numbers_of_numpy(tmp_path):
+    files.write_json(tmp_path / "x.json", {"a": np.int64(3), "b": [np.float32(0.5), np.bool_(True)]})
+    assert files.read_json(tmp_path / "x.json") == {"a": 3, "b": [0.5, True]}
+    for bad in (np.float32("nan"), np.float64("inf")):
+        with pytest.raises(ValueError):
+            files.write_json(tmp_path / "y.json", {"a": bad})

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from minillm import models
 from minillm.generation import GenerationConfig, generate, generate_batch, stream
 from minillm.generation.processors import log_sum_exp
+from minillm.tokenizer import CharTokenizer
 from tests.generate_mocks import MockModel, MockTokenizer, ScriptedModel
 
 TOKENIZER = MockTokenizer()
@@ -452,6 +455,23 @@ def test_a_model_in_training_is_put_back():
     next(stream(model, TOKENIZER, "a", GREEDY))
     generate(model, TOKENIZER, "a", GenerationConfig(num_beams=2, max_new_tokens=3))
     assert model.training and set(model.seen) == {False}
+
+
+def test_a_stream_switches_nothing_between_two_tokens():
+    """Its pieces may be asked for by several threads, and what stands between them trains."""
+    tokenizer = CharTokenizer.train(["abc"])
+    model = models.GPT2(models.GPT2Config(tokenizer.vocab_size, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
+    config = GenerationConfig(seed=0, max_new_tokens=6, eos_token_id=())
+    whole = generate(model.eval(), tokenizer, "ab", config).ids
+    model.train()
+    ids, pieces = [], stream(model, tokenizer, "ab", config)
+    for _ in range(6):
+        with ThreadPoolExecutor(1) as pool:
+            ids += pool.submit(next, pieces).result().ids
+        assert model.training and all(module.training for module in model.modules())
+    assert ids == whole
+    with np.errstate(all="raise"):
+        assert generate(model, tokenizer, "ab", config).ids == whole
 
 
 # ---- the name --------------------------------------------------------------------------------------------------------

@@ -169,3 +169,15 @@ def test_300_mutated_files(tmp_path):
             refused += 1
         assert time.process_time() - begun < 1
     assert 150 < refused < 300
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = GenerationConfig(
+        max_new_tokens=np.int64(5), temperature=np.float32(0.5), seed=np.uint8(3), echo=np.bool_(True),
+        early_stopping=np.bool_(True), eos_token_id=np.int16(2), logit_bias={np.int64(1): np.float32(0.25)},
+    )  # fmt: skip
+    plain = GenerationConfig(
+        max_new_tokens=5, temperature=0.5, seed=3, echo=True, early_stopping=True, eos_token_id=2, logit_bias={1: 0.25}
+    )
+    assert given == plain and json.dumps(given.to_dict()) == json.dumps(plain.to_dict())
+    assert given.early_stopping is True and given.echo is True

@@ -229,6 +229,38 @@ def test_every_token_of_a_large_vocabulary_can_be_drawn():
     assert steps.draw(np.zeros((len(ids), V)), [Points(id) for id in ids]).tolist() == ids
 
 
+def test_the_draw_is_searchsorted_of_the_sums():
+    """The definition, for one row: p = softmax, and the first i with p_0 + ... + p_i > u."""
+    logits = random_logits(4, B=40)
+    for row, seed in zip(logits, range(40), strict=True):
+        u = np.random.default_rng(seed).random()
+        expected = np.searchsorted(np.cumsum(softmax(row)), u, side="right")
+        assert steps.draw(row[None], [np.random.default_rng(seed)])[0] == expected
+
+
+@pytest.mark.parametrize("V", [5, 40, 3000])
+def test_np_seterr_changes_nothing(V):
+    """Scores so far apart that their probabilities are smaller than any float."""
+    logits = np.random.default_rng(0).normal(scale=1e3, size=(3, V)).astype(np.float32)
+    logits[:, 1] = -INF
+    config = GenerationConfig(
+        temperature=1e-3, top_k=4, top_p=0.9, min_p=1e-60, typical_p=0.9, repetition_penalty=1.5, frequency_penalty=0.1
+    )
+
+    def drawn():
+        scores, past = logits, np.array([[0, 2]] * 3)
+        for step in steps.penalties(config, 0, [], V, V):
+            scores = step(scores, past)
+        for keep in [*steps.filters(GenerationConfig(top_p=0.5, min_p=1e-60)), *steps.filters(config)]:
+            scores = keep(scores)
+        rngs = np.random.default_rng(1).spawn(3)
+        return [*steps.draw(scores, rngs).tolist(), *steps.log_sum_exp(scores).tolist()]
+
+    with np.errstate(all="raise"):
+        careful = drawn()
+    assert careful == drawn()
+
+
 def test_each_row_has_random_numbers_of_its_own():
     logits = random_logits(0, B=4)
     rngs = [np.random.default_rng(i) for i in range(4)]

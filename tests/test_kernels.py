@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minillm import kernels
 from minillm.kernels import _jit
 from minillm.kernels.rows import Loop
 from tests.pairs import all_pairs

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minillm.training.plot import LossPlot, plot_loss
+from minillm.training.quantize_run import plot_errors
 
 RECORDS = [
     {"step": step, "loss": 1 + 3 / step, "val_loss": 1.1 if step % 50 == 0 else None, "floor": 0.9}
@@ -65,6 +66,15 @@ def test_the_callback_draws_at_the_end_if_it_can(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     LossPlot().on_end(FinishedTrainer(tmp_path, RECORDS), None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("title", ["Ba$$in", "nan $_$", "$", "caf�", "a_b^{c", "\\frac"])
+def test_a_title_is_taken_as_it_stands(tmp_path, title):
+    matplotlib = pytest.importorskip("matplotlib")
+    plot_loss(RECORDS, tmp_path / "x.png", title=title)
+    assert (tmp_path / "x.png").stat().st_size > 4000
+    plot_errors({"h.0.mlp.weight": 0.1, "wte.weight": 0.2}, tmp_path / "y.png", title=title)
+    assert (tmp_path / "y.png").stat().st_size > 4000 and matplotlib
 
 
 def test_nothing_to_draw(tmp_path):

@@ -11,7 +11,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,12 @@ import pytest
 
 from minillm import functional as F
 from minillm import models, nn, optim
-from minillm.data import PairDataset, SpanCorruptionDataset, StreamDataset
+from minillm.data import DocumentDataset, PairDataset, SpanCorruptionDataset, StreamDataset
 from minillm.tensor import Tensor
 from minillm.training import callbacks, config
 from minillm.training.callbacks import Callback, CompileNotice, Progress
+from minillm.training.evaluate import evaluate, evaluating
+from minillm.training.plot import LossPlot
 from minillm.training.run import Run
 from minillm.training.trainer import TrainConfig, Trainer
 from tests.faults import faulty_disk
@@ -390,6 +394,151 @@ def test_an_existing_folder_is_never_overwritten(tmp_path):
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=f"TrainConfig: {message}"):
         TrainConfig(**settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+    made = TrainConfig(
+        steps=np.int64(10), batch_size=np.uint8(4), warmup=np.int32(2), seed=np.int16(3), context=np.int64(8),
+        learning_rate=np.float32(0.5), clip=np.float64(2.0), betas=(np.float32(0.5), np.float64(0.75)),
+    )  # fmt: skip
+    plain = TrainConfig(
+        steps=10, batch_size=4, warmup=2, seed=3, context=8, learning_rate=0.5, clip=2.0, betas=(0.5, 0.75)
+    )
+    assert made == plain and json.dumps(vars(made)) == json.dumps(vars(plain))
+    for wrong in (True, np.bool_(True), np.float64(3.0), "3"):
+        with pytest.raises(ValueError, match="steps must be at least 1"):
+            TrainConfig(steps=wrong)
+
+
+def test_a_floor_of_numpy_is_logged(tmp_path):
+    trainer = tiny_trainer(tmp_path / "run", steps=2)
+    trainer.floor = np.float32(0.5)
+    trainer.run()
+    assert Run.open(tmp_path / "run").records()[-1]["floor"] == 0.5
+
+
+@pytest.mark.parametrize("where", ["on_start", "on_step", "on_log", "on_evaluate", "on_end"])
+def test_what_only_decorates_never_ends_a_run(tmp_path, where):
+    class Fails(Callback):
+        decorates = True
+
+    failing = Fails()
+    setattr(failing, where, lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="^Fails failed, and the run goes on: division by zero$"):
+        result = tiny_trainer(tmp_path / "run", callbacks=[failing], steps=4, evaluate_every=2).run()
+    assert result.stopped == "finished" and (tmp_path / "run" / "README.md").exists()
+    failing.decorates = False
+    with pytest.raises(ZeroDivisionError):
+        tiny_trainer(callbacks=[failing], steps=4, evaluate_every=2).run()
+
+
+def test_a_sample_or_a_card_that_fails_is_told_and_missed(tmp_path, monkeypatch):
+    def sample(model):
+        raise ValueError("no\nwords")
+
+    monkeypatch.setattr(Run, "write_card", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning) as warned:
+        result = tiny_trainer(tmp_path / "run", sample=sample, steps=2).run()
+    assert [str(w.message) for w in warned] == [
+        "the sample failed, and the run goes on: no words",
+        "the model card failed, and the run goes on: division by zero",
+    ]
+    assert result.stopped == "finished" and result.sample is None
+
+
+def test_the_error_that_ended_a_run_is_the_one_that_is_seen(tmp_path):
+    class Poison(Callback):
+        def on_step(self, trainer, loss):
+            trainer.model.transformer.wte.weight.data[:] = np.nan
+
+        def on_end(self, trainer, result):
+            raise KeyError("after it")
+
+    with pytest.warns(UserWarning, match="after it"), pytest.raises(FloatingPointError, match="the loss is nan"):
+        tiny_trainer(tmp_path / "nan $_$", callbacks=[Poison(), LossPlot()], steps=4, log_every=1).run()
+
+
+def test_progress_without_a_listener():
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    with pytest.warns(UserWarning, match="Progress failed, and the run goes on"):
+        assert tiny_trainer(callbacks=[Progress(Broken())], steps=4).run().stopped == "finished"
+    ascii = io.TextIOWrapper(io.BytesIO(), "ascii")
+    tiny_trainer(callbacks=[Progress(ascii)], sample=lambda model: "日本 cat", steps=4, sample_every=2).run()
+    ascii.flush()
+    assert b"  | ?? cat\n" in ascii.buffer.getvalue()
+
+
+# ---- threads, and NumPy's switches -----------------------------------------------------------------------------------
+
+
+def in_threads(*jobs):
+    """Run jobs at once; returns their results."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def test_two_trainings_at_once_are_those_of_one_after_the_other():
+    def train(seed):
+        trainer = tiny_trainer(seed=seed, evaluate_every=3)
+        trainer.run()
+        return weights(trainer.model) | {"losses": np.array([record["loss"] for record in trainer.history])}
+
+    alone = [train(seed) for seed in (1, 2)]
+    for one, other in zip(alone, in_threads(lambda: train(1), lambda: train(2)), strict=True):
+        assert_same(one, other)
+    assert not np.array_equal(alone[0]["losses"], alone[1]["losses"])
+
+
+def test_a_dataset_that_two_trainings_share():
+    dataset = DocumentDataset([[i, i + 1] for i in range(1, 9)] * 3, [[1, 2]], context=8, eos_id=0)
+    expected = {seed: [dataset.batch(step, 3, seed)[0] for step in range(200)] for seed in (1, 2)}
+    for seed, found in zip((1, 2), in_threads(*[
+        lambda seed=seed: [dataset.batch(step, 3, seed)[0] for step in range(200)] for seed in (1, 2)
+    ]), strict=True):  # fmt: skip
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected[seed], strict=True))
+
+
+def test_a_model_that_is_evaluated_in_one_thread_is_trained_in_another():
+    """Dropout drops for the one and not for the other, and the training is that of a model left alone."""
+    alone = tiny_trainer()
+    alone.run()
+    trained, done = tiny_trainer(), threading.Event()
+    batches = list(trained.dataset.validation(4))
+
+    def evaluate_all_the_time():
+        losses = set()
+        while not done.is_set():
+            with evaluating(trained.model):
+                assert not any(module.training for module in trained.model.modules())
+                losses.add(evaluate(trained.model, batches[:1]).loss)
+        return len(losses)
+
+    def train():
+        try:
+            return trained.run()
+        finally:
+            done.set()
+
+    looked, _ = in_threads(evaluate_all_the_time, train)
+    assert looked and trained.model.training
+    assert_same(weights(trained.model), weights(alone.model))
+
+
+def test_np_seterr_does_not_break_a_training():
+    """Adam's averages and far-off probabilities become smaller than any float: that is no error."""
+    whole = tiny_trainer(steps=20)
+    whole.run()
+    with np.errstate(all="raise"):
+        careful = tiny_trainer(steps=20)
+        careful.model.transformer.wte.weight.data *= 1  # the same
+        careful.run()
+        sharp = tiny_trainer(steps=3, learning_rate=0.0)
+        sharp.model.transformer.wte.weight.data *= 300.0  # tied to the head: probabilities far below 1e-38
+        sharp.run()
+    assert_same(weights(careful.model), weights(whole.model))
 
 
 def test_data_that_makes_no_sense():

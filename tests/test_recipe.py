@@ -1,0 +1,74 @@
+"""A recipe is complete, what was not chosen suits the rest, and old run folders hold recipes too."""
+
+import doctest
+import json
+
+import numpy as np
+import pytest
+
+from minillm import Recipe
+from minillm.training import recipe
+from minillm.training.run import Run
+from minillm.training.setup import Setup
+
+TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4, "steps": 3, "tokenizer": "char"}
+
+
+def test_docstring_examples():
+    assert doctest.testmod(recipe).failed == 0
+
+
+def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
+    stories, text = Recipe(), Recipe(data=tmp_path / "a.txt")
+    assert (stories.steps, stories.context, stories.batch_size) == (1200, 256, 8)
+    assert (text.steps, text.context, text.batch_size, text.data) == (2000, 128, 16, str(tmp_path / "a.txt"))
+    assert (stories.layers, stories.width, stories.heads) == (4, 128, 4)
+    assert (Recipe(model="rnn").layers, Recipe(model="rnn").width) == (2, 256)
+    assert Recipe(width=64, layers=None).width == 64 and Recipe(layers=None).layers == 4
+    assert None not in vars(text).values() and stories.completed() is stories
+
+
+def test_a_recipe_comes_back_from_json():
+    for made in (Recipe(), Recipe(steps=7, seed=3, model="gpt2")):
+        assert Recipe.from_settings(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    made = Recipe(steps=np.int64(7), width=np.int32(32), learning_rate=np.float32(0.25))
+    assert made == Recipe(steps=7, width=32, learning_rate=0.25) and type(made.steps) is int
+    Run.create(tmp_path / "run", {"steps": np.int64(7), "rate": np.float32(0.25)})
+    assert Run.open(tmp_path / "run").settings == {"steps": 7, "rate": 0.25}
+    Run.open(tmp_path / "run").log({"step": 1, "floor": np.float32(0.5)})
+    assert Run.open(tmp_path / "run").records() == [{"step": 1, "floor": 0.5}]
+
+
+@pytest.mark.parametrize(
+    "chosen, message",
+    [
+        ({"step": 3}, "unknown setting 'step'; did you mean 'steps'"),
+        ({"width": 100, "heads": 3}, "width must be divisible by heads; got width 100, heads 3"),
+        ({"width": 12, "heads": 4}, "must be even for the llama model; got 12 / 4"),
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"steps": 2.5}, "steps must be at least 1; got 2.5"),
+        ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"model": "mamba"}, "model must be one of llama, gpt2, rnn; got 'mamba'"),
+        ({"vocab_size": 256}, "at least 257"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+    ],
+)
+def test_settings_that_make_no_sense(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**chosen)
+
+
+def test_an_old_run_goes_on_with_the_text_that_it_held_out(tmp_path):
+    """Its settings hold None where nothing was to be chosen, and no word of how the text was split."""
+    for name, size in (("a", 3000), ("b", 300), ("c", 300)):
+        (tmp_path / f"{name}.txt").write_text(f"{name} " * size)
+    settings = Recipe(data=tmp_path, **TINY).to_dict() | {"vocab_size": None, "seed": 1}
+    del settings["split"]
+    old, new = Recipe.from_settings(settings), Recipe(data=tmp_path, seed=1, **TINY)
+    assert (old.split, new.split) == ("documents", "text")
+    # one of three documents was held out, here the longest; of the new one, a tenth of the text
+    assert Setup.prepare(old).dataset.validation_tokens == 5999
+    assert Setup.prepare(new).dataset.validation_tokens == pytest.approx(720, abs=2)
