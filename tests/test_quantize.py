@@ -8,7 +8,7 @@ import pytest
 from minillm import kernels, models
 from minillm.cli import main
 from minillm.kernels import quant
-from minillm.models.pretrained import from_pretrained
+from minillm.models import from_pretrained
 from minillm.tensor import no_grad
 from tests.test_kernels_decode import MODELS, V
 

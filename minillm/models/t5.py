@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,24 @@ from ..nn import Dropout, Embedding, Linear, Module, RMSNorm, init
 from ..nn.attention import join_heads, split_heads
 from ..tensor import Tensor, no_grad
 from .base import KVCache, LanguageModel, LayerCache, as_ids
-from .config import config_from_dict, config_to_dict
+from .folder.config import check_positive, config_from_dict, config_to_dict
 
 NEUTRAL = {"is_encoder_decoder": (True,)}
-IGNORED = ("dense_act_fn", "is_gated_act", "n_positions", "output_past")
-FEED_FORWARD = ("relu", "gated-gelu", "gated-relu", "gated-silu")
+IGNORED = ("add_cross_attention", "n_positions")
+ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": partial(F.gelu, approximate="none"),  # the exact form
+    "gelu_new": F.gelu,  # the tanh form
+    "gelu_pytorch_tanh": F.gelu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
 
 
 @dataclass(frozen=True)
@@ -59,27 +73,43 @@ class T5Config:
     dropout_rate: float = 0.1
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
-    feed_forward_proj: str = "relu"  # or gated-gelu (v1.1)
+    feed_forward_proj: str = "relu"  # an activation; with a gate: gated-gelu (v1.1), whose gelu is the tanh form
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None  # x d_model^-0.5 before the head; None: when the head is tied
     pad_token_id: int = 0
-    eos_token_id: Any = 1
+    eos_token_id: int | tuple[int, ...] | None = 1
     decoder_start_token_id: int = 0
+    dense_act_fn: str | None = None  # the activation, where it is not the one of feed_forward_proj
+    is_gated_act: bool | None = None  # whether there is a gate, where feed_forward_proj does not say so
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"T5Config: {name} must be at least 1; got {getattr(self, name)}")
+        check_positive(self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
         if buckets < 4 or buckets % 4 or distance <= buckets // 2:
             raise ValueError(
                 "T5Config: relative_attention_num_buckets must be a multiple of 4, and relative_attention_max_distance "
                 f"more than half of it; got {buckets} and {distance}"
             )
-        if self.feed_forward_proj not in FEED_FORWARD:
+        kinds = [prefix + name for name in ACTIVATIONS for prefix in ("", "gated-")]
+        if self.feed_forward_proj not in kinds:
             raise ValueError(
-                f"T5Config: feed_forward_proj must be one of {', '.join(FEED_FORWARD)}; got {self.feed_forward_proj!r}"
+                f"T5Config: feed_forward_proj must be one of {', '.join(kinds)}; got {self.feed_forward_proj!r:.80}"
             )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"T5Config: dense_act_fn must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r:.80}"
+            )
+
+    @property
+    def activation(self) -> str:
+        """The activation of the feed-forward layers."""
+        named = "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
+        return named if self.dense_act_fn is None else self.dense_act_fn
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether the feed-forward layers have a gate."""
+        return self.feed_forward_proj.startswith("gated-") if self.is_gated_act is None else self.is_gated_act
 
     @property
     def scales_outputs(self) -> bool:
@@ -89,7 +119,7 @@ class T5Config:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> T5Config:
         """Read the fields of a ``config.json``."""
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, aliases=ALIASES, source=source)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
@@ -98,6 +128,8 @@ class T5Config:
             "architectures": ["T5ForConditionalGeneration"],
             **config_to_dict(self, neutral=NEUTRAL),
             "scale_decoder_outputs": self.scales_outputs,
+            "dense_act_fn": self.activation,
+            "is_gated_act": self.has_gate,
         }
 
 
@@ -154,9 +186,8 @@ class FeedForward(Module):
 
     def __init__(self, config: T5Config, rng: np.random.Generator) -> None:
         C, inner, factor = config.d_model, config.d_ff, config.initializer_factor
-        kind = config.feed_forward_proj
-        self.act = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}[kind.removeprefix("gated-")]
-        if kind.startswith("gated-"):
+        self.act, self.has_gate = ACTIVATIONS[config.activation], config.has_gate
+        if self.has_gate:
             self.wi_0 = _linear(C, inner, factor * C**-0.5, rng)
             self.wi_1 = _linear(C, inner, factor * C**-0.5, rng)
         else:
@@ -166,7 +197,7 @@ class FeedForward(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        h = self.act(self.wi_0(x)) * self.wi_1(x) if hasattr(self, "wi_0") else self.act(self.wi(x))
+        h = self.act(self.wi_0(x)) * self.wi_1(x) if self.has_gate else self.act(self.wi(x))  # (B, T, d_ff)
         return self.wo(self.dropout(h))
 
 
@@ -182,9 +213,8 @@ class SelfAttentionLayer(Module):
         """(B, T, C) -> (B, T, C)."""
         h = self.layer_norm(x)
         k, v = self.SelfAttention.keys_values(h)
-        if cache is not None:  # (B, H, T, D) -> the cache's (B, T, H, D), and back with all that came before
-            past = cache.append(k.data.swapaxes(1, 2), v.data.swapaxes(1, 2))
-            k, v = (Tensor(a.swapaxes(1, 2)) for a in past)
+        if cache is not None:
+            k, v = cache.extend(k, v)  # (B, H, S, D), with those of all earlier tokens
         return x + self.dropout(self.SelfAttention(h, (k, v), mask, causal))
 
 
@@ -222,6 +252,19 @@ class Block(Module):
         cross = [CrossAttentionLayer(config, rng)] if is_decoder else []
         self.layer: list[Any] = [attention, *cross, FeedForwardLayer(config, rng)]
 
+    def forward(
+        self, x: Tensor, bias: Tensor, causal: bool, memory: Any, visible: np.ndarray | None, cache: LayerCache | None
+    ) -> Tensor:
+        """(B, T, C) -> (B, T, C).
+
+        bias: what distance adds to the scores. memory: keys and values of cross-attention, None in the encoder;
+        visible: where the memory may be looked at.
+        """
+        x = self.layer[0](x, bias, causal, cache)
+        if memory is not None:
+            x = self.layer[1](x, memory, visible)
+        return self.layer[-1](x)
+
 
 class Stack(Module):
     """The encoder or the decoder."""
@@ -257,10 +300,8 @@ class Stack(Module):
             bias = bias + np.where(visible, 0, -np.inf).astype(x.dtype)
         x = self.dropout(x)
         for i, block in enumerate(self.block):
-            x = block.layer[0](x, bias, self.is_decoder, None if cache is None else cache.layer(i))
-            if memory is not None:
-                x = block.layer[1](x, memory[i], visible)
-            x = block.layer[-1](x)
+            its_memory, its_cache = memory and memory[i], cache and cache.layer(i)
+            x = block(x, bias, self.is_decoder, its_memory, visible, its_cache)
         return self.dropout(self.final_layer_norm(x))
 
 
@@ -323,8 +364,9 @@ class T5(LanguageModel):
         x = self.decoder(self.shared(as_ids("T5", ids)), visible, memory, cache)  # (B, T, C)
         if self.config.scales_outputs:
             x = x * self.config.d_model**-0.5
-        head = self.shared if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(x, head.weight)  # (B, T, V)
+        if self.config.tie_word_embeddings:
+            return F.linear(x, self.shared.weight)  # (B, T, V)
+        return self.lm_head(x)
 
     def new_cache(
         self, batch_size: int, length: int, starts: np.ndarray | None = None, encoder_ids: Any = None

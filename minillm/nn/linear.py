@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .. import functional as F
@@ -52,9 +54,9 @@ class Sequential(Module):
             x = layer(x)
         return x
 
-    def children(self):
-        """The layers, named 0, 1, 2, ... as torch does."""
-        return ((str(i), layer) for i, layer in enumerate(self.layers))
+    def _parts(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """The layers are named 0, 1, 2, ... as in torch."""
+        yield from ((name.removeprefix("layers."), part) for name, part in super()._parts())
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -98,14 +100,13 @@ class Dropout(Module):
             raise ValueError(f"Dropout: p must be in [0, 1); got {p}")
         self.p, self.rng = p, np.random.default_rng(rng)
 
-    @property
-    def active(self) -> bool:
-        """Whether it drops anything now."""
-        return self.training and self.p > 0
-
     def forward(self, x: Tensor) -> Tensor:
         """See ``F.dropout``."""
         return F.dropout(x, self.p, self.rng, self.training)
+
+    def draw_from(self, rng: np.random.Generator) -> None:
+        """Drop what ``rng`` says from now on."""
+        self.rng = rng
 
     def extra_repr(self) -> str:
         """The share."""

@@ -1,6 +1,6 @@
 """What ``minillm quantize`` does: int8 weights, what they cost in perplexity, and where the error is.
 
-The rounding itself is in ``kernels/quant.py``, the model that holds the codes in ``models/quantized.py``.
+The rounding itself is in ``kernels/quant.py``, the model that holds the codes in ``models/fast/int8.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from .. import files
 from .evaluate import Evaluation, evaluate
 from ..models import QuantizedModel, quantize
+from ..models.fast.arrays import arrays_of
 from .plot import GREY, INK, PALE
 from .recipe import evaluation_data
 from .run import load_run
@@ -114,8 +115,9 @@ def weight_errors(model: Any, small: QuantizedModel) -> dict[str, float]:
 
 def _stored_by_columns(model: Any) -> set[str]:
     """The names of the matrices that a model stores as (inputs, outputs)."""
-    layers = model.decoder().layers
-    matrices = [m for layer in layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
+    arrays = arrays_of(model)
+    assert arrays is not None  # it has been quantised
+    matrices = [m for layer in arrays.layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
     arrays = {id(m.weight) for m in matrices}
     return {name for name, array in model.state_dict().items() if id(array) in arrays}
 

@@ -1,15 +1,15 @@
-"""A GPT-2 or Llama whose matrices are held in one byte a weight: see ``kernels/quant.py`` for how, and for the error.
+"""A GPT-2 or Llama whose matrices are held in one byte a weight: see ``kernels/quant.py`` for how, and the error.
 
     small = quantize(model)                   a QuantizedModel, a little over a quarter of the size
     small.save_pretrained("folder")           a folder that ``from_pretrained`` opens again
 
-It generates and is evaluated as any other model; it cannot be trained, for the gradient of a rounded weight is zero.
-Embedding, projections and head are rounded; norms, biases and GPT-2's position embeddings, little and sensitive, stay
-float32.
+It generates and is evaluated as any other model. It cannot be trained: the gradient of a rounded weight is
+zero. Embedding, projections and head are rounded; norms, biases and GPT-2's position embeddings, small and
+sensitive, stay float32.
 
-In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,);
-``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and
-does not take them for weights; the model's own is in ``quantization_config``.
+In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,).
+``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses
+them instead of taking them for weights; the model's own type is in ``quantization_config``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import kernels
-from ..nn import init
-from ..tensor import Tensor
-from .base import KVCache, LanguageModel, as_ids, check_length
-from .decoding import next_logits
+from ... import kernels
+from ...nn import init
+from ...tensor import Tensor
+from ..base import KVCache, LanguageModel, as_ids, check_length
+from .arrays import arrays_of
+from .decoding import lists, next_logits
 
 if TYPE_CHECKING:
-    from ..kernels.decode import Decoder, Matrix, Norm
+    from ...kernels.decode import Decoder, Matrix, Norm
 
 __all__ = ["QuantizedModel", "quantize", "quantized_from_pretrained", "unquantized_fields"]
 
@@ -44,7 +45,7 @@ class QuantizedModel(LanguageModel):
 
     def __init__(self, config: Any, context: int | None, arrays: Decoder, state: Mapping[str, np.ndarray]) -> None:
         self.config, self.context = config, context
-        self._decoder, self._state = arrays, dict(state)
+        self.arrays, self._state = arrays, dict(state)
 
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V), without gradients."""
@@ -55,22 +56,18 @@ class QuantizedModel(LanguageModel):
         cache.check_room(T)
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(f"QuantizedModel: ids must be in [0, {self.config.vocab_size})")
-        logits = kernels.read(self._decoder, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
+        logits = kernels.read(self.arrays, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
         cache.length += T
         return Tensor(logits)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
-        d = self._decoder
+        d = self.arrays
         return KVCache(len(d.layers), batch_size, length, d.kv_heads, d.head_size, np.float32, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
         """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
         return next_logits(self, ids, cache)
-
-    def decoder(self) -> Decoder:
-        """The model as a list of arrays: see ``decoding.py``."""
-        return self._decoder
 
     def train(self, mode: bool = True) -> QuantizedModel:
         """Stay as it is. Raises ValueError when asked to train."""
@@ -93,13 +90,19 @@ class QuantizedModel(LanguageModel):
         return sum(array.size for name, array in self._state.items() if not name.endswith("_scale"))
 
 
+@lists(QuantizedModel)
+def quantized_arrays(model: QuantizedModel) -> Decoder:
+    """The arrays of a quantised model."""
+    return model.arrays
+
+
 def quantize(model: LanguageModel) -> QuantizedModel:
     """Round the weights of a GPT-2 or Llama to int8; the model itself stays as it is.
 
     Raises ValueError for another architecture, whose weights go through loops that do not know int8.
     """
-    make = getattr(model, "decoder", None)
-    if make is None or isinstance(model, QuantizedModel):
+    arrays = None if isinstance(model, QuantizedModel) else arrays_of(model)
+    if arrays is None:
         raise ValueError(f"quantize: GPT2 and Llama can be quantized; got {type(model).__name__}")
     names = {id(parameter.data): name for name, parameter in model.named_parameters()}
     state: dict[str, np.ndarray] = {}
@@ -116,7 +119,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
             return None
         return state.setdefault(names[id(a)], np.array(a, np.float32))
 
-    return QuantizedModel(model.config, model.context, _rebuilt(make(), matrix, array), state)
+    return QuantizedModel(model.config, model.context, _rebuilt(arrays, matrix, array), state)
 
 
 def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callable[[Any], Any]) -> Decoder:
@@ -181,7 +184,10 @@ def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: 
     def array(a: np.ndarray | None) -> np.ndarray | None:
         return None if a is None else take(names[id(a)], "F32", a.shape)
 
-    decoder = _rebuilt(model.decoder(), matrix, array)
+    arrays = arrays_of(model)
+    if arrays is None:
+        raise ValueError(f"a {type(model).__name__} cannot have int8 weights; GPT2 and Llama can")
+    decoder = _rebuilt(arrays, matrix, array)
     problems += [f"unexpected {name} {tensor.shape}" for name, tensor in weights.items() if name not in state]
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
