@@ -266,6 +266,37 @@ def test_fields_that_change_nothing_are_accepted(tmp_path):
         np.testing.assert_array_equal(logits(loaded), logits(MODELS[name]()))
 
 
+def test_whoever_knows_better_reads_on_without_a_field_or_a_tensor(saved):
+    model, folder = saved
+    edit(folder, attention_sinks=4, adapters={"a": 1})
+    state = dict(model.state_dict()) | {"score.weight": np.zeros(2, np.int8), "extra": np.zeros(3, np.float32)}
+    files.write_safetensors(folder / "model.safetensors", state)
+    for known, message in (
+        ((), r"config.json: attention_sinks = 4 .*; to read on without them: .*\('attention_sinks', 'adapters'\)\)$"),
+        (["adapters", "attention_sinks"], "score.weight has dtype I8"),
+        (["adapters", "attention_sinks", "score.weight"],
+         r"unexpected extra \(3,\); to read on without it: .*\('extra',\)\)$"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            models.from_pretrained(folder, ignore_unknown=known)
+    names = ("adapters", "attention_sinks", "score.weight", "extra")
+    np.testing.assert_array_equal(logits(models.from_pretrained(folder, ignore_unknown=names)), logits(model))
+    edit(folder, vocab_size=21)  # what is known is never left out
+    with pytest.raises(ValueError, match=r"has shape \(20, 12\), expected \(21, 12\)"):
+        models.from_pretrained(folder, ignore_unknown=(*names, "vocab_size"))
+    with pytest.raises(ValueError, match="ignore_unknown must be a list of names; got the string 'adapters'"):
+        models.from_pretrained(folder, ignore_unknown="adapters")
+
+
+def test_two_names_of_one_size_must_agree(tmp_path):
+    gpt2().save_pretrained(tmp_path)
+    edit(tmp_path, hidden_size=12, num_attention_heads=None)
+    models.from_pretrained(tmp_path)
+    edit(tmp_path, hidden_size=24)
+    with pytest.raises(ValueError, match="hidden_size = 24 and n_embd = 12 are two names of one size, and disagree"):
+        models.from_pretrained(tmp_path)
+
+
 def test_folders_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         models.from_pretrained(tmp_path)

@@ -157,12 +157,12 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run folder")
     if not (path / "config.json").is_file():
-        raise _incomplete(path, "config.json", "configuration")
+        raise _incomplete(path, "config.json", "it has no config.json (the configuration)")
     model = models.from_pretrained(path)
     try:
         words = tokenizer.load(path)
-    except FileNotFoundError:
-        raise _incomplete(path, "tokenizer.json", "tokenizer") from None
+    except FileNotFoundError as error:
+        raise _incomplete(path, "tokenizer.json", str(error)) from None
     if words.vocab_size > model.config.vocab_size:
         warnings.warn(
             f"{path}: the tokenizer has {words.vocab_size} tokens, the model only {model.config.vocab_size}: "
@@ -172,12 +172,12 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     return LoadedRun(model, words, GenerationConfig.load(path))
 
 
-def _incomplete(path: Path, name: str, what: str) -> ValueError:
+def _incomplete(path: Path, name: str, why: str) -> ValueError:
     """What to say of a folder that lacks a file."""
     if (path / TRAINING).is_file():
         resume = Run.open(path).resume_command
         return ValueError(f"{path}: no {name}: the training ended before it was saved; go on with: {resume}")
-    return ValueError(f"{path} is not a run folder: it has no {name} (the {what})")
+    return ValueError(f"{path} is not a run folder: {why}")
 
 
 # ---- the model card --------------------------------------------------------------------------------------------------
