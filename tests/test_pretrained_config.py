@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
-from minillm.training import checkpoint
 from minillm.models.folder import config as module
 from minillm.models.folder.config import config_from_dict, config_to_dict
+from minillm.training import checkpoint
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from minillm import models
-from minillm.data import StreamDataset
-from minillm.training.evaluate import Evaluation
-from minillm.generation import GenerationConfig
-from minillm.training.run import Run, load_run
 from minillm.cli import main
+from minillm.data import StreamDataset
+from minillm.generation import GenerationConfig
 from minillm.tokenizer import BPETokenizer, CharTokenizer
+from minillm.training.evaluate import Evaluation
+from minillm.training.run import Run, load_run
 from minillm.training.trainer import TrainConfig, Trainer, TrainResult
 
 TEXT = "a rose is a rose is a rose. " * 20

@@ -28,31 +28,11 @@ from .. import functional as F
 from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, init
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
+from .checks import check_divisible, check_one_of, check_positive
 from .fast.decoding import next_logits
-from .folder.config import check_positive, config_from_dict, config_to_dict
+from .folder import fields as known
+from .folder.config import config_from_dict, config_to_dict
 
-# What a config.json may say besides our fields: see folder/config.py.
-NEUTRAL = {
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "reorder_and_upcast_attn": (False, True),  # against overflows in half precision
-}
-IGNORED = (
-    "afn",
-    "n_ctx",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_last_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-)
-ALIASES = {
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "n_positions",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}
 ACTIVATIONS = {
     "gelu_new": "tanh",  # the tanh form
     "gelu_pytorch_tanh": "tanh",
@@ -82,23 +62,18 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"GPT2Config: n_embd must be divisible by n_head; got {self.n_embd} and {self.n_head}")
-        if self.activation_function not in ACTIVATIONS:
-            raise ValueError(
-                f"GPT2Config: activation_function must be one of {', '.join(ACTIVATIONS)}; "
-                f"got {self.activation_function!r}"
-            )
+        check_divisible(self, "n_embd", "n_head")
+        check_one_of(self, "activation_function", ACTIVATIONS)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> GPT2Config:
         """Read the fields of a ``config.json``."""
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, aliases=ALIASES, source=source)
+        return config_from_dict(cls, fields, source=source, **known.GPT2)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
-        own = config_to_dict(self, neutral=NEUTRAL)
-        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **own}
+        fields = config_to_dict(self, neutral=known.GPT2["neutral"])
+        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **fields}
 
 
 class Conv1D(Module):

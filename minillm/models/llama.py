@@ -31,13 +31,11 @@ from ..nn import Embedding, Linear, Module, RMSNorm, init
 from ..nn.attention import join_heads, split_heads
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
+from .checks import check_divisible, check_positive
 from .fast.decoding import next_logits
-from .folder.config import check_positive, config_from_dict, config_to_dict
+from .folder import fields as known
+from .folder.config import config_from_dict, config_to_dict
 from .folder.rope import plain_rope_theta
-
-# What a config.json may say besides our fields: see folder/config.py.
-NEUTRAL = {"hidden_act": ("silu", "swish")}
-IGNORED = ("is_llama_config", "original_max_position_embeddings", "rope_interleaved")
 
 Rotary = tuple[np.ndarray, np.ndarray]  # cosines and sines
 
@@ -67,16 +65,10 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
         check_positive(self, "num_attention_heads", "max_position_embeddings")
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                "LlamaConfig: hidden_size must be divisible by num_attention_heads; "
-                f"got {self.hidden_size} and {self.num_attention_heads}"
-            )
-        if self.num_attention_heads % self.kv_heads or self.kv_heads < 1:
-            raise ValueError(
-                "LlamaConfig: num_attention_heads must be divisible by num_key_value_heads; "
-                f"got {self.num_attention_heads} and {self.kv_heads}"
-            )
+        if self.head_dim is None:
+            check_divisible(self, "hidden_size", "num_attention_heads")
+        if self.num_key_value_heads is not None:
+            check_divisible(self, "num_attention_heads", "num_key_value_heads")
         if self.D % 2 or self.D < 2:
             raise ValueError(f"LlamaConfig: the head size must be even, features turn in pairs; got {self.D}")
 
@@ -93,16 +85,14 @@ class LlamaConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> LlamaConfig:
         """Read the fields of a ``config.json``, which may hold the rotary settings in three ways."""
-        fields = plain_rope_theta(fields, source)
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+        return config_from_dict(cls, plain_rope_theta(fields, source), source=source, **known.LLAMA)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``, in the older and the newer way of writing the rotary settings."""
         return {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
-            "attention_dropout": 0.0,
-            **config_to_dict(self, neutral=NEUTRAL),
+            **config_to_dict(self, neutral=known.LLAMA["neutral"]),
             "num_key_value_heads": self.kv_heads,
             "head_dim": self.D,
             "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},

@@ -33,7 +33,8 @@ from ..nn import Embedding, Linear, Module, RecurrentAttention, RMSNorm
 from ..nn.recurrent import Past
 from ..tensor import Tensor
 from .base import LanguageModel, as_ids
-from .folder.config import check_positive, config_from_dict, config_to_dict
+from .checks import check_one_of, check_positive
+from .folder.config import config_from_dict, config_to_dict
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,8 @@ class RecurrentLMConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "hidden_size", "num_layers", "window")
-        for name, known in (("cell", ("rnn", "lstm", "gru")), ("attention", ("dot", "additive", "none"))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"RecurrentLMConfig: {name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
-                )
+        check_one_of(self, "cell", ("rnn", "lstm", "gru"))
+        check_one_of(self, "attention", ("dot", "additive", "none"))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> RecurrentLMConfig:

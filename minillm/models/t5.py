@@ -25,7 +25,7 @@ The paper: https://arxiv.org/abs/1910.10683; the gate: https://arxiv.org/abs/200
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,17 +37,11 @@ from ..nn import Dropout, Embedding, Linear, Module, RMSNorm, init
 from ..nn.attention import join_heads, split_heads
 from ..tensor import Tensor, no_grad
 from .base import KVCache, LanguageModel, LayerCache, as_ids
-from .folder.config import check_positive, config_from_dict, config_to_dict
+from .checks import check_one_of, check_positive
+from .folder import fields as known
+from .folder.config import config_from_dict, config_to_dict
 
-NEUTRAL = {"is_encoder_decoder": (True,)}
-IGNORED = ("add_cross_attention", "n_positions")
-ALIASES = {
-    "hidden_size": "d_model",
-    "num_attention_heads": "num_heads",
-    "num_hidden_layers": "num_layers",
-    "head_dim": "d_kv",
-}
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": partial(F.gelu, approximate="none"),  # the exact form
     "gelu_new": F.gelu,  # the tanh form
@@ -90,15 +84,9 @@ class T5Config:
                 "T5Config: relative_attention_num_buckets must be a multiple of 4, and relative_attention_max_distance "
                 f"more than half of it; got {buckets} and {distance}"
             )
-        kinds = [prefix + name for name in ACTIVATIONS for prefix in ("", "gated-")]
-        if self.feed_forward_proj not in kinds:
-            raise ValueError(
-                f"T5Config: feed_forward_proj must be one of {', '.join(kinds)}; got {self.feed_forward_proj!r:.80}"
-            )
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"T5Config: dense_act_fn must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r:.80}"
-            )
+        check_one_of(self, "feed_forward_proj", [gate + name for gate in ("", "gated-") for name in ACTIVATIONS])
+        if self.dense_act_fn is not None:
+            check_one_of(self, "dense_act_fn", ACTIVATIONS)
 
     @property
     def activation(self) -> str:
@@ -119,14 +107,14 @@ class T5Config:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> T5Config:
         """Read the fields of a ``config.json``."""
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, aliases=ALIASES, source=source)
+        return config_from_dict(cls, fields, source=source, **known.T5)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
         return {
             "model_type": "t5",
             "architectures": ["T5ForConditionalGeneration"],
-            **config_to_dict(self, neutral=NEUTRAL),
+            **config_to_dict(self, neutral=known.T5["neutral"]),
             "scale_decoder_outputs": self.scales_outputs,
             "dense_act_fn": self.activation,
             "is_gated_act": self.has_gate,

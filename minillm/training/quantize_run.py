@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from .. import files
-from .evaluate import Evaluation, evaluate
 from ..models import QuantizedModel, quantize
 from ..models.fast.arrays import arrays_of
+from .evaluate import Evaluation, evaluate
 from .plot import GREY, INK, PALE
 from .recipe import evaluation_data
 from .run import load_run
@@ -115,9 +115,9 @@ def weight_errors(model: Any, small: QuantizedModel) -> dict[str, float]:
 
 def _stored_by_columns(model: Any) -> set[str]:
     """The names of the matrices that a model stores as (inputs, outputs)."""
-    arrays = arrays_of(model)
-    assert arrays is not None  # it has been quantised
-    matrices = [m for layer in arrays.layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
+    decoder = arrays_of(model)
+    assert decoder is not None  # it has been quantised
+    matrices = [m for layer in decoder.layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
     arrays = {id(m.weight) for m in matrices}
     return {name for name, array in model.state_dict().items() if id(array) in arrays}
 

@@ -60,12 +60,14 @@ ANY = [  # fields of any architecture
     {"architectures": ["SomebodysModelForAnotherTask"]},
     {"eos_token_id": [2, 5], "bos_token_id": None, "pad_token_id": 2, "sep_token_id": 3},
     {"_name_or_path": "/home/somebody", "name_or_path": "x", "_commit_hash": None, "_something_private": {"a": 1}},
-    {"transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}}, "unsloth_version": "2025.1", "use_cache": False},
+    {"transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}}, "use_cache": False},
+    {"unsloth_version": "2025.1", "unsloth_fixed": True},
     {"torch_dtype": "float16", "dtype": ..., "gradient_checkpointing": False, "torchscript": True},
     {"task_specific_params": {"text-generation": {"do_sample": True}}, "predict_special_tokens": True, "n_special": 0},
     {"do_sample": True, "temperature": 0.7, "max_length": 50, "min_new_tokens": 2, "max_new_tokens": 7},
     {"tokenizer_class": "GPT2Tokenizer", "model_max_length": 1024, "max_sequence_length": 9, "xla_device": True},
-    {"base_model_tp_plan": {"a": "b"}, "initializer_range": 0.5, "initializer_factor": 2.0, "use_sliding_window": False},
+    {"base_model_tp_plan": {"a": "b"}, "initializer_range": 0.5, "initializer_factor": 2.0},
+    {"use_sliding_window": False, "pruned_heads": {}, "chunk_size_feed_forward": 0},
 ]
 OWN = {
     "gpt2": [
@@ -75,7 +77,8 @@ OWN = {
         {"reorder_and_upcast_attn": True},
         {"activation_function": "gelu_pytorch_tanh"},
         {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "max_position_embeddings": 16},
-        {"n_embd": ..., "hidden_size": 24, "n_head": ..., "num_attention_heads": 3, "n_layer": ..., "num_hidden_layers": 2},
+        {"n_embd": ..., "hidden_size": 24, "n_head": ..., "num_attention_heads": 3},
+        {"n_layer": ..., "num_hidden_layers": 2, "n_positions": ..., "max_position_embeddings": 16},
     ],
     "llama": [
         {"architectures": ["LlamaModel"]},
@@ -287,7 +290,7 @@ ENDS = {
     "tokenizer_config.json": lambda end: {"tokenizer_config.json": {"eos_token": END}},
     "tokenizer_config.json, a table": lambda end: {"tokenizer_config.json": {"eos_token": {"content": END}}},
     "generation_config.json": lambda end: {"generation_config.json": {"eos_token_id": end}},
-    "generation_config.json without it": lambda end: {"generation_config.json": {}, "config.json": {"eos_token_id": end}},
+    "an empty one": lambda end: {"generation_config.json": {}, "config.json": {"eos_token_id": end}},
 }
 
 

@@ -1,1 +1,4 @@
-"""Model folders in Hugging Face's layout: ``config`` reads and writes ``config.json``, ``pretrained`` all of them."""
+"""Model folders in Hugging Face's layout: ``pretrained`` reads and writes them, ``config`` their ``config.json``.
+
+``fields`` and ``rope`` know what strangers' files say besides.
+"""

@@ -31,7 +31,8 @@ A configuration class needs no more than this::
     NEUTRAL = {"activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights": (True,)}
     IGNORED = ("n_ctx", "summary_type")
 
-A field that a file leaves out takes the default of the class, so the defaults must be those of Hugging Face.
+``fields.py`` has these tables for the published architectures. A field that a file leaves out takes the
+default of the class, so the defaults must be those of Hugging Face.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["check_positive", "config_from_dict", "config_to_dict", "is_ignored"]
+__all__ = ["config_from_dict", "config_to_dict", "is_ignored", "way_on"]
 
 # Fields that a file of any architecture may have and that change no logit. Token ids, where a class has no field for
 # them, matter to the generator alone, and so do the settings that old files mix into config.json. Dropout and first
@@ -156,13 +157,6 @@ def config_to_dict(config: Any, *, neutral: Mapping[str, tuple] | None = None) -
     """
     switches = {name: accepted[0] for name, accepted in (neutral or {}).items()}
     return switches | {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Raise ValueError unless these fields of a configuration are at least 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{type(config).__name__}: {name} must be at least 1; got {getattr(config, name)}")
 
 
 def is_ignored(name: str) -> bool:

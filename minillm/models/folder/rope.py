@@ -1,8 +1,8 @@
 """The rotary settings of a ``config.json``, which three generations of files write in three ways.
 
-    {"rope_theta": 10000.0, "rope_scaling": null}                          the oldest
-    {"rope_theta": 10000.0, "rope_scaling": {"type": "default"}}           scaling to longer texts, or none
-    {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}   the newest
+{"rope_theta": 10000.0, "rope_scaling": null}                          the oldest
+{"rope_theta": 10000.0, "rope_scaling": {"type": "default"}}           scaling to longer texts, or none
+{"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}   the newest
 """
 
 from __future__ import annotations
