@@ -89,6 +89,18 @@ def test_a_quantized_model_is_the_model_with_rounded_weights(name):
     assert small.eval() is small
 
 
+def test_hooks_see_a_quantized_model_write():
+    small, seen = models.quantize(MODELS["gpt2"]()), []
+    remove = small.register_forward_hook(lambda m, inputs, y: seen.append(y.shape))
+    cache = small.new_cache(1, 8)
+    first = small.next_logits(np.arange(4)[None], cache)
+    small.next_logits(np.arange(1)[None], cache)
+    assert seen == [(1, 1, V), (1, 1, V)]
+    remove()
+    np.testing.assert_allclose(small.next_logits(np.arange(4)[None], small.new_cache(1, 8)), first, atol=1e-5)
+    assert len(seen) == 2
+
+
 def others():
     """Models that no loop for int8 knows; a T5 has a part named decoder."""
     yield models.RecurrentLM(models.RecurrentLMConfig(vocab_size=300, hidden_size=8), rng=0)

@@ -75,8 +75,9 @@ class LanguageModel(Module):
 class KVCache:
     """The keys and values of all layers for the tokens read so far.
 
-    Attention asks every earlier token for its key and value, and they never change: computed once and kept,
-    each new token costs one row instead of the whole sequence. Memory: 2 x layers x (B, length, G, D) numbers.
+    Attention asks every earlier token for its key and value, and they never change: computed once
+    and kept, each new token costs one row instead of the whole sequence. Memory: 2 x layers x (B,
+    length, G, D) numbers.
     """
 
     def __init__(

@@ -8,8 +8,9 @@
       layer_norm                                      ln_f
       scores: x against every row of the embedding    wte again (tied)          (B, T, V)
 
-The sums ``x + ...`` are the residual connections: each layer adds to what is there, and gradients flow past
-it unhindered. Names of parameters and fields are those of Hugging Face's ``GPT2LMHeadModel``.
+The sums ``x + ...`` are the residual connections: each layer adds to what is there, and gradients
+flow past it unhindered. Names of parameters and fields are those of Hugging Face's
+``GPT2LMHeadModel``.
 
 The paper:
 https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
@@ -197,6 +198,7 @@ class GPT2(LanguageModel):
 def residual_std(config: GPT2Config) -> float:
     """Of the first weights whose product is added to x.
 
-    There are 2 n_layer such sums; so their total begins as large as one of them would be with initializer_range.
+    There are 2 n_layer such sums; so their total begins as large as one of them would be with
+    initializer_range.
     """
     return config.initializer_range / math.sqrt(2 * config.n_layer)

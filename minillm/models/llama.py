@@ -8,13 +8,13 @@
       rms_norm                                        norm
       scores                                          lm_head, or embed_tokens again (tied)      (B, T, V)
 
-What changed since GPT-2: positions are not added to the words but turn queries and keys (rotary embedding),
-so that attention sees distances; groups of heads share keys and values, which makes the cache small; the norm
-does not subtract the mean; the MLP has a gate; there are no biases. Names are those of Hugging Face's
-``LlamaForCausalLM``.
+What changed since GPT-2: positions are not added to the words but turn queries and keys (rotary
+embedding), so that attention sees distances; groups of heads share keys and values, which makes the
+cache small; the norm does not subtract the mean; the MLP has a gate; there are no biases. Names are
+those of Hugging Face's ``LlamaForCausalLM``.
 
-The paper: https://arxiv.org/abs/2302.13971; rotary embedding: https://arxiv.org/abs/2104.09864; groups of
-heads: https://arxiv.org/abs/2305.13245; the gate: https://arxiv.org/abs/2002.05202.
+The paper: https://arxiv.org/abs/2302.13971; rotary embedding: https://arxiv.org/abs/2104.09864;
+groups of heads: https://arxiv.org/abs/2305.13245; the gate: https://arxiv.org/abs/2002.05202.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class LlamaConfig:
 def rotary_angles(positions: np.ndarray, D: int, theta: float) -> Rotary:
     """The cosine and sine by which each pair of features is turned at each position.
 
-    positions: (..., T) -> two arrays (..., T, D / 2). Pair i turns by position x theta^(-2 i / D): the first
-    pairs quickly, the last ones slowly, as the hands of a clock.
+    positions: (..., T) -> two arrays (..., T, D / 2). Pair i turns by position x theta^(-2 i / D):
+    the first pairs quickly, the last ones slowly, as the hands of a clock.
     """
     angles = positions[..., None] * rotary_speeds(D, theta)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

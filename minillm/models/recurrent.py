@@ -7,17 +7,19 @@
       rms_norm                                                   norm
       scores                                                     embedding again (tied), or lm_head       (B, T, V)
 
-Language models looked like this before the transformer: a recurrent network (Mikolov et al. 2010) with
-attention to its own past (Bahdanau et al. 2015, Luong et al. 2015). The state must carry all that was read
-through one bottleneck; attention lets each step fetch a past state as it was. The transformer left out the
-recurrence and kept the attention. The residual connections and the norms are of the transformer's time: with
-them, deep stacks train as easily as shallow ones.
+Language models looked like this before the transformer: a recurrent network (Mikolov et al. 2010)
+with attention to its own past (Bahdanau et al. 2015, Luong et al. 2015). The state must carry all
+that was read through one bottleneck; attention lets each step fetch a past state as it was. The
+transformer left out the recurrence and kept the attention. The residual connections and the norms
+are of the transformer's time: with them, deep stacks train as easily as shallow ones.
 
-The cache does not grow with the text: each layer keeps its state and those in its window. So there is no
-limit to the context, but what left the window is seen only through what the state still carries of it.
+The cache does not grow with the text: each layer keeps its state and those in its window. So there
+is no limit to the context, but what left the window is seen only through what the state still
+carries of it.
 
-The papers: https://www.isca-archive.org/interspeech_2010/mikolov10_interspeech.html (the recurrent language model),
-https://arxiv.org/abs/1409.0473 (additive attention), https://arxiv.org/abs/1508.04025 (dot products).
+The papers: https://www.isca-archive.org/interspeech_2010/mikolov10_interspeech.html (the recurrent
+language model), https://arxiv.org/abs/1409.0473 (additive attention),
+https://arxiv.org/abs/1508.04025 (dot products).
 """
 
 from __future__ import annotations

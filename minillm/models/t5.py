@@ -10,14 +10,16 @@
       memory (B, S, C)  ------------------------------->    scores                shared again (tied), or lm_head
                                                             logits (B, T, V)
 
-Reading and writing are two stacks here: the encoder reads the question in both directions at once, the decoder writes
-the answer from left to right and asks the memory at every step. In self-attention queries, keys and values are made of
-the same sequence; in cross-attention the queries come from the answer, keys and values from the memory.
+Reading and writing are two stacks here: the encoder reads the question in both directions at once,
+the decoder writes the answer from left to right and asks the memory at every step. In
+self-attention queries, keys and values are made of the same sequence; in cross-attention the
+queries come from the answer, keys and values from the memory.
 
-Positions enter as a learned bias on the scores that depends on the distance alone, in buckets that grow wider with it;
-the first layer of each stack owns the table. Scores are not divided by sqrt(D): T5 lets the first values of its queries
-do that. No biases anywhere else. T5 v1.1 has a gate in its feed-forward (``gated-gelu``, Shazeer 2020) and a head of
-its own. Names are those of Hugging Face's ``T5ForConditionalGeneration``.
+Positions enter as a learned bias on the scores that depends on the distance alone, in buckets that
+grow wider with it; the first layer of each stack owns the table. Scores are not divided by sqrt(D):
+T5 lets the first values of its queries do that. No biases anywhere else. T5 v1.1 has a gate in its
+feed-forward (``gated-gelu``, Shazeer 2020) and a head of its own. Names are those of Hugging Face's
+``T5ForConditionalGeneration``.
 
 The paper: https://arxiv.org/abs/1910.10683; the gate: https://arxiv.org/abs/2002.05202.
 """
@@ -124,8 +126,9 @@ class T5Config:
 def relative_buckets(distances: np.ndarray, bidirectional: bool, buckets: int = 32, most: int = 128) -> np.ndarray:
     """The row of the bias table for each distance, key position minus query position.
 
-    Near distances have a bucket each, far ones share buckets that grow wider logarithmically, and all beyond ``most``
-    fall into the last. Looking both ways, one half of the buckets is for keys that come later.
+    Near distances have a bucket each, far ones share buckets that grow wider logarithmically, and
+    all beyond ``most`` fall into the last. Looking both ways, one half of the buckets is for keys
+    that come later.
 
     >>> relative_buckets(np.array([0, -1, -8, -128, 1]), bidirectional=True)
     array([ 0,  1,  8, 15, 17])
@@ -245,8 +248,8 @@ class Block(Module):
     ) -> Tensor:
         """(B, T, C) -> (B, T, C).
 
-        bias: what distance adds to the scores. memory: keys and values of cross-attention, None in the encoder;
-        visible: where the memory may be looked at.
+        bias: what distance adds to the scores. memory: keys and values of cross-attention, None in
+        the encoder; visible: where the memory may be looked at.
         """
         x = self.layer[0](x, bias, causal, cache)
         if memory is not None:
@@ -279,8 +282,8 @@ class Stack(Module):
     def forward(self, x: Tensor, visible: np.ndarray | None, memory: list | None, cache: KVCache | None) -> Tensor:
         """x (B, T, C) -> (B, T, C).
 
-        visible: (B, 1, 1, S) booleans, False at padding of the encoder's ids; None: all visible. memory: keys and
-        values of cross-attention for each layer, in the decoder.
+        visible: (B, 1, 1, S) booleans, False at padding of the encoder's ids; None: all visible.
+        memory: keys and values of cross-attention for each layer, in the decoder.
         """
         T, past = x.shape[1], cache.length if cache else 0
         bias = self.position_bias(T, past + T)
@@ -313,8 +316,8 @@ class T5Cache:
 class T5(LanguageModel):
     """``model(ids, decoder_ids) -> logits``: (B, S) and (B, T) integers -> (B, T, V) Tensor.
 
-    ids that equal ``pad_token_id`` are padding and seen by no one. For training, ``decoder_ids`` are the targets moved
-    right by one, behind ``decoder_start_token_id``.
+    ids that equal ``pad_token_id`` are padding and seen by no one. For training, ``decoder_ids``
+    are the targets moved right by one, behind ``decoder_start_token_id``.
     """
 
     is_encoder_decoder = True

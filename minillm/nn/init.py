@@ -23,8 +23,8 @@ _this_thread = _ThisThread()
 def skipped() -> Iterator[None]:
     """Draw nothing inside: a new parameter has its shape and takes no memory, until a file brings its values.
 
-    Its data is one zero that is seen from every position, and cannot be written to. Only the thread that
-    entered the block skips.
+    Its data is one zero that is seen from every position, and cannot be written to. Only the thread
+    that entered the block skips.
     """
     before, _this_thread.skipping = _this_thread.skipping, True
     try:

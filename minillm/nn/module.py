@@ -103,8 +103,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, np.ndarray], strict: bool = True, copy: bool = True) -> None:
         """Take over the values of ``state``; with ``strict`` every name must be there, and no other.
 
-        copy=False takes the arrays themselves (a file that is mapped into memory), which training then changes.
-        Raises ValueError that lists all missing, unexpected and misshapen names; then nothing was changed.
+        copy=False takes the arrays themselves (a file that is mapped into memory), which training
+        then changes. Raises ValueError that lists all missing, unexpected and misshapen names; then
+        nothing was changed.
         """
         own = dict(self.named_parameters())
         problems = []
@@ -166,15 +167,16 @@ class Module:
     def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Callable[[], None]:
         """Call ``hook(module, inputs, output)`` after each forward; what it returns, if anything, replaces the output.
 
-        Returns a function that removes the hook. Raises TypeError for a module that is never called.
+        Returns a function that removes the hook. Raises TypeError for a module that is never
+        called.
         """
         return _registered(self._own_hooks().forward, hook)
 
     def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it returns replaces it.
 
-        A module that returns a tuple calls it for each Tensor of it. Returns a function that removes
-        the hook. Raises TypeError for a module that is never called.
+        A module that returns a tuple calls it for each Tensor of it. Returns a function that
+        removes the hook. Raises TypeError for a module that is never called.
         """
         return _registered(self._own_hooks().backward, hook)
 

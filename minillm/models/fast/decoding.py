@@ -1,14 +1,14 @@
 """How GPT-2 and Llama read the next tokens: in one compiled call where it can be, else layer by layer.
 
-``model(ids, cache=cache)`` goes through the layers as their files say, each a few Python calls. After the
-prompt there is one token at a time: a small model would spend most of the time in Python, and a large one
-could not read its weights at the speed of the memory. So ``next_logits`` hands the model, as a list of its
-arrays (``arrays.py``), to ``kernels.decode_step``, which computes the same; and for a long prompt to
-``kernels.read``, which wastes less between the products.
+``model(ids, cache=cache)`` goes through the layers as their files say, each a few Python calls.
+After the prompt there is one token at a time: a small model would spend most of the time in Python,
+and a large one could not read its weights at the speed of the memory. So ``next_logits`` hands the
+model, as a list of its arrays (``arrays.py``), to ``kernels.decode_step``, which computes the same;
+and for a long prompt to ``kernels.read``, which wastes less between the products.
 
-It does so only while calling the layers would do what the list says: without hooks, layers of another kind
-in the place of ours, dropout or float64. The list is made anew when a parameter has got another array, or a
-hook came or went.
+It does so only while calling the layers would do what the list says: without hooks, layers of
+another kind in the place of ours, dropout or float64. The list is made anew when a parameter has
+got another array, or a hook came or went.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
     small = quantize(model)                   a QuantizedModel, a little over a quarter of the size
     small.save_pretrained("folder")           a folder that ``from_pretrained`` opens again
 
-It generates and is evaluated as any other model. It cannot be trained: the gradient of a rounded weight is
-zero. Embedding, projections and head are rounded; norms, biases and GPT-2's position embeddings, small and
-sensitive, stay float32.
+It generates and is evaluated as any other model. It cannot be trained: the gradient of a rounded
+weight is zero. Embedding, projections and head are rounded; norms, biases and GPT-2's position
+embeddings, small and sensitive, stay float32.
 
-In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,).
-``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses
-them instead of taking them for weights; the model's own type is in ``quantization_config``.
+In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32
+(outputs,). ``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know
+these codes refuses them instead of taking them for weights; the model's own type is in
+``quantization_config``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ MODEL_TYPE, METHOD = "minillm_int8", "minillm-int8"
 class QuantizedModel(LanguageModel):
     """``model(ids) -> logits``, with weights in int8; made by ``quantize`` or ``from_pretrained``.
 
-    arrays: of the model, in their places. state: the same arrays by the names that they have in a file.
+    arrays: of the model, in their places. state: the same arrays by the names that they have in a
+    file.
     """
 
     training = False
@@ -99,7 +101,8 @@ def quantized_arrays(model: QuantizedModel) -> Decoder:
 def quantize(model: LanguageModel) -> QuantizedModel:
     """Round the weights of a GPT-2 or Llama to int8; the model itself stays as it is.
 
-    Raises ValueError for another architecture, whose weights go through loops that do not know int8.
+    Raises ValueError for another architecture, whose weights go through loops that do not know
+    int8.
     """
     arrays = None if isinstance(model, QuantizedModel) else arrays_of(model)
     if arrays is None:
@@ -158,7 +161,8 @@ def unquantized_fields(fields: Mapping[str, Any], source: str) -> dict[str, Any]
 def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: Mapping[str, Any]) -> QuantizedModel:
     """Put stored tensors in the places of a model's parameters.
 
-    make: builds the model from its configuration. Raises ValueError that lists all missing, unexpected, misshapen ones.
+    make: builds the model from its configuration. Raises ValueError that lists all missing,
+    unexpected, misshapen ones.
     """
     with init.skipped():  # a model that takes no memory, to know which parameter goes where
         model = make(config)

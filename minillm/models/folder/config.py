@@ -1,8 +1,8 @@
 """From ``config.json`` to a configuration class, and back.
 
-A ``config.json`` of Hugging Face says how a model is built: its sizes, and dozens of switches. Some switches
-change what the model computes. If we skipped one that we do not know, the model would load, run, and answer
-nonsense. So every field of the file must be one of four kinds:
+A ``config.json`` of Hugging Face says how a model is built: its sizes, and dozens of switches. Some
+switches change what the model computes. If we skipped one that we do not know, the model would
+load, run, and answer nonsense. So every field of the file must be one of four kinds:
 
 * a **field** of our configuration class: checked for its type, and kept;
 * **ignored**: it cannot change a logit (the version of the library that wrote it, labels of another task,
@@ -31,8 +31,8 @@ A configuration class needs no more than this::
     NEUTRAL = {"activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights": (True,)}
     IGNORED = ("n_ctx", "summary_type")
 
-``fields.py`` has these tables for the published architectures. A field that a file leaves out takes the
-default of the class, so the defaults must be those of Hugging Face.
+``fields.py`` has these tables for the published architectures. A field that a file leaves out takes
+the default of the class, so the defaults must be those of Hugging Face.
 """
 
 from __future__ import annotations
@@ -96,12 +96,13 @@ def config_from_dict(
 ) -> C:
     """Build the frozen dataclass ``cls`` from the fields of a ``config.json``.
 
-    fields: the parsed file. neutral: for each switch that is not implemented, the tuple of values with
-    which it changes nothing. ignored: names that change no logit, besides those common to all
-    architectures. aliases: other names of fields. source: the file's name, for messages. A field set to
-    null counts as absent, unless the class gives null a meaning.
+    fields: the parsed file. neutral: for each switch that is not implemented, the tuple of values
+    with which it changes nothing. ignored: names that change no logit, besides those common to all
+    architectures. aliases: other names of fields. source: the file's name, for messages. A field
+    set to null counts as absent, unless the class gives null a meaning.
 
-    Raises ValueError that lists every field which is unknown, not neutral, missing or of the wrong type.
+    Raises ValueError that lists every field which is unknown, not neutral, missing or of the wrong
+    type.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Config:
@@ -153,7 +154,8 @@ def config_from_dict(
 def config_to_dict(config: Any, *, neutral: Mapping[str, tuple] | None = None) -> dict[str, Any]:
     """Return the fields of a configuration as ``config.json`` holds them, ``from_dict``'s inverse.
 
-    The neutral switches are written too, each with its first value, so that no reader has to guess our choice.
+    The neutral switches are written too, each with its first value, so that no reader has to guess
+    our choice.
     """
     switches = {name: accepted[0] for name, accepted in (neutral or {}).items()}
     return switches | {name: _plain(value) for name, value in dataclasses.asdict(config).items()}

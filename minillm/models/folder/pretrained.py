@@ -8,8 +8,9 @@ A folder in Hugging Face's layout::
     tokenizer.json, tokenizer_config.json, chat_template.jinja
     README.md                 the model card
 
-Reading a folder of strangers, nothing is guessed: a field that may change the result and that we do not
-implement, a tensor too many, missing or of another shape is an error that names it, and says how to go on.
+Reading a folder of strangers, nothing is guessed: a field that may change the result and that we do
+not implement, a tensor too many, missing or of another shape is an error that names it, and says
+how to go on.
 """
 
 from __future__ import annotations
@@ -96,15 +97,16 @@ COMPANIONS = (
 def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unknown: Collection[str] = ()) -> Any:
     """Open a model folder: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or ``QuantizedModel``, as ``config.json`` says.
 
-    dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted. Parameters
-    that the file holds in ``dtype`` are not copied: they are windows into the mapped file, whose pages
-    arrive when they are first touched, and become the process's own when training first writes to them; the
-    file never changes. The model comes ready for use (``model.eval()``); call ``model.train()`` to tune it.
-    ignore_unknown: names of fields of ``config.json``, and of stored tensors, to read on without.
+    dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted.
+    Parameters that the file holds in ``dtype`` are not copied: they are windows into the mapped
+    file, whose pages arrive when they are first touched, and become the process's own when training
+    first writes to them; the file never changes. The model comes ready for use (``model.eval()``);
+    call ``model.train()`` to tune it. ignore_unknown: names of fields of ``config.json``, and of
+    stored tensors, to read on without.
 
-    Raises FileNotFoundError when there is no model, and ValueError, naming the file, when a file is damaged,
-    the architecture or a field is not implemented, or tensors are missing, unexpected or of another shape
-    (all are listed).
+    Raises FileNotFoundError when there is no model, and ValueError, naming the file, when a file is
+    damaged, the architecture or a field is not implemented, or tensors are missing, unexpected or
+    of another shape (all are listed).
     """
     folder, dtype = Path(folder), np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
@@ -141,7 +143,8 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
 def _family(content: Mapping[str, Any], source: str) -> Family:
     """Which architecture a ``config.json`` is about.
 
-    Its ``architectures`` says with which head a model was saved, and may be anything: the tensors say what is there.
+    Its ``architectures`` says with which head a model was saved, and may be anything: the tensors
+    say what is there.
     """
     kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
@@ -163,8 +166,8 @@ def _by_parameter(
 ) -> dict[str, files.StoredTensor]:
     """Sort stored tensors by the names of the parameters, without reading them.
 
-    A tied parameter may be stored under one of its names, or under several with equal values. What is unknown keeps
-    its name, and ``load_state_dict`` will complain about it.
+    A tied parameter may be stored under one of its names, or under several with equal values. What
+    is unknown keeps its name, and ``load_state_dict`` will complain about it.
     """
     own = {name for name, _ in model.named_parameters()}
     found: dict[str, files.StoredTensor] = {}
@@ -219,12 +222,14 @@ def save_pretrained(
 ) -> None:
     """Write a model folder that ``transformers`` and ``from_pretrained`` open.
 
-    tokenizer: anything with ``save(folder)``. generation_config: a mapping, or an object with ``to_dict()``.
-    chat_template: text of a Jinja template. model_card: text of README.md. keep_from: a model folder (the one the model
-    was tuned from) whose tokenizer, generation settings and chat template are taken over as they are, where not given.
+    tokenizer: anything with ``save(folder)``. generation_config: a mapping, or an object with
+    ``to_dict()``. chat_template: text of a Jinja template. model_card: text of README.md.
+    keep_from: a model folder (the one the model was tuned from) whose tokenizer, generation
+    settings and chat template are taken over as they are, where not given.
 
-    A new folder appears whole or not at all. In a folder that exists, other files stay, and whoever opens it, after a
-    crash too, finds the old model, the new one or none. Raises OSError when the disk fails.
+    A new folder appears whole or not at all. In a folder that exists, other files stay, and whoever
+    opens it, after a crash too, finds the old model, the new one or none. Raises OSError when the
+    disk fails.
     """
     folder = Path(folder)
     writing = files.atomic_update(folder, commit=CONFIG) if folder.is_dir() else files.atomic_folder(folder)
