@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minillm.functional as F
-from minillm import Tensor, detect_anomaly, gradcheck, models, nn
+from minillm import Tensor, detect_anomaly, gradcheck, models, nn, no_grad
 
 
 def test_right_gradients_pass_and_inputs_are_left_alone():
@@ -117,7 +117,7 @@ def test_the_line_is_right_inside_functions_comprehensions_and_long_expressions(
 
 
 def test_causes_of_empty_and_boolean_inputs_can_be_told():
-    with pytest.warns(RuntimeWarning, match="invalid value"), detect_anomaly():
+    with np.errstate(all="ignore"), detect_anomaly():
         with pytest.raises(FloatingPointError, match="input 0 of shape .0,., which is empty"):
             Tensor(np.ones(0)).mean()
         with pytest.raises(FloatingPointError, match="from 1 to 1"):
@@ -172,11 +172,6 @@ def test_hooks_can_replace():
     assert layer(Tensor(np.ones((1, 2)))).data.tolist() == [[0.0, 0.0]]
 
 
-class _Doubled(nn.Linear):
-    def forward(self, x):
-        return super().forward(x) * 2
-
-
 def test_hooks_on_the_parts_of_a_block_see_what_each_adds():
     model = models.GPT2(models.GPT2Config(11, 8, 16, 2, 2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), rng=0)
     ids, seen = np.arange(6)[None] % 11, {}
@@ -215,22 +210,12 @@ class _Halved(nn.Module):
 
 
 def test_a_layer_in_the_place_of_another_is_called():
-    model = models.GPT2(models.GPT2Config(11, 8, 16, 1, 2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), rng=0)
+    model = models.GPT2(models.GPT2Config(11, 8, 16, 1, 2), rng=0).eval()
     block, x = model.transformer.h[0], Tensor(np.random.default_rng(0).standard_normal((1, 8, 16)), requires_grad=True)
-    before = [block.attn(x, None).data, block.mlp(x).data]
+    adds = [block.attn(x).data, block.mlp(x).data]
     block.attn.c_proj, block.mlp.c_proj = _Halved(block.attn.c_proj), _Halved(block.mlp.c_proj)
-    np.testing.assert_allclose(block.attn(x, None).data, before[0] / 2, atol=1e-6)
-    np.testing.assert_allclose(block.mlp(x).data, before[1] / 2, atol=1e-6)
-
-
-def test_parameters_in_lists_and_dictionaries_are_found():
-    class Parts(nn.Module):
-        def __init__(self):
-            self.weights = [Tensor([1.0], requires_grad=True), Tensor([2.0], requires_grad=True)]
-            self.by_name = {"a": nn.Linear(1, 1, rng=0), "scale": Tensor([3.0], requires_grad=True)}
-
-    names = [name for name, _ in Parts().named_parameters()]
-    assert sorted(names) == ["by_name.a.bias", "by_name.a.weight", "by_name.scale", "weights.0", "weights.1"]
+    np.testing.assert_allclose(block.attn(x).data, adds[0] / 2, atol=1e-6)
+    np.testing.assert_allclose(block.mlp(x).data, adds[1] / 2, atol=1e-6)
 
 
 def test_backward_hooks_of_layers_that_return_several_tensors():
@@ -239,3 +224,74 @@ def test_backward_hooks_of_layers_that_return_several_tensors():
     layer.register_backward_hook(lambda module, dy: seen.append(dy.shape))
     layer(Tensor(np.ones((1, 4, 2), np.float32)))[0].sum().backward()
     assert seen == [(1, 4, 3)]
+
+
+def test_backward_hooks_reach_tensors_in_tuples_of_tuples():
+    layer, seen = nn.LSTM(2, 3, rng=0), []
+    layer.register_backward_hook(lambda module, dy: seen.append(dy.shape))
+    output, (h, c) = layer(Tensor(np.ones((1, 4, 2), np.float32)))
+    (output.sum() + c.sum()).backward()
+    assert sorted(seen) == [(1, 1, 3), (1, 4, 3)]
+
+
+ARCHITECTURES = {
+    "gpt2": lambda: models.GPT2(models.GPT2Config(11, 12, 16, 2, 2), rng=0),
+    "gpt2 untied": lambda: models.GPT2(models.GPT2Config(11, 12, 16, 2, 2, tie_word_embeddings=False), rng=0),
+    "llama": lambda: models.Llama(models.LlamaConfig(11, 16, 20, 2, 4, 2, tie_word_embeddings=True), rng=0),
+    "llama untied": lambda: models.Llama(models.LlamaConfig(11, 16, 20, 2, 4, 2), rng=0),
+    "rnn": lambda: models.RecurrentLM(models.RecurrentLMConfig(11, 16, 2, attention="additive"), rng=0),
+    "rnn untied": lambda: models.RecurrentLM(models.RecurrentLMConfig(11, 16, tie_word_embeddings=False), rng=0),
+    "t5": lambda: models.T5(models.T5Config(11, 16, 4, 20, 2, num_heads=4), rng=0),
+    "t5 v1.1": lambda: models.T5(
+        models.T5Config(11, 16, 4, 20, 2, num_heads=4, feed_forward_proj="gated-gelu", tie_word_embeddings=False), rng=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_hooks_fire_in_training_evaluation_and_generation_for_every_module(name):
+    """All that a model calls when it reads its prompt; what its cache keeps needs no second call."""
+    model, called, asked = ARCHITECTURES[name](), set(), set()
+    ids = np.arange(1, 9)[None]
+    inputs = (ids, ids[:, :5]) if model.is_encoder_decoder else (ids,)
+    expected = set()
+    for path, module in model.named_modules():
+        expected.add(path)
+        module.register_forward_hook(lambda m, inputs, y, path=path: called.add(path))
+        module.register_backward_hook(lambda m, dy, path=path: asked.add(path))
+    model(*inputs).sum().backward()
+    assert called == expected == asked
+
+    model.eval()
+    called.clear()
+    with no_grad():
+        logits = model(*inputs).data
+    assert called == expected
+
+    called.clear()
+    options = {"encoder_ids": ids} if model.is_encoder_decoder else {}
+    cache = model.new_cache(1, 12, **options)
+    last = model.next_logits(inputs[-1], cache)
+    np.testing.assert_allclose(last, logits[:, -1], atol=1e-5)
+    assert called == expected
+    called.clear()
+    model.next_logits(inputs[-1][:, :1], cache)  # a single token, which compiled loops would read
+    read_once = {path for path in expected if path.startswith("encoder") or "EncDecAttention.k" in path}
+    read_once |= {path for path in expected if "EncDecAttention.v" in path}
+    assert called == expected - read_once
+
+
+def test_a_module_that_is_never_called_refuses_hooks():
+    class Parts(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(2, 2, rng=0)
+
+    parts = Parts()
+    for register in (parts.register_forward_hook, parts.register_backward_hook):
+        with pytest.raises(TypeError, match="Parts has no forward.*never called.*register the hook on its parts"):
+            register(print)
+    parts.forward = lambda x: parts.layer(x)  # now it is called
+    seen = []
+    parts.register_forward_hook(lambda m, inputs, y: seen.append(y.shape))
+    parts(Tensor(np.ones((1, 2), np.float32)))
+    assert seen == [(1, 2)]

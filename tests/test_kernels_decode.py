@@ -7,6 +7,7 @@ from minillm import kernels, models
 from minillm.kernels import _jit, decode
 from minillm.kernels.decode import prompt as prompt_kernel
 from minillm.kernels.decode import step as step_kernel
+from minillm.models.fast.arrays import arrays_of
 from minillm.tensor import no_grad
 
 V = 37
@@ -45,7 +46,7 @@ def made(name, in_int8):
 
 
 def decoder_of(model):
-    return model._decoder if isinstance(model, models.QuantizedModel) else model.decoder()
+    return arrays_of(model)
 
 
 def layers_of(model):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from minillm import files, models
-from minillm.models import pretrained
-from minillm.models.config import HARMLESS
+from minillm.models.folder import pretrained
+from minillm.models.folder.config import is_ignored
 from minillm.nn import init
 from tests.faults import dies, faulty_disk, mutated_json, snapshot
 
@@ -204,7 +204,6 @@ def test_quantised_weights_are_refused(saved):
 REFUSED = [
     ("gpt2", {"model_type": "mistral"}, "model_type must be one of gpt2, llama, t5, .*; got 'mistral'"),
     ("gpt2", {"model_type": ...}, "model_type must be one of .*; got None"),
-    ("gpt2", {"architectures": ["GPT2Model"]}, "architectures must be .'GPT2LMHeadModel'. for gpt2; got .'GPT2Model'"),
     ("gpt2", {"activation_function": "relu"}, "activation_function must be one of .*; got 'relu'"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights = False is not implemented"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True is not implemented"),
@@ -227,7 +226,8 @@ REFUSED = [
     ("llama", {"rms_norm_eps": "1e-6"}, "rms_norm_eps must be float; got '1e-6'"),
     ("llama", {"attention_bias": True}, "missing model.layers.0.self_attn.q_proj.bias"),
     ("t5", {"feed_forward_proj": "gated-tanh"}, "feed_forward_proj must be one of .*; got 'gated-tanh'"),
-    ("t5", {"feed_forward_proj": "gated-gelu"}, "missing encoder.block.0.layer.1.DenseReluDense.wi_0.weight"),
+    ("t5", {"is_gated_act": True}, "missing encoder.block.0.layer.1.DenseReluDense.wi_0.weight"),
+    ("t5", {"dense_act_fn": "mish"}, "dense_act_fn must be one of relu, .*; got 'mish'"),
     ("t5", {"is_encoder_decoder": False}, r"is_encoder_decoder = False is not implemented \(only True\)"),
     ("t5", {"num_decoder_layers": 10**9}, "num_decoder_layers = 1000000000, but there are only"),
     ("t5", {"model_type": "mt5"}, "model_type must be one of .*; got 'mt5'"),
@@ -264,6 +264,37 @@ def test_fields_that_change_nothing_are_accepted(tmp_path):
     for name in ("llama", "gpt2", "t5"):
         loaded = models.from_pretrained(tmp_path / name)
         np.testing.assert_array_equal(logits(loaded), logits(MODELS[name]()))
+
+
+def test_whoever_knows_better_reads_on_without_a_field_or_a_tensor(saved):
+    model, folder = saved
+    edit(folder, attention_sinks=4, adapters={"a": 1})
+    state = dict(model.state_dict()) | {"score.weight": np.zeros(2, np.int8), "extra": np.zeros(3, np.float32)}
+    files.write_safetensors(folder / "model.safetensors", state)
+    for known, message in (
+        ((), r"config.json: attention_sinks = 4 .*; to read on without them: .*\('attention_sinks', 'adapters'\)\)$"),
+        (["adapters", "attention_sinks"], "score.weight has dtype I8"),
+        (["adapters", "attention_sinks", "score.weight"],
+         r"unexpected extra \(3,\); to read on without it: .*\('extra',\)\)$"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            models.from_pretrained(folder, ignore_unknown=known)
+    names = ("adapters", "attention_sinks", "score.weight", "extra")
+    np.testing.assert_array_equal(logits(models.from_pretrained(folder, ignore_unknown=names)), logits(model))
+    edit(folder, vocab_size=21)  # what is known is never left out
+    with pytest.raises(ValueError, match=r"has shape \(20, 12\), expected \(21, 12\)"):
+        models.from_pretrained(folder, ignore_unknown=(*names, "vocab_size"))
+    with pytest.raises(ValueError, match="ignore_unknown must be a list of names; got the string 'adapters'"):
+        models.from_pretrained(folder, ignore_unknown="adapters")
+
+
+def test_two_names_of_one_size_must_agree(tmp_path):
+    gpt2().save_pretrained(tmp_path)
+    edit(tmp_path, hidden_size=12, num_attention_heads=None)
+    models.from_pretrained(tmp_path)
+    edit(tmp_path, hidden_size=24)
+    with pytest.raises(ValueError, match="hidden_size = 24 and n_embd = 12 are two names of one size, and disagree"):
+        models.from_pretrained(tmp_path)
 
 
 def test_folders_without_a_model(tmp_path):
@@ -304,7 +335,7 @@ def test_300_mutated_configurations(tmp_path, name):
                 known = key in understood and understood[key] == value
                 defaulted = value is None and (key not in understood or understood[key] is not None)
                 other_wording = key in ("activation_function", "hidden_act")  # synonyms
-                assert known or defaulted or other_wording or key in HARMLESS, (key, value)
+                assert known or defaulted or other_wording or is_ignored(key), (key, value)
     assert 150 < refused < 300
 
 

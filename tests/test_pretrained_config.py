@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from minillm.models import config as module
-from minillm.models.config import config_from_dict, config_to_dict
+from minillm.models.folder import config as module
+from minillm.models.folder.config import config_from_dict, config_to_dict
 from minillm.training import checkpoint
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from minillm import models
 from minillm.cli import main
-from minillm.models.pretrained import from_pretrained
-from minillm.models.quantized import dequantize_rows, quantize_rows
+from minillm.models import from_pretrained
+from minillm.models.fast.int8 import dequantize_rows, quantize_rows
 from minillm.tensor import no_grad
+from minillm.tokenizer import BPETokenizer
 from tests.test_kernels_decode import MODELS, V
 
 NAMES = ["gpt2 untied, exact gelu", "llama tied, biases", "gpt2", "llama"]
@@ -75,9 +76,54 @@ def test_a_quantized_model_is_the_model_with_rounded_weights(name):
     assert small.eval() is small
 
 
+def test_hooks_see_a_quantized_model_write():
+    small, seen = models.quantize(MODELS["gpt2"]()), []
+    remove = small.register_forward_hook(lambda m, inputs, y: seen.append(y.shape))
+    cache = small.new_cache(1, 8)
+    first = small.next_logits(np.arange(4)[None], cache)
+    small.next_logits(np.arange(1)[None], cache)
+    assert seen == [(1, 1, V), (1, 1, V)]
+    remove()
+    np.testing.assert_allclose(small.next_logits(np.arange(4)[None], small.new_cache(1, 8)), first, atol=1e-5)
+    assert len(seen) == 2
+
+
+def others():
+    """Models that no loop for int8 knows; a T5 has a part named decoder."""
+    yield models.RecurrentLM(models.RecurrentLMConfig(vocab_size=300, hidden_size=8), rng=0)
+    yield models.T5(models.T5Config(vocab_size=300, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2), rng=0)
+
+
 def test_other_architectures_are_refused():
-    with pytest.raises(ValueError, match="GPT2 and Llama can be quantized; got RecurrentLM"):
-        models.quantize(models.RecurrentLM(models.RecurrentLMConfig(vocab_size=9, hidden_size=8), rng=0))
+    class Own(models.GPT2):
+        """Whatever it does otherwise is not in the list of arrays."""
+
+    own = Own(models.GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
+    for model in (*others(), own, models.quantize(MODELS["gpt2"]())):
+        with pytest.raises(ValueError, match=f"GPT2 and Llama can be quantized; got {type(model).__name__}$"):
+            models.quantize(model)
+
+
+@pytest.mark.parametrize("model", list(others()), ids=lambda model: type(model).__name__)
+def test_the_commands_say_so_in_one_line(model, tmp_path, capsys):
+    BPETokenizer.train(["abc"], 260).save(tmp_path / "run")
+    model.save_pretrained(tmp_path / "run")
+    for command in (["quantize", str(tmp_path / "run")], ["generate", str(tmp_path / "run"), "abc", "--int8"]):
+        assert main(command) == 2
+        printed = capsys.readouterr().err
+        assert f"GPT2 and Llama can be quantized; got {type(model).__name__}" in printed and printed.count("\n") == 1
+    assert not (tmp_path / "run-int8").exists()
+
+
+def test_a_folder_of_int8_weights_for_another_architecture(tmp_path):
+    for i, model in enumerate(others()):
+        model.save_pretrained(tmp_path / str(i))
+        fields = json.loads((tmp_path / str(i) / "config.json").read_text())
+        own = {"quant_method": "minillm-int8", "model_type": fields["model_type"]}
+        fields |= {"model_type": "minillm_int8", "quantization_config": own}
+        (tmp_path / str(i) / "config.json").write_text(json.dumps(fields))
+        with pytest.raises(ValueError, match=f"a {type(model).__name__} cannot have int8 weights; GPT2 and Llama can"):
+            from_pretrained(tmp_path / str(i))
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------

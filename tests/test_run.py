@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from minillm import models
+from minillm.cli import main
 from minillm.data import StreamDataset
 from minillm.generation import GenerationConfig
-from minillm.tokenizer import CharTokenizer
+from minillm.tokenizer import BPETokenizer, CharTokenizer
 from minillm.training.evaluate import Evaluation
 from minillm.training.run import Run, load_run
 from minillm.training.trainer import TrainConfig, Trainer, TrainResult
@@ -167,7 +168,7 @@ def test_a_tokenizer_of_another_model(tmp_path, finished):
         if source.is_file():
             (tmp_path / source.name).write_bytes(source.read_bytes())
     CharTokenizer.train([TEXT + "and many other letters, xyz!"]).save(tmp_path)
-    with pytest.raises(ValueError, match=r"tokenizer.json has \d+ tokens, the model only \d+: they do not belong"):
+    with pytest.warns(UserWarning, match=r"the tokenizer has \d+ tokens, the model only \d+: if they do not belong"):
         load_run(tmp_path)
 
 
@@ -176,3 +177,58 @@ def test_plain_dataset_sizes_stand_in_the_card(tmp_path):
     model = models.GPT2(models.GPT2Config(vocab_size=10, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
     Trainer(model, data, TrainConfig(steps=2), run=tmp_path / "run", quiet=True).run()
     assert "89 tokens to learn from, 19 held out." in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_the_two_files_of_gpt2_instead_of_tokenizer_json(tmp_path, capsys):
+    """Every command reads them."""
+    tokenizer = BPETokenizer.train([TEXT], 280)
+    model = models.GPT2(models.GPT2Config(tokenizer.vocab_size, 16, 8, 1, 2, bos_token_id=None, eos_token_id=None), 0)
+    model.save_pretrained(tmp_path / "gpt2")
+    content = tokenizer.to_json()
+    vocab = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+    (tmp_path / "gpt2" / "vocab.json").write_text(json.dumps(vocab))
+    with pytest.raises(ValueError, match="gpt2 is not a run folder: .*merges.txt"):
+        load_run(tmp_path / "gpt2")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"]["merges"]]
+    (tmp_path / "gpt2" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    loaded = load_run(tmp_path / "gpt2")
+    assert loaded.tokenizer.encode(TEXT) == tokenizer.encode(TEXT)
+    assert loaded.tokenizer.eos_id == tokenizer.eos_id is not None
+    (tmp_path / "text.txt").write_text(TEXT * 9)
+    assert_every_command_reads(tmp_path / "gpt2", tmp_path, capsys)
+    assert {"vocab.json", "merges.txt"} <= {path.name for path in (tmp_path / "gpt2-int8").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"config.json": {"eos_token_id": 3}},
+        {"config.json": {"eos_token_id": [3, 5]}},
+        {"config.json": {}, "tokenizer_config.json": {"eos_token": "<end>"}},
+        {"config.json": {}, "generation_config.json": {"eos_token_id": [3]}},
+    ],
+    ids=lambda says: " ".join(says),
+)
+def test_a_folder_that_alone_knows_the_end_of_a_text(tmp_path, capsys, says):
+    tokenizer = CharTokenizer.train([TEXT], special_tokens=("<pad>", "<a>", "<b>", "<end>"))
+    assert tokenizer.eos_id is None and tokenizer.special_tokens["<end>"] == 3
+    model = models.GPT2(models.GPT2Config(tokenizer.vocab_size, 16, 8, 1, 2, bos_token_id=None, eos_token_id=None), 0)
+    model.save_pretrained(tmp_path / "model", tokenizer=tokenizer)
+    for name, fields in says.items():
+        path = tmp_path / "model" / name
+        path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | fields))
+    assert load_run(tmp_path / "model").tokenizer.eos_id == 3
+    (tmp_path / "text.txt").write_text(TEXT * 9)
+    assert_every_command_reads(tmp_path / "model", tmp_path, capsys)
+
+
+def assert_every_command_reads(folder, tmp_path, capsys):
+    text = str(tmp_path / "text.txt")
+    for command in (
+        ["eval", str(folder), "--data", text],
+        ["encode", text, str(tmp_path / "ids"), "--tokenizer", str(folder)],
+        ["quantize", str(folder), "--data", text],
+        ["generate", str(folder), "a rose", "--max-new-tokens", "3"],
+        ["info", str(folder)],
+    ):
+        assert main(command) == 0, (command, capsys.readouterr().err)

@@ -170,10 +170,16 @@ class GenerationConfig:
     def load(cls, path: str | os.PathLike[str]) -> GenerationConfig:
         """Read ``generation_config.json``: ``path`` is the file, or the folder that holds it.
 
+        In a model folder, special tokens that it leaves open are those of ``config.json``; and where there is
+        no such file, it means the same as an empty one.
+
         Raises FileNotFoundError, or ValueError that says what is wrong with the file.
         """
-        file = _file(path)
-        return cls.from_dict(read_json(file), source=str(file))
+        file, model = _file(path), Path(path) / "config.json"
+        if not model.is_file():
+            return cls.from_dict(read_json(file), source=str(file))
+        fields = read_json(file) if file.exists() else {}
+        return cls.from_dict(_special_tokens(read_json(model)) | _given(fields), source=str(file))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write ``generation_config.json``: ``path`` is the file, or the folder to hold it."""
@@ -254,3 +260,27 @@ def _biases(value: Any) -> dict[int, float]:
 
 def _file(path: str | os.PathLike[str]) -> Path:
     return Path(path) if Path(path).suffix == ".json" else Path(path) / "generation_config.json"
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that say something: null is as good as absent."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _special_tokens(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a text begins and ends, as a model's ``config.json`` says.
+
+    A file that keeps the default of a larger vocabulary, as GPT-2's 50256, says nothing: such an id can never come.
+    """
+    most = model.get("vocab_size")
+
+    def can_come(id: Any) -> bool:
+        return isinstance(id, int) and not isinstance(id, bool) and 0 <= id and (not isinstance(most, int) or id < most)
+
+    found: dict[str, Any] = {}
+    ends = model.get("eos_token_id")
+    if ends := [id for id in (ends if isinstance(ends, list) else [ends]) if can_come(id)]:
+        found["eos_token_id"] = ends
+    if can_come(model.get("bos_token_id")):
+        found["bos_token_id"] = model["bos_token_id"]
+    return found

@@ -1,10 +1,10 @@
-"""The small interface that all language models share, and the cache that lets them go on from where they were.
+"""What all language models share, and the cache that lets them go on from where they were.
 
 The trainer, the generator and the evaluation know no architecture. They need of a model:
 
 * ``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor, position t scoring token t + 1;
-* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few tokens at a time (for
-  GPT-2 and Llama, where there is one token a row, by way of ``decoding.py``);
+* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few tokens at a
+  time;
 * ``model.context``: how many tokens it can see at most (None: no limit);
 * ``model.config``: a frozen dataclass with the names of Hugging Face's ``config.json``.
 """
@@ -67,7 +67,7 @@ class LanguageModel(Module):
 
     def save_pretrained(self, folder: str | os.PathLike, **extras: Any) -> None:
         """Write ``config.json`` and ``model.safetensors``, in Hugging Face's layout, whole or not at all."""
-        from .pretrained import save_pretrained
+        from .folder.pretrained import save_pretrained
 
         save_pretrained(self, folder, **extras)
 
@@ -75,8 +75,9 @@ class LanguageModel(Module):
 class KVCache:
     """The keys and values of all layers for the tokens read so far.
 
-    Attention asks every earlier token for its key and value, and they never change: computed once and kept, each new
-    token costs one row instead of the whole sequence. Memory: 2 x layers x (B, length, G, D) numbers.
+    Attention asks every earlier token for its key and value, and they never change: computed once
+    and kept, each new token costs one row instead of the whole sequence. Memory: 2 x layers x (B,
+    length, G, D) numbers.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class KVCache:
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)  # zeros take memory once written to
         self.length = 0
         self.starts = None if starts is None or not np.any(starts) else np.asarray(starts, np.int64)
-        self.reader: Any = None  # how the last single token was read: see decoding.py
+        self.reader: Any = None  # how the last tokens were read: see fast/decoding.py
 
     @property
     def capacity(self) -> int:

@@ -8,15 +8,17 @@
       layer_norm                                      ln_f
       scores: x against every row of the embedding    wte again (tied)          (B, T, V)
 
-The sums ``x + ...`` are residual connections: each layer adds to what is there, and gradients pass by
-unhindered.
-Names of parameters and fields are those of Hugging Face's ``GPT2LMHeadModel``.
+The sums ``x + ...`` are the residual connections: each layer adds to what is there, and gradients
+flow past it unhindered. Names of parameters and fields are those of Hugging Face's
+``GPT2LMHeadModel``.
 
-The paper: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+The paper:
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,26 +26,14 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from .. import kernels
-from ..nn import Dropout, Embedding, LayerNorm, Module, init
+from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, init
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
-from .config import config_from_dict, config_to_dict
-from .decoding import matrix, next_logits
+from .checks import check_divisible, check_one_of, check_positive
+from .fast.decoding import next_logits
+from .folder import fields as known
+from .folder.config import config_from_dict, config_to_dict
 
-NEUTRAL = {
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "reorder_and_upcast_attn": (False,),
-}
-IGNORED = (
-    "n_ctx",
-    "summary_type",
-    "summary_use_proj",
-    "summary_activation",
-    "summary_proj_to_labels",
-    "summary_first_dropout",
-)
 ACTIVATIONS = {
     "gelu_new": "tanh",  # the tanh form
     "gelu_pytorch_tanh": "tanh",
@@ -69,36 +59,26 @@ class GPT2Config:
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
     bos_token_id: int | None = 50256
-    eos_token_id: int | None = 50256
+    eos_token_id: int | tuple[int, ...] | None = 50256  # one id or several
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GPT2Config: {name} must be at least 1; got {getattr(self, name)}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"GPT2Config: n_embd must be divisible by n_head; got {self.n_embd} and {self.n_head}")
-        if self.activation_function not in ACTIVATIONS:
-            raise ValueError(
-                f"GPT2Config: activation_function must be one of {', '.join(ACTIVATIONS)}; "
-                f"got {self.activation_function!r}"
-            )
+        check_positive(self, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        check_divisible(self, "n_embd", "n_head")
+        check_one_of(self, "activation_function", ACTIVATIONS)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> GPT2Config:
         """Read the fields of a ``config.json``."""
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+        return config_from_dict(cls, fields, source=source, **known.GPT2)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
-        return {
-            "model_type": "gpt2",
-            "architectures": ["GPT2LMHeadModel"],
-            **config_to_dict(self, neutral=NEUTRAL),
-        }
+        fields = config_to_dict(self, neutral=known.GPT2["neutral"])
+        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **fields}
 
 
 class Conv1D(Module):
-    """A linear layer whose weight is stored the other way round, (in, out), as in GPT-2's files: y = x W + b."""
+    """y = x W + b: a linear layer whose weight is stored (in, out), as in GPT-2's files."""
 
     def __init__(self, inputs: int, outputs: int, std: float, rng: np.random.Generator) -> None:
         self.weight = init.normal(rng, (inputs, outputs), std)
@@ -110,19 +90,19 @@ class Conv1D(Module):
 
 
 class Attention(Module):
-    """One projection to queries, keys and values, causal attention in n_head heads, one projection back."""
+    """Every position asks those before it, and itself, n_head questions at a time."""
 
     def __init__(self, config: GPT2Config, rng: np.random.Generator) -> None:
         C, std = config.n_embd, config.initializer_range
         self.n_head = config.n_head
-        self.c_attn = Conv1D(C, 3 * C, std, rng)
-        self.c_proj = Conv1D(C, C, std / np.sqrt(2 * config.n_layer), rng)
+        self.c_attn = Conv1D(C, 3 * C, std, rng)  # queries, keys and values in one product
+        self.c_proj = Conv1D(C, C, residual_std(config), rng)
         self.attn_dropout = Dropout(config.attn_pdrop, rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         qkv = self.c_attn(x)  # (B, T, 3 C)
-        y = F.self_attention(qkv, self.n_head, cache=cache)  # (B, T, C)
+        y = F.self_attention(qkv, self.n_head, cache=cache)  # (B, T, C): a mean of values, weighted by q . k
         return self.c_proj(self.attn_dropout(y))
 
 
@@ -130,10 +110,10 @@ class MLP(Module):
     """Two linear layers with a gelu between: to a wider space, where things separate, and back."""
 
     def __init__(self, config: GPT2Config, rng: np.random.Generator) -> None:
-        C, inner, std = config.n_embd, config.n_inner or 4 * config.n_embd, config.initializer_range
+        C, inner = config.n_embd, config.n_inner or 4 * config.n_embd
         self.approximate = ACTIVATIONS[config.activation_function]
-        self.c_fc = Conv1D(C, inner, std, rng)
-        self.c_proj = Conv1D(inner, C, std / np.sqrt(2 * config.n_layer), rng)
+        self.c_fc = Conv1D(C, inner, config.initializer_range, rng)
+        self.c_proj = Conv1D(inner, C, residual_std(config), rng)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -141,7 +121,7 @@ class MLP(Module):
 
 
 class Block(Module):
-    """Attention, then MLP, each on a normalised copy of the residual and added to it."""
+    """Attention, then MLP, each on a normalised copy of x and added to it."""
 
     def __init__(self, config: GPT2Config, rng: np.random.Generator) -> None:
         self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
@@ -150,10 +130,11 @@ class Block(Module):
         self.mlp = MLP(config, rng)
         self.dropout = Dropout(config.resid_pdrop, rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.attn(self.ln_1(x), cache))
-        return x + self.dropout(self.mlp(self.ln_2(x)))
+        x = x + self.dropout(self.mlp(self.ln_2(x)))
+        return x
 
 
 class Transformer(Module):
@@ -161,17 +142,17 @@ class Transformer(Module):
 
     def __init__(self, config: GPT2Config, rng: np.random.Generator) -> None:
         std = config.initializer_range
-        self.wte = Embedding(config.vocab_size, config.n_embd, rng, std)
-        self.wpe = Embedding(config.n_positions, config.n_embd, rng, std)
+        self.wte = Embedding(config.vocab_size, config.n_embd, rng, std)  # what each token means
+        self.wpe = Embedding(config.n_positions, config.n_embd, rng, std)  # where it stands
         self.drop = Dropout(config.embd_pdrop, rng)
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
 
-    def forward(self, ids: np.ndarray, positions: np.ndarray, cache: KVCache | None) -> Tensor:
+    def forward(self, ids: np.ndarray, positions: np.ndarray, cache: KVCache | None = None) -> Tensor:
         """Ids (B, T), positions (T,) or (B, T) -> (B, T, C)."""
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for i, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache.layer(i))
+            x = block(x, cache and cache.layer(i))
         return self.ln_f(x)
 
 
@@ -183,7 +164,8 @@ class GPT2(LanguageModel):
         self.config, self.context = config, config.n_positions
         self.transformer = Transformer(config, rng)
         if not config.tie_word_embeddings:
-            self.lm_head = Embedding(config.vocab_size, config.n_embd, rng, config.initializer_range)
+            self.lm_head = Linear(config.n_embd, config.vocab_size, False, rng)
+            self.lm_head.weight = init.normal(rng, self.lm_head.weight.shape, config.initializer_range)
 
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Score every next token, or only that after the last of ids.
@@ -199,8 +181,9 @@ class GPT2(LanguageModel):
             cache.length += T
         if last_only:
             x = x[:, -1:]  # (B, 1, C)
-        head = self.transformer.wte if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(x, head.weight)  # (B, T, V)
+        if self.config.tie_word_embeddings:
+            return F.linear(x, self.transformer.wte.weight)  # (B, T, V)
+        return self.lm_head(x)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
@@ -211,34 +194,11 @@ class GPT2(LanguageModel):
         """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
         return next_logits(self, ids, cache)
 
-    def decoder(self) -> kernels.Decoder:
-        """The same model as a list of arrays, with which ``kernels.decode_step`` reads single tokens quickly."""
-        c, parts = self.config, self.transformer
 
-        def norm(layer: LayerNorm) -> kernels.Norm:
-            return kernels.Norm(layer.weight.data, None if layer.bias is None else layer.bias.data)
+def residual_std(config: GPT2Config) -> float:
+    """Of the first weights whose product is added to x.
 
-        layers = [
-            kernels.Layer(
-                norm_1=norm(block.ln_1),
-                qkv=(matrix(block.attn.c_attn, by_columns=True),),
-                out=matrix(block.attn.c_proj, by_columns=True),
-                norm_2=norm(block.ln_2),
-                up=(matrix(block.mlp.c_fc, by_columns=True),),
-                down=matrix(block.mlp.c_proj, by_columns=True),
-            )
-            for block in parts.h
-        ]
-        return kernels.Decoder(
-            embedding=matrix(parts.wte),
-            positions=parts.wpe.weight.data,
-            speeds=None,
-            layers=tuple(layers),
-            norm=norm(parts.ln_f),
-            head=matrix(parts.wte if c.tie_word_embeddings else self.lm_head),
-            heads=c.n_head,
-            kv_heads=c.n_head,
-            head_size=c.n_embd // c.n_head,
-            eps=c.layer_norm_epsilon,
-            activation="gelu" if ACTIVATIONS[c.activation_function] == "tanh" else "gelu_exact",
-        )
+    There are 2 n_layer such sums; so their total begins as large as one of them would be with
+    initializer_range.
+    """
+    return config.initializer_range / math.sqrt(2 * config.n_layer)

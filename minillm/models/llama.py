@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), which SmolLM2 is built like.
+"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), the plan of SmolLM2 too.
 
     ids (B, T)
       token embedding                                 embed_tokens              (B, T, C)
@@ -8,12 +8,13 @@
       rms_norm                                        norm
       scores                                          lm_head, or embed_tokens again (tied)      (B, T, V)
 
-What changed since GPT-2: positions are not added to the words but turn queries and keys (rotary embedding), so that
-attention sees distances; groups of heads share keys and values, which makes the cache small; the norm does not subtract
-the mean; the MLP has a gate; there are no biases. Names are those of Hugging Face's ``LlamaForCausalLM``.
+What changed since GPT-2: positions are not added to the words but turn queries and keys (rotary
+embedding), so that attention sees distances; groups of heads share keys and values, which makes the
+cache small; the norm does not subtract the mean; the MLP has a gate; there are no biases. Names are
+those of Hugging Face's ``LlamaForCausalLM``.
 
-The paper: https://arxiv.org/abs/2302.13971; rotary embedding: https://arxiv.org/abs/2104.09864; groups of heads:
-https://arxiv.org/abs/2305.13245; the gate: https://arxiv.org/abs/2002.05202.
+The paper: https://arxiv.org/abs/2302.13971; rotary embedding: https://arxiv.org/abs/2104.09864;
+groups of heads: https://arxiv.org/abs/2305.13245; the gate: https://arxiv.org/abs/2002.05202.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from .. import kernels
 from ..nn import Embedding, Linear, Module, RMSNorm, init
 from ..nn.attention import join_heads, split_heads
 from ..tensor import Tensor
 from .base import KVCache, LanguageModel, LayerCache, as_ids, check_length
-from .config import config_from_dict, config_to_dict
-from .decoding import matrix, next_logits
+from .checks import check_divisible, check_positive
+from .fast.decoding import next_logits
+from .folder import fields as known
+from .folder.config import config_from_dict, config_to_dict
+from .folder.rope import plain_rope_theta
 
-NEUTRAL = {"hidden_act": ("silu", "swish"), "rope_scaling": (), "attention_dropout": (0.0,)}
-IGNORED = ("rope_interleaved", "is_llama_config")
-Rotary = tuple[np.ndarray, np.ndarray]
+Rotary = tuple[np.ndarray, np.ndarray]  # cosines and sines
 
 
 @dataclass(frozen=True)
@@ -58,30 +59,16 @@ class LlamaConfig:
     attention_bias: bool = False
     mlp_bias: bool = False
     bos_token_id: int | None = 1
-    eos_token_id: Any = 2  # one id or several
+    eos_token_id: int | tuple[int, ...] | None = 2  # one id or several
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "max_position_embeddings",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"LlamaConfig: {name} must be at least 1; got {getattr(self, name)}")
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                "LlamaConfig: hidden_size must be divisible by num_attention_heads; "
-                f"got {self.hidden_size} and {self.num_attention_heads}"
-            )
-        if self.num_attention_heads % self.kv_heads or self.kv_heads < 1:
-            raise ValueError(
-                "LlamaConfig: num_attention_heads must be divisible by num_key_value_heads; "
-                f"got {self.num_attention_heads} and {self.kv_heads}"
-            )
+        check_positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+        check_positive(self, "num_attention_heads", "max_position_embeddings")
+        if self.head_dim is None:
+            check_divisible(self, "hidden_size", "num_attention_heads")
+        if self.num_key_value_heads is not None:
+            check_divisible(self, "num_attention_heads", "num_key_value_heads")
         if self.D % 2 or self.D < 2:
             raise ValueError(f"LlamaConfig: the head size must be even, features turn in pairs; got {self.D}")
 
@@ -97,26 +84,15 @@ class LlamaConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> LlamaConfig:
-        """Read the fields of a ``config.json``; newer files keep ``rope_theta`` in ``rope_parameters``."""
-        fields = dict(fields)
-        rope = fields.pop("rope_parameters", None) or {}
-        if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
-            raise ValueError(f"{source}: rope_parameters = {rope!r} is not implemented (only rope_type 'default')")
-        for name, value in rope.items():
-            if name not in ("rope_type", "rope_theta"):
-                raise ValueError(f"{source}: rope_parameters.{name} = {value!r} is unknown and may change the result")
-        if "rope_theta" in rope:
-            if fields.setdefault("rope_theta", rope["rope_theta"]) != rope["rope_theta"]:
-                raise ValueError(f"{source}: rope_theta and rope_parameters.rope_theta disagree")
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+        """Read the fields of a ``config.json``, which may hold the rotary settings in three ways."""
+        return config_from_dict(cls, plain_rope_theta(fields, source), source=source, **known.LLAMA)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``, in the older and the newer way of writing the rotary settings."""
-        neutral = {name: values for name, values in NEUTRAL.items() if values}
         return {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
-            **config_to_dict(self, neutral=neutral),
+            **config_to_dict(self, neutral=known.LLAMA["neutral"]),
             "num_key_value_heads": self.kv_heads,
             "head_dim": self.D,
             "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
@@ -126,8 +102,8 @@ class LlamaConfig:
 def rotary_angles(positions: np.ndarray, D: int, theta: float) -> Rotary:
     """The cosine and sine by which each pair of features is turned at each position.
 
-    positions: (..., T) -> two arrays (..., T, D / 2). Pair i turns by position x theta^(-2 i / D): the first pairs
-    quickly, the last ones slowly, as the hands of a clock.
+    positions: (..., T) -> two arrays (..., T, D / 2). Pair i turns by position x theta^(-2 i / D):
+    the first pairs quickly, the last ones slowly, as the hands of a clock.
     """
     angles = positions[..., None] * rotary_speeds(D, theta)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
@@ -139,33 +115,27 @@ def rotary_speeds(D: int, theta: float) -> np.ndarray:
 
 
 class Attention(Module):
-    """Queries, keys and values, turned by their positions; causal attention in groups of heads; one projection back."""
+    """Every position asks those before it, and itself; H / G heads share the keys and values of a group."""
 
     def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
-        C, D, H, G, bias = (
-            config.hidden_size,
-            config.D,
-            config.num_attention_heads,
-            config.kv_heads,
-            config.attention_bias,
-        )
-        self.heads, self.kv_heads = H, G
-        self.q_proj = Linear(C, H * D, bias, rng)
-        self.k_proj = Linear(C, G * D, bias, rng)
-        self.v_proj = Linear(C, G * D, bias, rng)
-        self.o_proj = Linear(H * D, C, bias, rng)
+        C, D, bias = config.hidden_size, config.D, config.attention_bias
+        self.heads, self.kv_heads = config.num_attention_heads, config.kv_heads  # H, G
+        self.q_proj = Linear(C, self.heads * D, bias, rng)
+        self.k_proj = Linear(C, self.kv_heads * D, bias, rng)
+        self.v_proj = Linear(C, self.kv_heads * D, bias, rng)
+        self.o_proj = Linear(self.heads * D, C, bias, rng)
 
-    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         q = split_heads(self.q_proj(x), self.heads)  # (B, H, T, D)
         k = split_heads(self.k_proj(x), self.kv_heads)  # (B, G, T, D)
-        v = split_heads(self.v_proj(x), self.kv_heads)
+        v = split_heads(self.v_proj(x), self.kv_heads)  # (B, G, T, D)
         q, k = F.rotary_embedding(q, *rotary), F.rotary_embedding(k, *rotary)
-        starts = None
-        if cache is not None:  # earlier tokens are seen too
-            k, v = cache.extend(k, v)  # (B, G, S, D)
-            starts = cache.starts
-        y = F.scaled_dot_product_attention(q, k, v, causal=True, starts=starts)  # (B, H, T, D)
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, causal=True)  # (B, H, T, D)
+        else:
+            k, v = cache.extend(k, v)  # (B, G, S, D), with those of all earlier tokens
+            y = F.scaled_dot_product_attention(q, k, v, causal=True, starts=cache.starts)
         return self.o_proj(join_heads(y))
 
 
@@ -192,10 +162,11 @@ class Block(Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, rng)
 
-    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.self_attn(self.input_layernorm(x), rotary, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
 
 
 class Transformer(Module):
@@ -207,12 +178,12 @@ class Transformer(Module):
         self.layers = [Block(config, rng) for _ in range(config.num_hidden_layers)]
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, ids: np.ndarray, positions: np.ndarray, cache: KVCache | None) -> Tensor:
+    def forward(self, ids: np.ndarray, positions: np.ndarray, cache: KVCache | None = None) -> Tensor:
         """Ids (B, T), positions (T,) or (B, T) -> (B, T, C)."""
         x = self.embed_tokens(ids)  # (B, T, C)
-        rotary = rotary_angles(positions, self.config.D, self.config.rope_theta)
+        rotary = rotary_angles(positions, self.config.D, self.config.rope_theta)  # the same for all layers
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotary, None if cache is None else cache.layer(i))
+            x = layer(x, rotary, cache and cache.layer(i))
         return self.norm(x)
 
 
@@ -229,7 +200,7 @@ class Llama(LanguageModel):
             if parameter.ndim == 2:
                 std = config.initializer_range
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
-                    # what is added to the residual stream, 2 x layers times, is to be as large in sum as what is there
+                    # 2 num_hidden_layers such products are added to x: together they begin as large as one of them
                     std /= math.sqrt(2 * config.num_hidden_layers)
                 parameter.data = init.normal(rng, parameter.shape, std).data
             elif name.endswith("bias"):
@@ -243,13 +214,15 @@ class Llama(LanguageModel):
         ids = as_ids("Llama", ids)
         T, past = ids.shape[1], cache.length if cache else 0
         check_length("Llama", T, past, self.context)
-        x = self.model(ids, cache.positions(T) if cache else np.arange(T), cache)  # (B, T, C)
+        positions = cache.positions(T) if cache else np.arange(T)
+        x = self.model(ids, positions, cache)  # (B, T, C)
         if cache:
             cache.length += T
         if last_only:
             x = x[:, -1:]  # (B, 1, C)
-        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(x, head.weight)  # (B, T, V)
+        if self.config.tie_word_embeddings:
+            return F.linear(x, self.model.embed_tokens.weight)  # (B, T, V)
+        return self.lm_head(x)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
@@ -259,31 +232,3 @@ class Llama(LanguageModel):
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
         """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
         return next_logits(self, ids, cache)
-
-    def decoder(self) -> kernels.Decoder:
-        """The same model as a list of arrays, with which ``kernels.decode_step`` reads single tokens quickly."""
-        c = self.config
-        layers = [
-            kernels.Layer(
-                norm_1=kernels.Norm(block.input_layernorm.weight.data),
-                qkv=(matrix(block.self_attn.q_proj), matrix(block.self_attn.k_proj), matrix(block.self_attn.v_proj)),
-                out=matrix(block.self_attn.o_proj),
-                norm_2=kernels.Norm(block.post_attention_layernorm.weight.data),
-                up=(matrix(block.mlp.gate_proj), matrix(block.mlp.up_proj)),
-                down=matrix(block.mlp.down_proj),
-            )
-            for block in self.model.layers
-        ]
-        return kernels.Decoder(
-            embedding=matrix(self.model.embed_tokens),
-            positions=None,
-            speeds=rotary_speeds(c.D, c.rope_theta),
-            layers=tuple(layers),
-            norm=kernels.Norm(self.model.norm.weight.data),
-            head=matrix(self.model.embed_tokens if c.tie_word_embeddings else self.lm_head),
-            heads=c.num_attention_heads,
-            kv_heads=c.kv_heads,
-            head_size=c.D,
-            eps=c.rms_norm_eps,
-            activation="swiglu",
-        )

@@ -7,16 +7,19 @@
       rms_norm                                                   norm
       scores                                                     embedding again (tied), or lm_head       (B, T, V)
 
-This was the way of language models before the transformer: a recurrent network (Mikolov et al. 2010) with attention to
-its own past (Bahdanau et al. 2015, Luong et al. 2015). The state must carry all that was read through one bottleneck;
-attention lets each step fetch a past state as it was. The transformer left out the recurrence and kept the attention.
-The residual stream and the norms are of its time: with them, deep stacks train as easily as shallow ones.
+Language models looked like this before the transformer: a recurrent network (Mikolov et al. 2010)
+with attention to its own past (Bahdanau et al. 2015, Luong et al. 2015). The state must carry all
+that was read through one bottleneck; attention lets each step fetch a past state as it was. The
+transformer left out the recurrence and kept the attention. The residual connections and the norms
+are of the transformer's time: with them, deep stacks train as easily as shallow ones.
 
-The cache does not grow with the text: each layer keeps its state and those in its window. So there is no limit to the
-context, but what left the window is seen only through what the state still carries of it.
+The cache does not grow with the text: each layer keeps its state and those in its window. So there
+is no limit to the context, but what left the window is seen only through what the state still
+carries of it.
 
-The papers: https://www.isca-archive.org/interspeech_2010/mikolov10_interspeech.html (the recurrent language model),
-https://arxiv.org/abs/1409.0473 (additive attention), https://arxiv.org/abs/1508.04025 (dot products).
+The papers: https://www.isca-archive.org/interspeech_2010/mikolov10_interspeech.html (the recurrent
+language model), https://arxiv.org/abs/1409.0473 (additive attention),
+https://arxiv.org/abs/1508.04025 (dot products).
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from ..nn import Embedding, Linear, Module, RecurrentAttention, RMSNorm
 from ..nn.recurrent import Past
 from ..tensor import Tensor
 from .base import LanguageModel, as_ids
-from .config import config_from_dict, config_to_dict
+from .checks import check_one_of, check_positive
+from .folder.config import config_from_dict, config_to_dict
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class RecurrentLMConfig:
     """The sizes of a recurrent language model."""
 
     vocab_size: int = 1024
-    hidden_size: int = 256  # C, the width of the residual stream and of the cells
+    hidden_size: int = 256  # C, the width of the residual and of the cells
     num_layers: int = 2
     cell: Literal["rnn", "lstm", "gru"] = "gru"
     attention: Literal["dot", "additive", "none"] = "dot"  # how a past state is scored: see nn.RecurrentAttention
@@ -49,17 +53,12 @@ class RecurrentLMConfig:
     initializer_range: float = 0.02  # of the embedding
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
-    eos_token_id: Any = None  # one id or several
+    eos_token_id: int | tuple[int, ...] | None = None  # one id or several
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_layers", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"RecurrentLMConfig: {name} must be at least 1; got {getattr(self, name)}")
-        for name, known in (("cell", ("rnn", "lstm", "gru")), ("attention", ("dot", "additive", "none"))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"RecurrentLMConfig: {name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
-                )
+        check_positive(self, "vocab_size", "hidden_size", "num_layers", "window")
+        check_one_of(self, "cell", ("rnn", "lstm", "gru"))
+        check_one_of(self, "attention", ("dot", "additive", "none"))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> RecurrentLMConfig:
@@ -89,7 +88,7 @@ class RecurrentCache:
 
 
 class Block(Module):
-    """A recurrent layer with attention, on a normalised copy of the residual stream and added to it."""
+    """A recurrent layer with attention, on a normalised copy of the residual and added to it."""
 
     def __init__(self, config: RecurrentLMConfig, rng: np.random.Generator) -> None:
         C = config.hidden_size
@@ -118,8 +117,10 @@ class RecurrentLM(LanguageModel):
         x = self.embedding(as_ids("RecurrentLM", ids))  # (B, T, C)
         for i, layer in enumerate(self.layers):
             x = layer(x, cache and cache.layers[i], cache and cache.starts)
-        head = self.embedding if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(self.norm(x), head.weight)  # (B, T, V)
+        x = self.norm(x)
+        if self.config.tie_word_embeddings:
+            return F.linear(x, self.embedding.weight)  # (B, T, V)
+        return self.lm_head(x)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> RecurrentCache:
         """An empty cache for ``batch_size`` rows of any length.

@@ -10,14 +10,16 @@
       memory (B, S, C)  ------------------------------->    scores                shared again (tied), or lm_head
                                                             logits (B, T, V)
 
-Reading and writing are two stacks here: the encoder reads the question in both directions at once, the decoder writes
-the answer from left to right and asks the memory at every step. In self-attention queries, keys and values are made of
-the same sequence; in cross-attention the queries come from the answer, keys and values from the memory.
+Reading and writing are two stacks here: the encoder reads the question in both directions at once,
+the decoder writes the answer from left to right and asks the memory at every step. In
+self-attention queries, keys and values are made of the same sequence; in cross-attention the
+queries come from the answer, keys and values from the memory.
 
-Positions enter as a learned bias on the scores that depends on the distance alone, in buckets that grow wider with it;
-the first layer of each stack owns the table. Scores are not divided by sqrt(D): T5 lets the first values of its queries
-do that. No biases anywhere else. T5 v1.1 has a gate in its feed-forward (``gated-gelu``, Shazeer 2020) and a head of
-its own. Names are those of Hugging Face's ``T5ForConditionalGeneration``.
+Positions enter as a learned bias on the scores that depends on the distance alone, in buckets that
+grow wider with it; the first layer of each stack owns the table. Scores are not divided by sqrt(D):
+T5 lets the first values of its queries do that. No biases anywhere else. T5 v1.1 has a gate in its
+feed-forward (``gated-gelu``, Shazeer 2020) and a head of its own. Names are those of Hugging Face's
+``T5ForConditionalGeneration``.
 
 The paper: https://arxiv.org/abs/1910.10683; the gate: https://arxiv.org/abs/2002.05202.
 """
@@ -25,8 +27,9 @@ The paper: https://arxiv.org/abs/1910.10683; the gate: https://arxiv.org/abs/200
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,11 +39,18 @@ from ..nn import Dropout, Embedding, Linear, Module, RMSNorm, init
 from ..nn.attention import join_heads, split_heads
 from ..tensor import Tensor, no_grad
 from .base import KVCache, LanguageModel, LayerCache, as_ids
-from .config import config_from_dict, config_to_dict
+from .checks import check_one_of, check_positive
+from .folder import fields as known
+from .folder.config import config_from_dict, config_to_dict
 
-NEUTRAL = {"is_encoder_decoder": (True,)}
-IGNORED = ("dense_act_fn", "is_gated_act", "n_positions", "output_past")
-FEED_FORWARD = ("relu", "gated-gelu", "gated-relu", "gated-silu")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": partial(F.gelu, approximate="none"),  # the exact form
+    "gelu_new": F.gelu,  # the tanh form
+    "gelu_pytorch_tanh": F.gelu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
 
 
 @dataclass(frozen=True)
@@ -59,27 +69,37 @@ class T5Config:
     dropout_rate: float = 0.1
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
-    feed_forward_proj: str = "relu"  # or gated-gelu (v1.1)
+    feed_forward_proj: str = "relu"  # an activation; with a gate: gated-gelu (v1.1), whose gelu is the tanh form
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None  # x d_model^-0.5 before the head; None: when the head is tied
     pad_token_id: int = 0
-    eos_token_id: Any = 1
+    eos_token_id: int | tuple[int, ...] | None = 1
     decoder_start_token_id: int = 0
+    dense_act_fn: str | None = None  # the activation, where it is not the one of feed_forward_proj
+    is_gated_act: bool | None = None  # whether there is a gate, where feed_forward_proj does not say so
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"T5Config: {name} must be at least 1; got {getattr(self, name)}")
+        check_positive(self, "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
         if buckets < 4 or buckets % 4 or distance <= buckets // 2:
             raise ValueError(
                 "T5Config: relative_attention_num_buckets must be a multiple of 4, and relative_attention_max_distance "
                 f"more than half of it; got {buckets} and {distance}"
             )
-        if self.feed_forward_proj not in FEED_FORWARD:
-            raise ValueError(
-                f"T5Config: feed_forward_proj must be one of {', '.join(FEED_FORWARD)}; got {self.feed_forward_proj!r}"
-            )
+        check_one_of(self, "feed_forward_proj", [gate + name for gate in ("", "gated-") for name in ACTIVATIONS])
+        if self.dense_act_fn is not None:
+            check_one_of(self, "dense_act_fn", ACTIVATIONS)
+
+    @property
+    def activation(self) -> str:
+        """The activation of the feed-forward layers."""
+        named = "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
+        return named if self.dense_act_fn is None else self.dense_act_fn
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether the feed-forward layers have a gate."""
+        return self.feed_forward_proj.startswith("gated-") if self.is_gated_act is None else self.is_gated_act
 
     @property
     def scales_outputs(self) -> bool:
@@ -89,23 +109,26 @@ class T5Config:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> T5Config:
         """Read the fields of a ``config.json``."""
-        return config_from_dict(cls, fields, neutral=NEUTRAL, ignored=IGNORED, source=source)
+        return config_from_dict(cls, fields, source=source, **known.T5)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
         return {
             "model_type": "t5",
             "architectures": ["T5ForConditionalGeneration"],
-            **config_to_dict(self, neutral=NEUTRAL),
+            **config_to_dict(self, neutral=known.T5["neutral"]),
             "scale_decoder_outputs": self.scales_outputs,
+            "dense_act_fn": self.activation,
+            "is_gated_act": self.has_gate,
         }
 
 
 def relative_buckets(distances: np.ndarray, bidirectional: bool, buckets: int = 32, most: int = 128) -> np.ndarray:
     """The row of the bias table for each distance, key position minus query position.
 
-    Near distances have a bucket each, far ones share buckets that grow wider logarithmically, and all beyond ``most``
-    fall into the last. Looking both ways, one half of the buckets is for keys that come later.
+    Near distances have a bucket each, far ones share buckets that grow wider logarithmically, and
+    all beyond ``most`` fall into the last. Looking both ways, one half of the buckets is for keys
+    that come later.
 
     >>> relative_buckets(np.array([0, -1, -8, -128, 1]), bidirectional=True)
     array([ 0,  1,  8, 15, 17])
@@ -154,9 +177,8 @@ class FeedForward(Module):
 
     def __init__(self, config: T5Config, rng: np.random.Generator) -> None:
         C, inner, factor = config.d_model, config.d_ff, config.initializer_factor
-        kind = config.feed_forward_proj
-        self.act = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}[kind.removeprefix("gated-")]
-        if kind.startswith("gated-"):
+        self.act, self.has_gate = ACTIVATIONS[config.activation], config.has_gate
+        if self.has_gate:
             self.wi_0 = _linear(C, inner, factor * C**-0.5, rng)
             self.wi_1 = _linear(C, inner, factor * C**-0.5, rng)
         else:
@@ -166,7 +188,7 @@ class FeedForward(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        h = self.act(self.wi_0(x)) * self.wi_1(x) if hasattr(self, "wi_0") else self.act(self.wi(x))
+        h = self.act(self.wi_0(x)) * self.wi_1(x) if self.has_gate else self.act(self.wi(x))  # (B, T, d_ff)
         return self.wo(self.dropout(h))
 
 
@@ -182,9 +204,8 @@ class SelfAttentionLayer(Module):
         """(B, T, C) -> (B, T, C)."""
         h = self.layer_norm(x)
         k, v = self.SelfAttention.keys_values(h)
-        if cache is not None:  # (B, H, T, D) -> the cache's (B, T, H, D), and back with all that came before
-            past = cache.append(k.data.swapaxes(1, 2), v.data.swapaxes(1, 2))
-            k, v = (Tensor(a.swapaxes(1, 2)) for a in past)
+        if cache is not None:
+            k, v = cache.extend(k, v)  # (B, H, S, D), with those of all earlier tokens
         return x + self.dropout(self.SelfAttention(h, (k, v), mask, causal))
 
 
@@ -222,6 +243,19 @@ class Block(Module):
         cross = [CrossAttentionLayer(config, rng)] if is_decoder else []
         self.layer: list[Any] = [attention, *cross, FeedForwardLayer(config, rng)]
 
+    def forward(
+        self, x: Tensor, bias: Tensor, causal: bool, memory: Any, visible: np.ndarray | None, cache: LayerCache | None
+    ) -> Tensor:
+        """(B, T, C) -> (B, T, C).
+
+        bias: what distance adds to the scores. memory: keys and values of cross-attention, None in
+        the encoder; visible: where the memory may be looked at.
+        """
+        x = self.layer[0](x, bias, causal, cache)
+        if memory is not None:
+            x = self.layer[1](x, memory, visible)
+        return self.layer[-1](x)
+
 
 class Stack(Module):
     """The encoder or the decoder."""
@@ -248,8 +282,8 @@ class Stack(Module):
     def forward(self, x: Tensor, visible: np.ndarray | None, memory: list | None, cache: KVCache | None) -> Tensor:
         """x (B, T, C) -> (B, T, C).
 
-        visible: (B, 1, 1, S) booleans, False at padding of the encoder's ids; None: all visible. memory: keys and
-        values of cross-attention for each layer, in the decoder.
+        visible: (B, 1, 1, S) booleans, False at padding of the encoder's ids; None: all visible.
+        memory: keys and values of cross-attention for each layer, in the decoder.
         """
         T, past = x.shape[1], cache.length if cache else 0
         bias = self.position_bias(T, past + T)
@@ -257,10 +291,8 @@ class Stack(Module):
             bias = bias + np.where(visible, 0, -np.inf).astype(x.dtype)
         x = self.dropout(x)
         for i, block in enumerate(self.block):
-            x = block.layer[0](x, bias, self.is_decoder, None if cache is None else cache.layer(i))
-            if memory is not None:
-                x = block.layer[1](x, memory[i], visible)
-            x = block.layer[-1](x)
+            its_memory, its_cache = memory and memory[i], cache and cache.layer(i)
+            x = block(x, bias, self.is_decoder, its_memory, visible, its_cache)
         return self.dropout(self.final_layer_norm(x))
 
 
@@ -284,8 +316,8 @@ class T5Cache:
 class T5(LanguageModel):
     """``model(ids, decoder_ids) -> logits``: (B, S) and (B, T) integers -> (B, T, V) Tensor.
 
-    ids that equal ``pad_token_id`` are padding and seen by no one. For training, ``decoder_ids`` are the targets moved
-    right by one, behind ``decoder_start_token_id``.
+    ids that equal ``pad_token_id`` are padding and seen by no one. For training, ``decoder_ids``
+    are the targets moved right by one, behind ``decoder_start_token_id``.
     """
 
     is_encoder_decoder = True
@@ -323,8 +355,9 @@ class T5(LanguageModel):
         x = self.decoder(self.shared(as_ids("T5", ids)), visible, memory, cache)  # (B, T, C)
         if self.config.scales_outputs:
             x = x * self.config.d_model**-0.5
-        head = self.shared if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(x, head.weight)  # (B, T, V)
+        if self.config.tie_word_embeddings:
+            return F.linear(x, self.shared.weight)  # (B, T, V)
+        return self.lm_head(x)
 
     def new_cache(
         self, batch_size: int, length: int, starts: np.ndarray | None = None, encoder_ids: Any = None

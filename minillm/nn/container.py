@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..tensor import Tensor
 from .module import Module
 
@@ -18,9 +20,9 @@ class Sequential(Module):
             x = layer(x)
         return x
 
-    def children(self):
-        """The layers, named 0, 1, 2, ... as torch does."""
-        return ((str(i), layer) for i, layer in enumerate(self.layers))
+    def _parts(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """The layers are named 0, 1, 2, ... as in torch."""
+        yield from ((name.removeprefix("layers."), part) for name, part in super()._parts())
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -17,14 +17,13 @@ class Dropout(Module):
             raise ValueError(f"Dropout: p must be in [0, 1); got {p}")
         self.p, self.rng = p, np.random.default_rng(rng)
 
-    @property
-    def active(self) -> bool:
-        """Whether it drops anything now."""
-        return self.training and self.p > 0
-
     def forward(self, x: Tensor) -> Tensor:
         """See ``F.dropout``."""
         return F.dropout(x, self.p, self.rng, self.training)
+
+    def draw_from(self, rng: np.random.Generator) -> None:
+        """Drop what ``rng`` says from now on."""
+        self.rng = rng
 
     def extra_repr(self) -> str:
         """The share."""

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..tensor import Tensor
 
-_skipping = False
+
+class _ThisThread(threading.local):
+    skipping = False
+
+
+_this_thread = _ThisThread()
 
 
 @contextlib.contextmanager
 def skipped() -> Iterator[None]:
     """Draw nothing inside: a new parameter has its shape and takes no memory, until a file brings its values.
 
-    Its data is one zero that is seen from every position, and cannot be written to.
+    Its data is one zero that is seen from every position, and cannot be written to. Only the thread
+    that entered the block skips.
     """
-    global _skipping
-    before, _skipping = _skipping, True
+    before, _this_thread.skipping = _this_thread.skipping, True
     try:
         yield
     finally:
-        _skipping = before
+        _this_thread.skipping = before
 
 
 def _shape_only(shape: tuple[int, ...]) -> Tensor:
@@ -33,14 +39,14 @@ def _shape_only(shape: tuple[int, ...]) -> Tensor:
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float = 0.02) -> Tensor:
     """Draw from a bell curve around 0."""
-    if _skipping:
+    if _this_thread.skipping:
         return _shape_only(shape)
     return Tensor((rng.standard_normal(shape, dtype=np.float32) * np.float32(std)), requires_grad=True)
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Tensor:
     """Draw evenly from [-bound, bound]."""
-    if _skipping:
+    if _this_thread.skipping:
         return _shape_only(shape)
     return Tensor(rng.uniform(-bound, bound, shape).astype(np.float32), requires_grad=True)
 
@@ -52,6 +58,6 @@ def fan_in(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> Ten
 
 def constant(shape: tuple[int, ...], value: float) -> Tensor:
     """All entries alike: ones for scales, zeros for shifts."""
-    if _skipping:
+    if _this_thread.skipping:
         return _shape_only(shape)
     return Tensor(np.full(shape, value, np.float32), requires_grad=True)

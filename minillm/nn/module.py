@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,20 @@ class _ThisThread(threading.local):
 this_thread = _ThisThread()
 
 
+@dataclass
+class Hooks:
+    """The functions that look at a module, in the order in which they came."""
+
+    forward: list[Callable] = field(default_factory=list)
+    backward: list[Callable] = field(default_factory=list)
+
+
 class Module:
     """A layer or a model: an object whose Tensor attributes are its parameters, and whose Modules are its parts.
 
-    Write ``__init__`` (make the parameters) and ``forward`` (compute); both may stand in lists and dictionaries. The
-    name of a parameter is the path to it: ``layers.0.mlp.weight`` is ``self.layers[0].mlp.weight``.
+    Write ``__init__`` (make the parameters and the parts) and ``forward`` (compute). Parameters and
+    parts may also stand in lists, tuples and dictionaries, however deep. The name of a parameter is
+    the path to it: ``layers.0.mlp.weight`` is ``self.layers[0].mlp.weight``.
 
     >>> class Twice(Module):
     ...     def __init__(self):
@@ -38,6 +48,7 @@ class Module:
     """
 
     _training = True
+    _hooks: Hooks | None = None
 
     @property
     def training(self) -> bool:
@@ -53,56 +64,52 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward(): it is a part that is not called by itself")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        hooks = self.__dict__.get("_hooks")
         y = self.forward(*args, **kwargs)
-        if hooks is None:
+        if self._hooks is None:
             return y
-        for hook in list(hooks["forward"]):
+        for hook in list(self._hooks.forward):
             changed = hook(self, args, y)
             y = y if changed is None else changed
-        for part in y if isinstance(y, tuple) else (y,):
-            if isinstance(part, Tensor) and part.requires_grad:
-                for hook in list(hooks["backward"]):
+        for part in _tensors(y):
+            if part.requires_grad:
+                for hook in list(self._hooks.backward):
                     part.register_hook(functools.partial(hook, self))
         return y
 
-    # ---- parameters --------------------------------------------------------------------------------------------------
+    # ---- parts and parameters ----------------------------------------------------------------------------------------
+
+    def _parts(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """The parameters and modules among the attributes, and in their lists and dictionaries, with their names."""
+        for name, value in vars(self).items():
+            yield from _found(name, value, ())
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """The direct parts with their names."""
         yield from ((name, part) for name, part in self._parts() if isinstance(part, Module))
 
-    def _parts(self) -> Iterator[tuple[str, Any]]:
-        """The attributes, and what stands in those that are lists or dictionaries."""
-        for name, value in vars(self).items():
-            if isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{i}", part) for i, part in enumerate(value))
-            elif isinstance(value, dict):
-                yield from ((f"{name}.{key}", part) for key, part in value.items())
-            else:
-                yield name, value
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, Module) of the module itself, whose path is ``prefix``, and of all parts below it, each once."""
+        yield from self._below(prefix, set())
+
+    def _below(self, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield path, self
+            for name, child in self.children():
+                yield from child._below(f"{path}.{name}" if path else name, seen)
 
     def modules(self) -> Iterator[Module]:
-        """The module itself and all parts below it."""
-        yield self
-        for _, part in self._parts():
-            if isinstance(part, Module):
-                yield from part.modules()
+        """The module itself and all parts below it, each once."""
+        yield from (module for _, module in self.named_modules())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """(path, Tensor) of every parameter, frozen ones too; one that is used in two places comes once."""
         seen: set[int] = set()
-        for name, parameter in self._walk(prefix):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
-
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
-        for name, value in self._parts():
-            if isinstance(value, Tensor):
-                yield prefix + name, value
-        for name, child in self.children():
-            yield from child._walk(f"{prefix}{name}.")
+        for path, module in self.named_modules():
+            for name, part in module._parts():
+                if isinstance(part, Tensor) and id(part) not in seen:
+                    seen.add(id(part))
+                    yield prefix + (f"{path}.{name}" if path else name), part
 
     def parameters(self) -> list[Tensor]:
         """All parameters, in the order in which they were made."""
@@ -115,8 +122,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, np.ndarray], strict: bool = True, copy: bool = True) -> None:
         """Take over the values of ``state``; with ``strict`` every name must be there, and no other.
 
-        copy=False takes the arrays themselves (a file that is mapped into memory), which training then changes.
-        Raises ValueError that lists all missing, unexpected and misshapen names; then nothing was changed.
+        copy=False takes the arrays themselves (a file that is mapped into memory), which training
+        then changes. Raises ValueError that lists all missing, unexpected and misshapen names; then
+        nothing was changed.
         """
         own = dict(self.named_parameters())
         problems = []
@@ -163,31 +171,48 @@ class Module:
         return self.train(False)
 
     def set_rng(self, rng: np.random.Generator) -> None:
-        """Let every dropout below draw from ``rng``: made from (seed, step), it lets a step be repeated exactly."""
+        """Let every layer below that draws while training, as dropout does, draw from ``rng``.
+
+        Made from (seed, step), it lets a step be repeated exactly.
+        """
         for module in self.modules():
-            if "rng" in vars(module):
-                module.rng = rng  # type: ignore[attr-defined]
+            module.draw_from(rng)
+
+    def draw_from(self, rng: np.random.Generator) -> None:
+        """Draw from ``rng`` from now on: a layer that draws overrides this; most draw nothing."""
 
     # ---- looking in --------------------------------------------------------------------------------------------------
 
     def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Callable[[], None]:
         """Call ``hook(module, inputs, output)`` after each forward; what it returns, if anything, replaces the output.
 
-        Returns a function that removes the hook.
+        Returns a function that removes the hook. Raises TypeError for a module that is never
+        called.
         """
-        return self._register("forward", hook)
+        return _registered(self._own_hooks().forward, hook)
 
     def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it returns replaces it.
 
-        A module that returns a tuple calls it for each Tensor of it. Returns a function that removes the hook.
+        A module that returns a tuple calls it for each Tensor of it. Returns a function that
+        removes the hook. Raises TypeError for a module that is never called.
         """
-        return self._register("backward", hook)
+        return _registered(self._own_hooks().backward, hook)
 
-    def _register(self, when: str, hook: Callable) -> Callable[[], None]:
-        hooks = self.__dict__.setdefault("_hooks", {"forward": [], "backward": []})[when]
-        hooks.append(hook)
-        return lambda: hooks.remove(hook) if hook in hooks else None
+    def _own_hooks(self) -> Hooks:
+        if type(self).forward is Module.forward and "forward" not in vars(self):
+            raise TypeError(
+                f"{type(self).__name__} has no forward(): it is never called, and a hook on it would never run; "
+                "register the hook on its parts"
+            )
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether hooks look at this module."""
+        return self._hooks is not None and bool(self._hooks.forward or self._hooks.backward)
 
     def extra_repr(self) -> str:
         """What stands between the parentheses when a layer is printed; each layer has its own."""
@@ -199,3 +224,27 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({''.join(inside)})"
         return f"{type(self).__name__}({''.join(inside)}\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _found(name: str, value: Any, outside: tuple) -> Iterator[tuple[str, Tensor | Module]]:
+    """The Tensors and Modules in a value, however deep in lists, tuples and dictionaries; outside: those around it."""
+    if isinstance(value, (Tensor, Module)):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)) and not any(value is container for container in outside):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _found(f"{name}.{key}", part, (*outside, value))
+
+
+def _tensors(y: Any) -> Iterator[Tensor]:
+    """The Tensors in what a module returned: one, or several in tuples."""
+    if isinstance(y, Tensor):
+        yield y
+    elif isinstance(y, tuple | list):
+        for part in y:
+            yield from _tensors(part)
+
+
+def _registered(hooks: list[Callable], hook: Callable) -> Callable[[], None]:
+    """Add a hook; returns the function that removes it."""
+    hooks.append(hook)
+    return lambda: hooks.remove(hook) if hook in hooks else None

@@ -72,6 +72,8 @@ class Specials:
 class Tokenizer(ABC):
     """A vocabulary and the way text is cut into it; see `BPETokenizer`, `CharTokenizer`, `UnigramTokenizer`."""
 
+    _end: int | None = None  # what ends a text, where no name says so: see ending.py
+
     def __init__(self, tokens: Sequence[bytes | None], specials: Specials, template: Template | None = None) -> None:
         self._tokens = list(tokens)  # id -> the bytes it stands for; None where an id is not used
         self._bytes = {i: token for i, token in enumerate(self._tokens) if token is not None}
@@ -111,9 +113,9 @@ class Tokenizer(ABC):
 
     @property
     def eos_id(self) -> int | None:
-        """The id that ends a text, `<|endoftext|>` or `</s>`; None when the vocabulary has neither."""
+        """The id that ends a text: `<|endoftext|>`, `</s>`, or what its folder says; None when nobody knows one."""
         special = self._specials.special
-        return special.get(END_OF_TEXT, special.get("</s>"))
+        return special.get(END_OF_TEXT, special.get("</s>", self._end))
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one id stands for.

@@ -11,6 +11,7 @@ from ..files import read_json
 from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
+from .ending import end_of_text
 from .normalize import Normalizer
 from .tokenizer_json import read
 from .unigram import UnigramTokenizer
@@ -33,6 +34,14 @@ def load(path: str | Path) -> Tokenizer:
     file = next((path / name for name in names if (path / name).is_file()), path) if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"load: no tokenizer at {path}: expected {', '.join(names)} or a *.tiktoken file")
+    tokenizer = _read(file)
+    if tokenizer.eos_id is None:
+        tokenizer._end = end_of_text(file.parent, tokenizer)
+    return tokenizer
+
+
+def _read(file: Path) -> Tokenizer:
+    """Read one file, of whatever kind."""
     if file.name == "vocab.json":
         return load_gpt2(file, file.with_name("merges.txt"))
     if file.suffix == ".tiktoken":

@@ -1,6 +1,6 @@
 """What ``minillm quantize`` does: int8 weights, what they cost in perplexity, and where the error is.
 
-The rounding itself, and the model that holds the codes, are in ``models/quantized.py``.
+The rounding itself, and the model that holds the codes, are in ``models/fast/int8.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import files
 from ..models import QuantizedModel, quantize
+from ..models.fast.arrays import arrays_of
 from .callbacks import not_ending_the_run
 from .evaluate import Evaluation, evaluate
 from .plot import GREY, INK, empty_figure
@@ -115,8 +116,9 @@ def weight_errors(model: Any, small: QuantizedModel) -> dict[str, float]:
 
 def _stored_by_columns(model: Any) -> set[str]:
     """The names of the matrices that a model stores as (inputs, outputs)."""
-    layers = model.decoder().layers
-    matrices = [m for layer in layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
+    decoder = arrays_of(model)
+    assert decoder is not None  # it has been quantised
+    matrices = [m for layer in decoder.layers for m in (*layer.qkv, layer.out, *layer.up, layer.down) if m.by_columns]
     arrays = {id(m.weight) for m in matrices}
     return {name for name, array in model.state_dict().items() if id(array) in arrays}
 

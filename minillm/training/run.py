@@ -14,6 +14,7 @@ The model is written anew with each checkpoint, and holds the same weights.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,6 +145,8 @@ class Run:
 def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     """Load model, tokenizer and generation settings from a run folder, or from any folder in Hugging Face's layout.
 
+    A tokenizer that is larger than the model is warned about: the model does not know its last tokens.
+
     Raises FileNotFoundError when there is no such folder, ValueError, with the file, when it is no model folder, the
     training was killed before its first checkpoint, or something is damaged.
     """
@@ -152,17 +155,25 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run folder")
-    for name, what in (("config.json", "configuration"), ("tokenizer.json", "tokenizer")):
-        if not (path / name).is_file():
-            if (path / TRAINING).is_file():
-                resume = Run.open(path).resume_command
-                raise ValueError(f"{path}: no {name}: the training ended before it was saved; go on with: {resume}")
-            raise ValueError(f"{path} is not a run folder: it has no {name} (the {what})")
-    model, words = models.from_pretrained(path), tokenizer.load(path)
+    if not (path / "config.json").is_file():
+        raise _incomplete(path, "config.json", "it has no config.json (the configuration)")
+    model = models.from_pretrained(path)
+    try:
+        words = tokenizer.load(path)
+    except FileNotFoundError as error:
+        raise _incomplete(path, "tokenizer.json", str(error)) from None
     if words.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            f"{path}: tokenizer.json has {words.vocab_size} tokens, the model only {model.config.vocab_size}: "
-            "they do not belong together"
+        warnings.warn(
+            f"{path}: the tokenizer has {words.vocab_size} tokens, the model only {model.config.vocab_size}: "
+            "if they do not belong together, the text will be nonsense",
+            stacklevel=2,
         )
-    generation = path / "generation_config.json"
-    return LoadedRun(model, words, GenerationConfig.load(path) if generation.exists() else GenerationConfig())
+    return LoadedRun(model, words, GenerationConfig.load(path))
+
+
+def _incomplete(path: Path, name: str, why: str) -> ValueError:
+    """What to say of a folder that lacks a file."""
+    if (path / TRAINING).is_file():
+        resume = Run.open(path).resume_command
+        return ValueError(f"{path}: no {name}: the training ended before it was saved; go on with: {resume}")
+    return ValueError(f"{path} is not a run folder: {why}")

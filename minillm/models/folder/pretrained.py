@@ -8,66 +8,73 @@ A folder in Hugging Face's layout::
     tokenizer.json, tokenizer_config.json, chat_template.jinja
     README.md                 the model card
 
-Reading a folder of strangers, nothing is guessed: a field that may change the result and that we do not implement, a
-tensor too many, missing or of another shape is an error that names it.
+Reading a folder of strangers, nothing is guessed: a field that may change the result and that we do
+not implement, a tensor too many, missing or of another shape is an error that names it, and says
+how to go on.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import files
-from ..nn import Module, init
-from .quantized import quantized_from_pretrained, unquantized_fields
+from ... import files
+from ...nn import Module, init
+from ..fast.int8 import quantized_from_pretrained, unquantized_fields
+from ..gpt2 import GPT2, GPT2Config
+from ..llama import Llama, LlamaConfig
+from ..recurrent import RecurrentLM, RecurrentLMConfig
+from ..t5 import T5, T5Config
+from .config import way_on
 
 __all__ = ["from_pretrained", "read_chat_template", "save_pretrained"]
 
 CONFIG = "config.json"
 LAYER_COUNTS = ("n_layer", "num_layers", "num_hidden_layers", "num_decoder_layers")
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where an architecture's classes are, and what is peculiar about its files."""
+    """An architecture's classes, and what is peculiar about its files."""
 
-    module: str
-    model: str
-    config: str
-    architecture: str  # the class in transformers
+    model: Any
+    config: Any
     base: str = ""  # files of the model without its head, the first GPT-2 among them, leave this off every name
     ignored: str = "$^"  # names of stored arrays that are no parameters: masks, tables of angles
-    tied: Mapping[str, str] = field(default_factory=dict)  # name of a second copy -> name of the parameter
+    tied: Mapping[str, str] = field(default_factory=dict)  # second name of a parameter -> its name
 
 
 FAMILIES = {
     "gpt2": Family(
-        "gpt2", "GPT2", "GPT2Config", "GPT2LMHeadModel",
+        GPT2, GPT2Config,
         base="transformer.",
         ignored=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",
         tied={"lm_head.weight": "transformer.wte.weight"},
     ),
     "llama": Family(
-        "llama", "Llama", "LlamaConfig", "LlamaForCausalLM",
+        Llama, LlamaConfig,
         base="model.",
-        ignored=r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
+        ignored=r"(model\.)?((layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|original_inv_freq|(cos|sin)_cached)"
+                r"|(embeddings\.)?position_ids|(layers\.\d+\.self_attn\.)?(bias|masked_bias|causal_mask))",
         tied={"lm_head.weight": "model.embed_tokens.weight"},
     ),
     "t5": Family(
-        "t5", "T5", "T5Config", "T5ForConditionalGeneration",
+        T5, T5Config,
         ignored=r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
         tied={name: "shared.weight" for name in
               ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")},
     ),
-    "minillm_recurrent": Family("recurrent", "RecurrentLM", "RecurrentLMConfig", "RecurrentLM"),
+    "minillm_recurrent": Family(
+        RecurrentLM, RecurrentLMConfig, tied={"lm_head.weight": "embedding.weight"}
+    ),
 }  # fmt: skip
 
 # What belongs to a model folder, and is kept as it is when a model is tuned and saved elsewhere.
@@ -87,28 +94,34 @@ COMPANIONS = (
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
+def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unknown: Collection[str] = ()) -> Any:
     """Open a model folder: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or ``QuantizedModel``, as ``config.json`` says.
 
-    dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted. Parameters that the file
-    holds in ``dtype`` are not copied: they are windows into the mapped file, whose pages arrive when they are first
-    touched, and become the process's own when training first writes to them; the file never changes. The model comes
-    ready for use (``model.eval()``); call ``model.train()`` to tune it.
+    dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted.
+    Parameters that the file holds in ``dtype`` are not copied: they are windows into the mapped
+    file, whose pages arrive when they are first touched, and become the process's own when training
+    first writes to them; the file never changes. The model comes ready for use (``model.eval()``);
+    call ``model.train()`` to tune it. ignore_unknown: names of fields of ``config.json``, and of
+    stored tensors, to read on without.
 
-    Raises FileNotFoundError when there is no model, and ValueError, naming the file, when a file is damaged, the
-    architecture or a field is not implemented, or tensors are missing, unexpected or of another shape (all are listed).
+    Raises FileNotFoundError when there is no model, and ValueError, naming the file, when a file is
+    damaged, the architecture or a field is not implemented, or tensors are missing, unexpected or
+    of another shape (all are listed).
     """
     folder, dtype = Path(folder), np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"from_pretrained: dtype must be float32 or float64; got {dtype}")
+    if isinstance(ignore_unknown, str):
+        raise ValueError(f"from_pretrained: ignore_unknown must be a list of names; got the string {ignore_unknown!r}")
     source = str(folder / CONFIG)
-    fields = files.read_json(source)
-    rounded = unquantized_fields(fields, source)
-    fields = fields if rounded is None else rounded
-    family = _family(fields, source)
-    room = importlib.import_module(f".{family.module}", __package__)
-    config = getattr(room, family.config).from_dict(fields, source=source)
-    weights = files.open_weights(folder)
+    content = files.read_json(source)
+    rounded = unquantized_fields(content, source)
+    content = content if rounded is None else rounded
+    family = _family(content, source)
+    known = {own.name for own in fields(family.config)}  # never left out: what is known is not to be ignored
+    content = {name: value for name, value in content.items() if name in known or name not in ignore_unknown}
+    config = family.config.from_dict(content, source=source)
+    weights = {name: tensor for name, tensor in files.open_weights(folder).items() if name not in ignore_unknown}
     for name in LAYER_COUNTS:  # a stranger may ask for 10^9 layers: building them one by one would never end
         if (getattr(config, name, None) or 0) > len(weights):
             raise ValueError(f"{source}: {name} = {getattr(config, name)}, but there are only {len(weights)} tensors")
@@ -116,26 +129,36 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32) -> Any:
         if rounded is not None:
             if dtype != np.float32:
                 raise ValueError("int8 weights are multiplied in float32; dtype must be float32")
-            return quantized_from_pretrained(getattr(room, family.model), config, weights)
+            return quantized_from_pretrained(family.model, config, weights)
         with init.skipped():
-            model = getattr(room, family.model)(config)
+            model = family.model(config)
         for parameter in model.parameters():
             parameter.data = np.broadcast_to(dtype.type(0), parameter.shape)
-        model.load_state_dict(_by_parameter(weights, model, family), copy=False)
+        _fill(model, _by_parameter(weights, model, family))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     return model.eval()
 
 
-def _family(fields: Mapping[str, Any], source: str) -> Family:
-    """Which architecture a ``config.json`` is about."""
-    kind, architectures = fields.get("model_type"), fields.get("architectures")
+def _family(content: Mapping[str, Any], source: str) -> Family:
+    """Which architecture a ``config.json`` is about.
+
+    Its ``architectures`` says with which head a model was saved, and may be anything: the tensors
+    say what is there.
+    """
+    kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"{source}: model_type must be one of {', '.join(FAMILIES)}; got {kind!r:.80}")
-    expected = FAMILIES[kind].architecture
-    if architectures is not None and architectures != [expected]:
-        raise ValueError(f"{source}: architectures must be [{expected!r}] for {kind}; got {architectures!r:.80}")
     return FAMILIES[kind]
+
+
+def _fill(model: Module, stored: Mapping[str, files.StoredTensor]) -> None:
+    """Give the parameters their stored values."""
+    own = {name for name, _ in model.named_parameters()}
+    try:
+        model.load_state_dict(stored, copy=False)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{error}{way_on([name for name in stored if name not in own])}") from None
 
 
 def _by_parameter(
@@ -143,25 +166,27 @@ def _by_parameter(
 ) -> dict[str, files.StoredTensor]:
     """Sort stored tensors by the names of the parameters, without reading them.
 
-    Second copies of a tied parameter are left out when they are equal to it; what is unknown keeps its name, and
-    ``load_state_dict`` will complain about it.
+    A tied parameter may be stored under one of its names, or under several with equal values. What
+    is unknown keeps its name, and ``load_state_dict`` will complain about it.
     """
     own = {name for name, _ in model.named_parameters()}
     found: dict[str, files.StoredTensor] = {}
-    copies = []
+    second = {}
     for name, tensor in weights.items():
         target = name if name in own or family.base + name not in own else family.base + name
+        if target not in own and re.fullmatch(family.ignored, name):
+            continue
         if target in found:
             raise ValueError(f"{target} is there twice, with {family.base!r} before its name and without")
-        if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
+        if tensor.dtype not in FLOATS:
             raise ValueError(f"{name} has dtype {tensor.dtype}; parameters are F32, F16, BF16 or F64")
-        if target in own or target not in family.tied and not re.fullmatch(family.ignored, name):
+        if target not in own and target in family.tied:
+            second[name] = tensor
+        else:
             found[target] = tensor
-        elif target in family.tied:
-            copies.append(target)
-    for name in copies:
-        original = found.get(family.tied[name])
-        if original is not None and not np.array_equal(weights[name].read(), original.read()):
+    for name, tensor in second.items():
+        original = found.setdefault(family.tied[name], tensor)
+        if original is not tensor and not np.array_equal(tensor.read(), original.read()):
             raise ValueError(f"{name} differs from {family.tied[name]}, though the configuration ties them together")
     return found
 
@@ -197,12 +222,14 @@ def save_pretrained(
 ) -> None:
     """Write a model folder that ``transformers`` and ``from_pretrained`` open.
 
-    tokenizer: anything with ``save(folder)``. generation_config: a mapping, or an object with ``to_dict()``.
-    chat_template: text of a Jinja template. model_card: text of README.md. keep_from: a model folder (the one the model
-    was tuned from) whose tokenizer, generation settings and chat template are taken over as they are, where not given.
+    tokenizer: anything with ``save(folder)``. generation_config: a mapping, or an object with
+    ``to_dict()``. chat_template: text of a Jinja template. model_card: text of README.md.
+    keep_from: a model folder (the one the model was tuned from) whose tokenizer, generation
+    settings and chat template are taken over as they are, where not given.
 
-    A new folder appears whole or not at all. In a folder that exists, other files stay, and whoever opens it, after a
-    crash too, finds the old model, the new one or none. Raises OSError when the disk fails.
+    A new folder appears whole or not at all. In a folder that exists, other files stay, and whoever
+    opens it, after a crash too, finds the old model, the new one or none. Raises OSError when the
+    disk fails.
     """
     folder = Path(folder)
     writing = files.atomic_update(folder, commit=CONFIG) if folder.is_dir() else files.atomic_folder(folder)

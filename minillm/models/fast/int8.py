@@ -3,9 +3,9 @@
     small = quantize(model)                   a QuantizedModel, a little over a quarter of the size
     small.save_pretrained("folder")           a folder that ``from_pretrained`` opens again
 
-It generates and is evaluated as any other model; it cannot be trained, for the gradient of a rounded weight is zero.
-Embedding, projections and head are rounded; norms, biases and GPT-2's position embeddings, little and sensitive, stay
-float32.
+It generates and is evaluated as any other model. It cannot be trained: the gradient of a rounded
+weight is zero. Embedding, projections and head are rounded; norms, biases and GPT-2's position
+embeddings, small and sensitive, stay float32.
 
 In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,);
 ``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and
@@ -39,16 +39,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import kernels
-from ..nn import init
-from ..tensor import Tensor, no_grad
-from .base import KVCache, LanguageModel, as_ids, check_length
-from .decoding import next_logits
-from .gpt2 import GPT2, GPT2Config
-from .llama import Llama, LlamaConfig
+from ... import kernels
+from ...nn import init
+from ...tensor import Tensor, no_grad
+from ..base import KVCache, LanguageModel, as_ids, check_length
+from ..gpt2 import GPT2, GPT2Config
+from ..llama import Llama, LlamaConfig
+from .arrays import arrays_of
+from .decoding import lists, next_logits
 
 if TYPE_CHECKING:
-    from ..kernels.decode import Decoder, Matrix, Norm
+    from ...kernels.decode import Decoder, Matrix, Norm
 
 __all__ = ["QuantizedModel", "quantize", "quantized_from_pretrained", "unquantized_fields"]
 
@@ -86,14 +87,15 @@ def dequantize_rows(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
 class QuantizedModel(LanguageModel):
     """``model(ids) -> logits``, with weights in int8; made by ``quantize`` or ``from_pretrained``.
 
-    arrays: of the model, in their places. state: the same arrays by the names that they have in a file.
+    arrays: of the model, in their places. state: the same arrays by the names that they have in a
+    file.
     """
 
     training = False
 
     def __init__(self, config: Any, context: int | None, arrays: Decoder, state: Mapping[str, np.ndarray]) -> None:
         self.config, self.context = config, context
-        self._decoder, self._state = arrays, dict(state)
+        self.arrays, self._state = arrays, dict(state)
         self.dequantized = functools.cache(functools.partial(dequantize, config, arrays, self._state))
 
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
@@ -108,22 +110,18 @@ class QuantizedModel(LanguageModel):
         if kernels.KERNELS == "numpy":
             with no_grad():
                 return self.dequantized()(ids, cache, last_only)
-        logits = kernels.read(self._decoder, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
+        logits = kernels.read(self.arrays, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
         cache.length += T
         return Tensor(logits)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
-        d = self._decoder
+        d = self.arrays
         return KVCache(len(d.layers), batch_size, length, d.kv_heads, d.head_size, np.float32, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
         """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
         return next_logits(self, ids, cache)
-
-    def decoder(self) -> Decoder:
-        """The model as a list of arrays: see ``decoding.py``."""
-        return self._decoder
 
     def train(self, mode: bool = True) -> QuantizedModel:
         """Stay as it is. Raises ValueError when asked to train."""
@@ -146,13 +144,20 @@ class QuantizedModel(LanguageModel):
         return sum(array.size for name, array in self._state.items() if not name.endswith("_scale"))
 
 
+@lists(QuantizedModel)
+def quantized_arrays(model: QuantizedModel) -> Decoder:
+    """The arrays of a quantised model."""
+    return model.arrays
+
+
 def quantize(model: LanguageModel) -> QuantizedModel:
     """Round the weights of a GPT-2 or Llama to int8; the model itself stays as it is.
 
-    Raises ValueError for another architecture, whose weights go through loops that do not know int8.
+    Raises ValueError for another architecture, whose weights go through loops that do not know
+    int8.
     """
-    make = getattr(model, "decoder", None)
-    if make is None or isinstance(model, QuantizedModel):
+    arrays = None if isinstance(model, QuantizedModel) else arrays_of(model)
+    if arrays is None:
         raise ValueError(f"quantize: GPT2 and Llama can be quantized; got {type(model).__name__}")
     names = {id(parameter.data): name for name, parameter in model.named_parameters()}
     state: dict[str, np.ndarray] = {}
@@ -169,7 +174,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
             return None
         return state.setdefault(names[id(a)], np.array(a, np.float32))
 
-    return QuantizedModel(model.config, model.context, _rebuilt(make(), matrix, array), state)
+    return QuantizedModel(model.config, model.context, _rebuilt(arrays, matrix, array), state)
 
 
 def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) -> Any:
@@ -178,7 +183,7 @@ def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) ->
     for name, parameter in model.named_parameters():
         if f"{name}_scale" not in state:
             parameter.data[...] = state[name]
-    for m, q in zip(_matrices(model.decoder()), _matrices(arrays), strict=True):
+    for m, q in zip(_matrices(arrays_of(model)), _matrices(arrays), strict=True):
         assert q.scale is not None  # they all are in int8
         w = dequantize_rows(q.weight, q.scale)
         m.weight[...] = w.T if m.by_columns else w
@@ -226,7 +231,8 @@ def unquantized_fields(fields: Mapping[str, Any], source: str) -> dict[str, Any]
 def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: Mapping[str, Any]) -> QuantizedModel:
     """Put stored tensors in the places of a model's parameters.
 
-    make: builds the model from its configuration. Raises ValueError that lists all missing, unexpected, misshapen ones.
+    make: builds the model from its configuration. Raises ValueError that lists all missing,
+    unexpected, misshapen ones.
     """
     with init.skipped():  # a model that takes no memory, to know which parameter goes where
         model = make(config)
@@ -252,7 +258,10 @@ def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: 
     def array(a: np.ndarray | None) -> np.ndarray | None:
         return None if a is None else take(names[id(a)], "F32", a.shape)
 
-    decoder = _rebuilt(model.decoder(), matrix, array)
+    arrays = arrays_of(model)
+    if arrays is None:
+        raise ValueError(f"a {type(model).__name__} cannot have int8 weights; GPT2 and Llama can")
+    decoder = _rebuilt(arrays, matrix, array)
     problems += [f"unexpected {name} {tensor.shape}" for name, tensor in weights.items() if name not in state]
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
