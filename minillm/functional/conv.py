@@ -38,7 +38,9 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair =
     patches, taps = _patches("conv2d", a, ky, kx, sy, sx)  # (B, C, OY, OX, KY, KX)
     B, _, oy, ox = patches.shape[:4]
     rows = patches.transpose(0, 2, 3, 1, 4, 5).reshape(B * oy * ox, C * ky * kx)  # a copy: pixels are in many patches
-    y = product(rows, w.T) + (0 if bias is None else bias.data)  # (B OY OX, N)
+    y = product(rows, w.T)  # (B OY OX, N)
+    if bias is not None:
+        y = y + bias.data
     x_needs = x.requires_grad
 
     def backward(dy):  # (B, N, OY, OX)
