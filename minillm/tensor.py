@@ -449,7 +449,7 @@ def _as_data(array: Any) -> np.ndarray:
 
 def native(array: np.ndarray) -> np.ndarray:
     """The array in this machine's byte order: files and networks may have another."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def operand(x: Any, like: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ import pkgutil
 import signal
 import sys
 import textwrap
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -251,11 +252,14 @@ def main(wanted: str = "") -> int:
     TARGETS[:] = [target for target in targets() if wanted in str(target)]
     through, failing = [], []
     for name, check in checks().items():
+        begin = time.perf_counter()
         try:
-            through.append((check, passed_through(check)))
+            seen = passed_through(check)
+            through.append((time.perf_counter() - begin, check, seen))
         except Exception as error:  # noqa: BLE001 - it is told below, and notices nothing
             failing.append(f"{name}: {error!r:.100}")
-    ASKED[:] = [[check for check, seen in through if seen & places(target)] for target in TARGETS]
+    through.sort(key=lambda row: row[0])
+    ASKED[:] = [[check for _, check, seen in through if seen & places(target)] for target in TARGETS]
     unseen = [str(target) for target, asked in zip(TARGETS, ASKED, strict=True) if not asked]
     tried, noticed, missed, without, excused = Counter[str](), Counter[str](), [], [], set()
     with multiprocessing.get_context("fork").Pool(min(2, os.cpu_count() or 1)) as pool:
