@@ -20,6 +20,7 @@ from .training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from . import data, optim, tokenizer
+    from .check.summary import summary
     from .generation import Generation, GenerationConfig, generate, generate_batch, stream
     from .kernels import get_num_threads, set_num_threads
     from .training.recipe import Recipe
@@ -35,6 +36,7 @@ _LAZY = {
     "tokenizer": "",
     "Trainer": "training.trainer",
     "TrainConfig": "training.trainer",
+    "summary": "check.summary",
     "Recipe": "training.recipe",
     "Run": "training.run",
     "load_run": "training.run",
@@ -53,7 +55,9 @@ __all__ = sorted([  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'minillm' has no attribute {name!r}")
+        from .arrays.torch_words import MINILLM, sentence
+
+        raise AttributeError(sentence("minillm", name, MINILLM))
     home = _LAZY[name]
     value = getattr(importlib.import_module(f".{home}", __name__), name) if home else importlib.import_module(f".{name}", __name__)
     globals()[name] = value

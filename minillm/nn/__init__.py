@@ -2,8 +2,16 @@
 
 from . import init
 from .attention import MultiHeadAttention
+from .batch_norm import BatchNorm1d, BatchNorm2d
+from .conv import AvgPool2d, Conv1d, Conv2d, Flatten, MaxPool2d
 from .embedding import Embedding
 from .linear import GELU, Dropout, Linear, ReLU, Sequential, Tanh
 from .module import Module
 from .norm import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, RecurrentAttention
+
+
+def __getattr__(name: str) -> None:
+    from ..arrays.torch_words import NN, sentence
+
+    raise AttributeError(sentence("minillm.nn", name, NN))
