@@ -20,6 +20,7 @@ from .training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from . import data, optim, tokenizer
+    from .check.summary import summary
     from .generation import Generation, GenerationConfig, generate, generate_batch, stream
     from .kernels import get_num_threads, set_num_threads
     from .training.config import TrainConfig
@@ -36,6 +37,7 @@ _LAZY = {  # name -> where it is; a module by itself where nothing is said
     "tokenizer": "",
     "Trainer": "training.trainer",
     "TrainConfig": "training.config",
+    "summary": "check.summary",
     "Recipe": "training.recipe",
     "Run": "training.run",
     "load_run": "training.run",
@@ -54,7 +56,9 @@ __all__ = sorted([  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'minillm' has no attribute {name!r}")
+        from .arrays.torch_words import MINILLM, sentence
+
+        raise AttributeError(sentence("minillm", name, MINILLM))
     module = importlib.import_module(f".{_LAZY[name] or name}", __name__)
     value = getattr(module, name) if _LAZY[name] else module
     globals()[name] = value

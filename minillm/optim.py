@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays.torch_words import OPTIM, sentence
 from .kernels import compiled
 from .tensor import Tensor
 
@@ -376,3 +377,7 @@ def _within(function: str, name: str, value: float, low: float, high: float = ma
         bounds = f"a number >= {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
         raise ValueError(f"{function}: {name} must be {bounds}; got {value}")
     return float(value)
+
+
+def __getattr__(name: str) -> None:
+    raise AttributeError(sentence("minillm.optim", name, OPTIM))

@@ -23,6 +23,7 @@ import numpy as np
 
 from .arrays.numpy_functions import on_arrays, python_operator
 from .arrays.shapes import added_at, array_index, broadcasting, deviations, floats, total, unbroadcast, with_axes
+from .arrays.torch_words import TENSOR, axes_as_numpys, sentence
 from .autograd import Node, no_grad
 from .kernels import compiled
 
@@ -209,6 +210,7 @@ class Tensor(Node):
 
         return Tensor.from_op(self._data[index], (self,), backward)
 
+    @axes_as_numpys
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = sum of x over ``axis`` (all axes by default);   dx = dy for every summand.   (..., N, ...) -> (...)"""
         shape = self.shape
@@ -218,6 +220,7 @@ class Tensor(Node):
 
         return Tensor.from_op(total(self._data, axis, keepdims), (self,), backward)
 
+    @axes_as_numpys
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.   (..., N, ...) -> (...)"""
         shape = self.shape
@@ -229,6 +232,7 @@ class Tensor(Node):
 
         return Tensor.from_op(y / n, (self,), backward)
 
+    @axes_as_numpys
     def var(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """y = sum (x - mean)^2 / (N - ddof) over ``axis``;   dx = dy 2 (x - mean) / (N - ddof).
 
@@ -242,14 +246,17 @@ class Tensor(Node):
 
         return Tensor.from_op(total(centred * centred, axis, keepdims) / n, (self,), backward)
 
+    @axes_as_numpys
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
         return _extremum(self, np.max, axis, keepdims)
 
+    @axes_as_numpys
     def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the least entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
         return _extremum(self, np.min, axis, keepdims)
 
+    @axes_as_numpys
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Where the greatest entry is, as integers (no gradient).   (..., N, ...) -> (...)"""
         return Tensor(np.asarray(np.argmax(self._data, axis=axis, keepdims=keepdims)))
@@ -420,8 +427,8 @@ class Tensor(Node):
         return format(self.item() if spec else repr(self), spec)
 
     def __getattr__(self, name: str) -> Any:
-        message = f"Tensor has no {name!r}: operations with a name are functions, F.relu(x), not x.relu()"
-        raise AttributeError(message, name=name, obj=self)
+        otherwise = f"operations with a name are functions, F.relu(x), not x.relu(): perhaps F.{name}(x)"
+        raise AttributeError(sentence("Tensor", name, TENSOR, otherwise), name=name, obj=self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(

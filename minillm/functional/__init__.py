@@ -4,6 +4,10 @@ Each function shows the forward computation, then ``backward``: the chain rule o
 long enough to be worth compiling, their NumPy definitions stand below it.
 """
 
+from ..arrays.torch_words import FUNCTIONS as _FUNCTIONS
+from ..arrays.torch_words import OTHERS as _OTHERS
+from ..arrays.torch_words import axes_as_numpys as _axes_as_numpys
+from ..arrays.torch_words import sentence as _sentence
 from ..tensor import Tensor as _Tensor
 from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
 from .attention import scaled_dot_product_attention, self_attention
@@ -44,9 +48,14 @@ from .shaping import (
     unsqueeze,
 )
 
+for _name, _function in list(globals().items()):
+    if callable(_function) and "axis" in getattr(getattr(_function, "__code__", None), "co_varnames", ()):
+        globals()[_name] = _axes_as_numpys(_function)
+
 
 def __getattr__(name: str) -> None:
-    """A sentence for who looks here for a method, or for torch's name of a function."""
-    torchs = {"cat": "concatenate", "clamp": "clip", "permute": "x.transpose", "view": "x.reshape"}
-    here = torchs.get(name, f"x.{name}" if hasattr(_Tensor, name) else None)
-    raise AttributeError(f"minillm.functional has no {name!r}" + (f"; {here}(...) does this" if here else ""))
+    """A sentence for somebody who looks here for a method, or for torch's name of a function."""
+    here = _FUNCTIONS.get(name, f"x.{name}" if hasattr(_Tensor, name) else None)
+    if here:
+        raise AttributeError(f"minillm.functional has no {name!r}; {here}(...) does this")
+    raise AttributeError(_sentence("minillm.functional", name, _OTHERS))

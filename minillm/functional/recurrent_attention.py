@@ -55,7 +55,9 @@ def past_attention(
     if score_weight is not None:
         return _additive_attention(query, keys, values, score_weight, window, starts)
     q, k, v = (x[:, None] for x in (query, keys, values))  # (B, 1, T or S, C): one head
-    return scaled_dot_product_attention(q, k, v, causal=True, window=window, starts=starts)[:, 0]
+    out = scaled_dot_product_attention(q, k, v, causal=True, window=window, starts=starts)[:, 0]
+    out._op = "past_attention"  # the name that messages give it
+    return out
 
 
 def _additive_attention(

@@ -1,12 +1,20 @@
 """Layers: functions with parameters of their own. Read ``module`` first, then ``linear``."""
 
 from . import init
-from .activations import GELU, ReLU, Tanh
+from .activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from .attention import MultiHeadAttention
+from .batch_norm import BatchNorm1d, BatchNorm2d
 from .container import Sequential
+from .conv import AvgPool2d, Conv1d, Conv2d, Flatten, MaxPool2d
 from .dropout import Dropout
 from .embedding import Embedding
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, RecurrentAttention
+
+
+def __getattr__(name: str) -> None:
+    from ..arrays.torch_words import NN, sentence
+
+    raise AttributeError(sentence("minillm.nn", name, NN))

@@ -32,3 +32,19 @@ class GELU(Module):
     def forward(self, x: Tensor) -> Tensor:
         """See ``F.gelu``."""
         return F.gelu(x, self.approximate)
+
+
+class SiLU(Module):
+    """y = x s(x), s the sigmoid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``F.silu``."""
+        return F.silu(x)
+
+
+class Sigmoid(Module):
+    """y = 1 / (1 + e^-x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``F.sigmoid``."""
+        return F.sigmoid(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import functional as F
@@ -16,6 +18,10 @@ class MultiHeadAttention(Module):
     x: (B, T, width) -> (B, T, width); ``heads`` heads of width / heads numbers each. causal: position t sees only
     positions up to t. window: only the latest ``window`` of those. kv_heads < heads: groups of heads share keys and
     values (Ainslie et al. 2023).
+
+    Cross-attention: with ``context`` (B, S, width) keys and values come from there, as in a decoder that looks at an
+    encoder's text; that needs causal=False. mask: broadcasts to (B, heads, T, S); True lets through, False hides, other
+    numbers are added to the scores.
     """
 
     def __init__(
@@ -42,12 +48,27 @@ class MultiHeadAttention(Module):
         self.v_proj = Linear(width, kv_heads * D, bias, rng)
         self.o_proj = Linear(heads * D, width, bias, rng)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: (B, T, width) -> (B, T, width)."""
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
+        """Attend: (B, T, width) -> (B, T, width).
+
+        Raises ValueError for a context that does not fit, or one beside causal attention.
+        """
+        if context is None:
+            context = x
+        elif self.causal:
+            raise ValueError(
+                "MultiHeadAttention: a context has no order beside x, and causal attention needs one: "
+                "make the layer with causal=False"
+            )
+        elif context.ndim != 3 or context.shape[::2] != x.shape[::2]:
+            raise ValueError(
+                f"MultiHeadAttention: context must be (B, S, width) with x's batch and width; got {context.shape} "
+                f"for x {x.shape}"
+            )
         q = split_heads(self.q_proj(x), self.heads)  # (B, H, T, D)
-        k = split_heads(self.k_proj(x), self.kv_heads)  # (B, G, T, D)
-        v = split_heads(self.v_proj(x), self.kv_heads)
-        y = F.scaled_dot_product_attention(q, k, v, causal=self.causal, window=self.window)  # (B, H, T, D)
+        k = split_heads(self.k_proj(context), self.kv_heads)  # (B, G, S, D)
+        v = split_heads(self.v_proj(context), self.kv_heads)
+        y = F.scaled_dot_product_attention(q, k, v, causal=self.causal, window=self.window, mask=mask)  # (B, H, T, D)
         return self.o_proj(join_heads(y))
 
     def extra_repr(self) -> str:

@@ -1,0 +1,190 @@
+"""Where a word of torch's leads: a name that is not here is answered by a sentence with what to write instead.
+
+>>> from minillm import Tensor
+>>> Tensor([1.0]).view(1, 1)
+Traceback (most recent call last):
+    ...
+AttributeError: Tensor has no 'view': write x.reshape(1, -1)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_NOTHING = "nothing: arrays are on the CPU here"
+TENSOR = {
+    "view": "x.reshape(1, -1)",
+    "view_as": "x.reshape(other.shape)",
+    "reshape_as": "x.reshape(other.shape)",
+    "t": "x.T",
+    "mT": "x.swapaxes(-1, -2)",
+    "permute": "x.transpose(0, 2, 1)",
+    "movedim": "x.transpose(...) with all axes in their new order",
+    "flatten": "x.reshape(len(x), -1)",
+    "clone": "x + 0, which keeps the gradient, or Tensor(x.data.copy()), which does not",
+    "to": "x.astype(np.float64) for another dtype; for a device, nothing: arrays are on the CPU here",
+    "type": "x.astype(np.float64)",
+    "float": "x.astype(np.float32)",
+    "double": "x.astype(np.float64)",
+    "long": "x.astype(np.int64)",
+    "int": "x.astype(np.int32)",
+    "bool": "x != 0",
+    "cpu": _NOTHING,
+    "cuda": _NOTHING,
+    "device": _NOTHING,
+    "contiguous": "nothing: every array will do",
+    "tolist": "x.data.tolist()",
+    "numel": "x.size",
+    "dim": "x.ndim",
+    "masked_fill": "F.where(mask, value, x)",
+    "masked_fill_": "x = F.where(mask, value, x)",
+    "expand": "F.broadcast_to(x, shape)",
+    "expand_as": "F.broadcast_to(x, other.shape)",
+    "repeat": "F.tile(x, repeats)",
+    "cat": "F.concatenate([x, y], axis=0)",
+    "clamp": "F.clip(x, low, high)",
+    "index_select": "F.take(x, indices, axis)",
+    "matmul": "x @ y",
+    "mm": "x @ y",
+    "bmm": "x @ y",
+    "mul": "x * y",
+    "add": "x + y",
+    "sub": "x - y",
+    "div": "x / y",
+    "pow": "x ** y",
+    "neg": "-x",
+    "eq": "x == y",
+    "ne": "x != y",
+    "lt": "x < y",
+    "le": "x <= y",
+    "gt": "x > y",
+    "ge": "x >= y",
+    "amax": "x.max(axis)",
+    "amin": "x.min(axis)",
+    "topk": "np.argsort(-x.data) for the places, x.data for the values",
+    "sort": "np.sort(x.data)",
+    "requires_grad_": "x.requires_grad = True",
+    "grad_fn": "x.op, the name of the operation",
+    "is_leaf": "x.op is None",
+    "unique": "np.unique(x.data)",
+    "any": "(x.data != 0).any()",
+    "all": "(x.data != 0).all()",
+    "copy_": "x.data[...] = values, outside the graph",
+    "fill_": "x.data[...] = value, outside the graph",
+    "zero_": "x.data[...] = 0, outside the graph",
+    "add_": "x.data += y.data, outside the graph",
+    "sub_": "x.data -= y.data, outside the graph",
+    "mul_": "x.data *= y.data, outside the graph",
+}
+FUNCTIONS = {  # torch's function -> ours
+    "cat": "concatenate",
+    "concat": "concatenate",
+    "clamp": "clip",
+    "permute": "x.transpose",
+    "transpose": "x.swapaxes",
+    "view": "x.reshape",
+    "expand": "broadcast_to",
+    "repeat": "tile",
+    "index_select": "take",
+    "smooth_l1_loss": "huber_loss",
+    "binary_cross_entropy": "binary_cross_entropy_with_logits",
+    "multi_head_attention_forward": "nn.MultiHeadAttention",
+}
+OTHERS = {  # what is no function here
+    "flatten": "x.reshape(len(x), -1)",
+    "mm": "a @ b",
+    "bmm": "a @ b",
+    "masked_fill": "F.where(mask, value, x)",
+    "pow": "x ** y",
+    "square": "x * x",
+    "neg": "-x",
+    "normalize": "x / F.norm(x, axis=-1, keepdims=True)",
+}
+NN = {
+    "CrossEntropyLoss": "F.cross_entropy(logits, targets)",
+    "NLLLoss": "F.nll_loss(log_probabilities, targets)",
+    "MSELoss": "F.mse_loss(prediction, target)",
+    "L1Loss": "F.l1_loss(prediction, target)",
+    "HuberLoss": "F.huber_loss(prediction, target)",
+    "SmoothL1Loss": "F.huber_loss(prediction, target)",
+    "BCEWithLogitsLoss": "F.binary_cross_entropy_with_logits(logits, targets)",
+    "BCELoss": "F.binary_cross_entropy_with_logits(logits, targets), of the scores before the sigmoid",
+    "KLDivLoss": "F.kl_div(log_q, p)",
+    "ModuleList": "a list: self.layers = [nn.Linear(4, 4) for _ in range(3)]",
+    "ModuleDict": 'a dict: self.layers = {"up": nn.Linear(4, 8)}',
+    "ParameterList": "a list of Tensors with requires_grad=True",
+    "Parameter": "Tensor(array, requires_grad=True)",
+    "functional": "import minillm.functional as F",
+    "Identity": "lambda x: x",
+    "Softmax": "F.softmax(x)",
+    "LogSoftmax": "F.log_softmax(x)",
+    "LeakyReLU": "F.leaky_relu(x)",
+    "ELU": "F.elu(x)",
+    "Softplus": "F.softplus(x)",
+    "MultiheadAttention": "nn.MultiHeadAttention(width, heads)",
+    "utils": "optim.clip_grad_norm(parameters, max_norm)",
+    "DataParallel": "nothing: one process with all its threads",
+}
+OPTIM = {
+    "Adam": "optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)",
+    "lr_scheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
+    "clip_grad_norm_": "optim.clip_grad_norm(parameters, max_norm)",
+    "LRScheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
+}
+MINILLM = {
+    "from_numpy": "Tensor(array), which shares its memory",
+    "as_tensor": "Tensor(array)",
+    "zeros": "Tensor(np.zeros((2, 3), np.float32))",
+    "ones": "Tensor(np.ones((2, 3), np.float32))",
+    "full": "Tensor(np.full((2, 3), value, np.float32))",
+    "eye": "Tensor(np.eye(3, dtype=np.float32))",
+    "empty": "Tensor(np.empty((2, 3), np.float32))",
+    "arange": "F.arange(stop)",
+    "linspace": "Tensor(np.linspace(start, stop, n, dtype=np.float32))",
+    "rand": "Tensor(np.random.default_rng(seed).random((2, 3), np.float32))",
+    "randn": "Tensor(np.random.default_rng(seed).standard_normal((2, 3), np.float32))",
+    "randint": "np.random.default_rng(seed).integers(low, high, (2, 3))",
+    "manual_seed": "rng = np.random.default_rng(seed), given as rng= to layers and functions: there is no global seed",
+    "seed": "rng = np.random.default_rng(seed), given as rng= to layers and functions: there is no global seed",
+    "cat": "F.concatenate([x, y], axis=0)",
+    "stack": "F.stack([x, y])",
+    "inference_mode": "no_grad",
+    "enable_grad": "the code outside of no_grad()",
+    "set_grad_enabled": "with no_grad():",
+    "float32": "np.float32",
+    "float64": "np.float64",
+    "int64": "np.int64",
+    "long": "np.int64",
+    "bool": "bool",
+    "cuda": _NOTHING,
+    "device": _NOTHING,
+    "DataLoader": "Trainer(model, dataset), or a loop of your own over data.DocumentDataset(...).batch(step, size, seed)",
+    "compile": "nothing: kernels are compiled already",
+}
+
+
+def sentence(where: str, name: str, words: dict[str, str], otherwise: str = "") -> str:
+    """What to say of a name that is not here; ``otherwise`` where torch has no such word either."""
+    instead = f"write {words[name]}" if name in words else otherwise
+    return f"{where} has no {name!r}" + (f": {instead}" if instead else "")
+
+
+def axes_as_numpys(function: Function) -> Function:
+    """Let a call with torch's ``dim=`` or ``keepdim=`` end in a sentence that says ``axis=``, ``keepdims=``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            given = [name for name in ("dim", "keepdim", "dims") if name in kwargs]
+            if not given:
+                raise
+            instead = {"dim": "axis", "dims": "axis", "keepdim": "keepdims"}[given[0]]
+            raise TypeError(f"{function.__name__}: axes are NumPy's: write {instead}= for {given[0]}=") from None
+
+    return call  # type: ignore[return-value]
