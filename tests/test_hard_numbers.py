@@ -1,4 +1,4 @@
-"""Numbers at the edge: sums of millions of float32 rows, and underflow where ``np.seterr`` raises."""
+"""Numbers at the edge: sums of millions of float32 rows, and underflow where ``np.seterr`` calls it an error."""
 
 import numpy as np
 import pytest
@@ -44,14 +44,13 @@ def test_the_gradient_of_a_frequent_token_counts_on_from_where_float32_stands_st
 
 @compiled
 def test_sums_in_blocks_lose_no_digits():
-    """0.1 a million times: added one by one in float32 it is 100958.3. A block rounds once for each."""
+    """0.1 a million times is 100958.3, if added one by one in float32; a block rounds once for each of its rows."""
     x = np.full((1_000_000, 3), 0.1, np.float32)
     exact = 1_000_000 * float(np.float32(0.1))
     np.testing.assert_allclose(rows.sum_rows(x), exact, rtol=64 * 2.0**-24)
     one, r = np.ones(3, np.float32), np.ones((1_000_000, 1), np.float32)
-    for which in (0, 1):
-        made = pair("layer_norm_backward")[which](x, x, one, 0 * r, r)[2]
-        np.testing.assert_allclose(made, exact, rtol=1024 * 2.0**-24)
+    for backward in pair("layer_norm_backward"):
+        np.testing.assert_allclose(backward(x, x, one, 0 * r, r)[2], exact, rtol=1024 * 2.0**-24)
     assert norm._blocks_of(1_000_000) > norm._BLOCKS and embedding._MOST_TOKENS < 1 << 24
 
 

@@ -162,7 +162,7 @@ MINILLM = {
     "bool": "bool",
     "cuda": _NOTHING,
     "device": _NOTHING,
-    "DataLoader": "Trainer(model, dataset), or a loop of your own over data.DocumentDataset(...).batch(step, size, seed)",
+    "DataLoader": "Trainer(model, dataset), or a loop over data.DocumentDataset(...).batch(step, batch_size, seed)",
     "compile": "nothing: kernels are compiled already",
 }
 

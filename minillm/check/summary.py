@@ -78,10 +78,8 @@ class Summary:
     def _repr_html_(self) -> str:
         head, *rows = self._rows()
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        return (
-            "<table><thead><tr>" + "".join(f"<th>{c}</th>" for c in head) + f"</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{self._total()}</p>"
-        )
+        top = "".join(f"<th>{c}</th>" for c in head)
+        return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table><p>{self._total()}</p>"
 
 
 def summary(model: Module, *inputs: Any, **options: Any) -> Summary:

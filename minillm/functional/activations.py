@@ -23,7 +23,7 @@ def tanh(x: Tensor) -> Tensor:
     y = np.tanh(floats(x))
 
     def backward(dy):
-        return (dy * ((1 - y) * (1 + y)),)
+        return (dy * ((1 - y) * (1 + y)),)  # = dy (1 - y^2), where y^2 might underflow
 
     return Tensor.from_op(y, (x,), backward)
 

@@ -10,13 +10,7 @@ from .module import Module
 
 
 class _BatchNorm(Module):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, per channel (Ioffe & Szegedy 2015).
-
-    While training, mean and var are those of the batch, and running averages of them are kept:
-    running <- (1 - momentum) running + momentum of_the_batch. In use (``eval()``) the running averages stand in their
-    place, so that an example no longer depends on its neighbours. As in torch, the running variance counts n - 1.
-    ``running_mean`` and ``running_var`` have no gradient, and are saved with the parameters.
-    """
+    """What both have: see `BatchNorm2d`."""
 
     _shape = ""
 
@@ -68,7 +62,12 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = f"{_BatchNorm.__doc__}\n    x: (B, C) or (B, C, T), mean and var over B (and T).\n    "
+    """Batch normalisation of x: (B, C) or (B, C, T); mean and var over B (and T).
+
+    y = weight (x - mean) / sqrt(var + eps) + bias, per channel (Ioffe & Szegedy 2015); see
+    `BatchNorm2d` for the running averages.
+    """
+
     _shape = "(B, C) or (B, C, T)"
 
     def _axes(self, x: Tensor) -> tuple[int, ...]:
@@ -76,7 +75,17 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = f"{_BatchNorm.__doc__}\n    x: (B, C, Y, X), mean and var over B, Y and X.\n    "
+    """Batch normalisation of pictures x: (B, C, Y, X); mean and var over B, Y and X.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias, per channel (Ioffe & Szegedy 2015).
+
+    While training, mean and var are those of the batch, and running averages of them are kept:
+    running <- (1 - momentum) running + momentum of_the_batch. In use (``eval()``) the running
+    averages stand in their place, so that an example no longer depends on its neighbours. As in
+    torch, the running variance counts n - 1. ``running_mean`` and ``running_var`` have no gradient,
+    and are saved with the parameters.
+    """
+
     _shape = "(B, C, Y, X)"
 
     def _axes(self, x: Tensor) -> tuple[int, ...]:

@@ -35,7 +35,8 @@ class Conv2d(Module):
         ky, kx = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if min(in_channels, out_channels, ky, kx) < 1:
             raise ValueError(
-                f"Conv2d: sizes must be at least 1; got {in_channels} -> {out_channels} channels, kernel_size {ky} x {kx}"
+                f"Conv2d: sizes must be at least 1; got {in_channels} -> {out_channels} channels, "
+                f"kernel_size {ky} x {kx}"
             )
         rng, inputs = np.random.default_rng(rng), in_channels * ky * kx
         self.weight = init.fan_in(rng, (out_channels, in_channels, ky, kx), inputs)
