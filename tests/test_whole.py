@@ -163,3 +163,20 @@ def test_it_learns(whole, capsys):
     guess, floor, _, first, _, second, unseen, again = numbers[:8]
     assert guess > first > second > floor == again
     assert floor < unseen < 0.5 * guess
+
+
+def test_axes_in_another_order_come_back(whole):
+    x = whole.Tensor(np.zeros((2, 3, 4)))
+    y = x.transpose(1, 2, 0)
+    dy = np.arange(24.0).reshape(3, 4, 2)
+    (dx,) = y.chain_rule(dy)
+    np.testing.assert_array_equal(dx, np.moveaxis(dy, 2, 0))
+
+
+def test_what_has_no_probability_is_never_written(whole, monkeypatch):
+    class Lowest:
+        def random(self):
+            return 0.0
+
+    monkeypatch.setattr(whole, "gpt", lambda weights, ids: whole.Tensor(np.array([[[-np.inf, 0.0, -np.inf]]])))
+    assert whole.write({}, Lowest(), limit=3) == [1, 1, 1]
