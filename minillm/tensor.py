@@ -311,7 +311,6 @@ class Tensor(Node):
         """The transpose, all axes reversed: (M, N) -> (N, M);   dx = dy transposed."""
         return self.transpose()
 
-
     # ---- like an array -----------------------------------------------------------------------------------------------
 
     @property

@@ -1,4 +1,4 @@
-"""The house: a file imports only from floors below its own, numba stays in kernels/, files stay short."""
+"""The house: imports go down, numba stays in kernels/, files stay short, importing loads little."""
 
 import ast
 import os
