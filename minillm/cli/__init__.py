@@ -1,7 +1,8 @@
 """What a person types: ``minillm train | generate | eval | quantize | info | tokenize | encode``.
 
-Text goes to standard output, everything about it to standard error, so that ``minillm generate ... > story.txt`` keeps
-the story alone. A person's mistake is one line that says what was expected, and exit code 2.
+Text goes to standard output, everything about it to standard error, so that ``minillm generate ...
+> story.txt`` keeps the story alone. A person's mistake is one line that says what was expected, and
+exit code 2.
 
 Each command has a file: ``add`` says what can be typed, ``run`` does it.
 """

@@ -20,7 +20,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """What the arguments say; nothing says ``--help``. Raises ValueError with the name that was probably meant."""
+    """What the arguments say; nothing says ``--help``. Raises ValueError with the name that was
+    probably meant.
+    """
     if not arguments:
         parser.parse_args(["--help"])
     options, unknown = parser.parse_known_args(list(arguments))

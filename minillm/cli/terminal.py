@@ -1,4 +1,6 @@
-"""Standard output and standard error: what a terminal cannot show is replaced, and nobody need be listening."""
+"""Standard output and standard error: what a terminal cannot show is replaced, and nobody need be
+listening.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Data: what a model reads. Stories whose entropy is known, text files, and batches of either.
 
-In reading order: grammar.py (a writer that knows the probability of its text), stories.py (what it writes),
-story_corpus.py (many stories, and their floor), text.py (files), split.py (what is held out), batches.py (from
-token ids to the arrays a model trains on). For texts too large to hold: shards.py (token ids on the disk),
-encode.py (from texts to shards), shard_dataset.py (batches from shards). For a model with an encoder and a
-decoder: pairs.py (questions and answers), spans.py (texts with gaps), tasks.py and french.py (tasks that a
-small model learns).
+In reading order: grammar.py (a writer that knows the probability of its text), stories.py (what it
+writes), story_corpus.py (many stories, and their floor), text.py (files), split.py (what is held
+out), batches.py (from token ids to the arrays a model trains on). For texts too large to hold:
+shards.py (token ids on the disk), encode.py (from texts to shards), shard_dataset.py (batches from
+shards). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py
+(texts with gaps), tasks.py and french.py (tasks that a small model learns).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset

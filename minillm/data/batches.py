@@ -1,14 +1,15 @@
 """Batches: from token ids to the arrays (x, y) that a model trains on.
 
-In a row, ``y[t]`` is the token that follows ``x[t]``: at every position the model is asked for the next
-token. Targets of -100 ask nothing (they pad a row). Two kinds of text, one interface (`Dataset`):
+In a row, ``y[t]`` is the token that follows ``x[t]``: at every position the model is asked for the
+next token. Targets of -100 ask nothing (they pad a row). Two kinds of text, one interface
+(`Dataset`):
 
 - `StreamDataset`: one long text; a row is a random window of it.
 - `DocumentDataset`: many short texts; a row holds whole documents, each from its beginning to its end-of-text
   token.
 
-A batch is a pure function of (seed, step): a training run that was interrupted at step 700 continues at step
-700 with the very batch it would have seen.
+A batch is a pure function of (seed, step): a training run that was interrupted at step 700
+continues at step 700 with the very batch it would have seen.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class Dataset(Protocol):
 class StreamDataset:
     """Random windows of ``context`` tokens from one long text.
 
-    train_ids, validation_ids: (N,) token ids; a ``np.memmap`` stays on the disk. Training rows start
-    anywhere, drawn with replacement; validation rows stand side by side, so that each target counts once.
+    train_ids, validation_ids: (N,) token ids; a ``np.memmap`` stays on the disk. Training rows
+    start anywhere, drawn with replacement; validation rows stand side by side, so that each target
+    counts once.
 
     >>> data = StreamDataset(range(100), range(5), context=4)
     >>> x, y = data.batch(step=0, batch_size=2, seed=1)
@@ -98,19 +100,20 @@ class StreamDataset:
 class DocumentDataset:
     """Whole documents, several to a row of ``context`` tokens.
 
-    train_docs, validation_docs: one sequence of token ids per document, without end-of-text tokens. A
-    document is ``[EOS] d1 .. dn [EOS]``: the first EOS is only an input (it says "a text begins"), the last
-    one only a target ("it ends here"), so n tokens make n + 1 targets. In a row the EOS that ends one
-    document begins the next:
+    train_docs, validation_docs: one sequence of token ids per document, without end-of-text tokens.
+    A document is ``[EOS] d1 .. dn [EOS]``: the first EOS is only an input (it says "a text
+    begins"), the last one only a target ("it ends here"), so n tokens make n + 1 targets. In a row
+    the EOS that ends one document begins the next:
 
     >>> data = DocumentDataset([[1, 2, 3], [4, 5]], [[6]], context=7, eos_id=0)
     >>> x, y = data.batch(step=0, batch_size=1, seed=0)
     >>> x.tolist(), y.tolist()
     ([[0, 1, 2, 3, 0, 4, 5]], [[1, 2, 3, 0, 4, 5, 0]])
 
-    Documents are packed into rows once; an epoch is a permutation of the rows, ``np.random.default_rng((seed,
-    epoch))``. A document that does not fit a row is continued in further rows, without sight of what came
-    before: ``train_continued`` and ``validation_continued`` count such documents.
+    Documents are packed into rows once; an epoch is a permutation of the rows,
+    ``np.random.default_rng((seed, epoch))``. A document that does not fit a row is continued in
+    further rows, without sight of what came before: ``train_continued`` and
+    ``validation_continued`` count such documents.
 
     Raises ValueError when the training documents together are shorter than one context.
     """
@@ -182,9 +185,10 @@ class Shuffled:
 def _pack(documents: list[np.ndarray], context: int, eos_id: int) -> np.ndarray:
     """Lay documents into as few rows as a simple rule finds: (R, context + 1), padded with -100.
 
-    Longest first, each into the fullest row that still has room (best fit decreasing). Rows by their free
-    places are kept in ``rows_with_room``; bit r of ``open_rooms`` is set when a row with r free places
-    exists, so that the smallest sufficient room is the lowest set bit at or above the length.
+    Longest first, each into the fullest row that still has room (best fit decreasing). Rows by
+    their free places are kept in ``rows_with_room``; bit r of ``open_rooms`` is set when a row with
+    r free places exists, so that the smallest sufficient room is the lowest set bit at or above the
+    length.
     """
     rows: list[list[np.ndarray]] = []
     rows_with_room: list[list[int]] = [[] for _ in range(context + 1)]
@@ -200,8 +204,8 @@ def _pack(documents: list[np.ndarray], context: int, eos_id: int) -> np.ndarray:
         if len(ids) + 1 <= context:
             short.append(ids)
             continue
-        # A long document fills rows of its own; its rest opens a row, so that it never follows another
-        # document.
+        # A long document fills rows of its own; its rest opens a row, so that it never follows
+        # another document.
         for window in _windows(np.concatenate(([eos_id], ids, [eos_id])), context):
             window = window[window != IGNORE]
             rows.append([window[:1], window[1:]])

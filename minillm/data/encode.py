@@ -24,12 +24,13 @@ def encode_files(
     tokens_per_shard: int = TOKENS_PER_SHARD,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
-    """Encode UTF-8 files into the shards of a new corpus folder, as streams; returns the tokens of both parts.
+    """Encode UTF-8 files into the shards of a new corpus folder, as streams; returns the tokens of
+    both parts.
 
     Which text is held out for validation, see `corpus_parts`. `progress(n)` is told how many bytes were read.
 
-    Raises FileExistsError when the folder exists, ValueError when a file is not UTF-8, when there is no text, or when
-    `validation` is not in (0, 0.5].
+    Raises FileExistsError when the folder exists, ValueError when a file is not UTF-8, when there
+    is no text, or when `validation` is not in (0, 0.5].
     """
     with atomic_folder(folder) as staging:
         with (
@@ -46,7 +47,9 @@ def encode_files(
 
 
 class Part(NamedTuple):
-    """A document or a part of one: its text, whether it is held out for validation, whether the document ends here."""
+    """A document or a part of one: its text, whether it is held out for validation, whether the
+    document ends here.
+    """
 
     text: str
     held_out: bool
@@ -59,14 +62,16 @@ def corpus_parts(
     whole: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Part]:
-    """The documents of UTF-8 files in parts, read as streams, each part for training or held out for validation.
+    """The documents of UTF-8 files in parts, read as streams, each part for training or held out
+    for validation.
 
-    A file is one document, or one per part between `<|endoftext|>` markers; white space around a document
-    is left out. Which are held out, or cut: see `split.held_out`. The files are read twice, for the lengths
-    of the documents must be known first.
-    whole: hold a document until it is complete. `progress(n)` is told how many bytes were read.
+    A file is one document, or one per part between `<|endoftext|>` markers; white space around a
+    document is left out. Which are held out, or cut: see `split.held_out`. The files are read
+    twice, for the lengths of the documents must be known first. whole: hold a document until it is
+    complete. `progress(n)` is told how many bytes were read.
 
-    Raises ValueError when a file is not UTF-8, when there is no text, or when `validation` is not in (0, 0.5].
+    Raises ValueError when a file is not UTF-8, when there is no text, or when `validation` is not
+    in (0, 0.5].
     """
     if not 0.0 < validation <= 0.5:
         raise ValueError(f"corpus_parts: validation must be above 0 and at most 0.5; got {validation}")

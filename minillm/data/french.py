@@ -145,7 +145,9 @@ def sentence(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def noun_phrase(rng: np.random.Generator, adjectives: int) -> tuple[str, str, bool]:
-    """Draw a noun with its article and at most so many adjectives (0 to 2): French, English, whether it is several."""
+    """Draw a noun with its article and at most so many adjectives (0 to 2): French, English,
+    whether it is several.
+    """
     noun, several, definite = _choose(rng, NOUNS), bool(rng.integers(2)), bool(rng.integers(2))
     kinds = [ADJECTIVES_BEFORE, ADJECTIVES_BEHIND]
     if adjectives < 2:

@@ -1,7 +1,7 @@
 """A writer that knows the probability of every text it writes.
 
-A language model is asked for the probability of the next word. To judge its answers we need a text whose true
-probabilities are known; so we write one ourselves, by drawing lots:
+A language model is asked for the probability of the next word. To judge its answers we need a text
+whose true probabilities are known; so we write one ourselves, by drawing lots:
 
     >>> def greet(pen, world):
     ...     pen.say("Hello, ", "Good morning, ")       # one of 2
@@ -11,20 +11,20 @@ probabilities are known; so we write one ourselves, by drawing lots:
     >>> round(math.exp(grammar.logprob("Hello, Tom! How are you, Tom?")), 4)
     0.1667
 
-Each choice among n equal options costs log n nats, and what is not chosen costs nothing. The sum over a text
-is -log p(text), and its mean, the entropy, is a floor: no model can predict these texts with less, on
-average. A model comes close to it only if it remembers: a model that does not look back at the first name
-pays log 3 nats for the second one too.
+Each choice among n equal options costs log n nats, and what is not chosen costs nothing. The sum
+over a text is -log p(text), and its mean, the entropy, is a floor: no model can predict these texts
+with less, on average. A model comes close to it only if it remembers: a model that does not look
+back at the first name pays log 3 nats for the second one too.
 
-Three questions are answered by running the same scenes with another hand on the pen: `Grammar.sample` draws,
-`Grammar.logprob` reads a text and finds the choices it was made of, `Grammar.documents` walks down every
-path.
+Three questions are answered by running the same scenes with another hand on the pen:
+`Grammar.sample` draws, `Grammar.logprob` reads a text and finds the choices it was made of,
+`Grammar.documents` walks down every path.
 
-Why p(choices) is p(text). The options of each choice are a prefix code: none is the beginning of another.
-Suppose two different sequences of choices made the same text. Until they first differ, they wrote the same
-words; there, the rest of the text begins with two different options, so one of them is the beginning of the
-other: impossible. So a text can be made in one way only, and reading finds it from left to right, without
-ever going back.
+Why p(choices) is p(text). The options of each choice are a prefix code: none is the beginning of
+another. Suppose two different sequences of choices made the same text. Until they first differ,
+they wrote the same words; there, the rest of the text begins with two different options, so one of
+them is the beginning of the other: impossible. So a text can be made in one way only, and reading
+finds it from left to right, without ever going back.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Pen:
     def pick(self, words: Sequence[Word], but: Collection[str] = (), end: str = "") -> Word:
         """Write one of ``words`` that is not in ``but``, all equally likely, then ``end``; return the word.
 
-        The words are alike: later sentences may repeat the one picked, but which sentences are possible, and
-        how likely each is, must not depend on it. Where it does, use `choose`.
+        The words are alike: later sentences may repeat the one picked, but which sentences are
+        possible, and how likely each is, must not depend on it. Where it does, use `choose`.
         """
         if but:
             words = [word for word in words if word not in but]
@@ -107,8 +107,8 @@ class Pen:
 class Grammar:
     """All texts that begin with a scene, each with its exact probability.
 
-    first: the scene that opens a text; world: what this scene is told of the past. A scene in the middle of a
-    larger grammar, with a world to begin in, is a grammar too.
+    first: the scene that opens a text; world: what this scene is told of the past. A scene in the
+    middle of a larger grammar, with a world to begin in, is a grammar too.
     """
 
     def __init__(self, first: Scene, world: World = None) -> None:
@@ -168,9 +168,9 @@ class Grammar:
     def entropy(self) -> float:
         """Return the mean of -log p(text), exactly: the nats that a text costs on average.
 
-        H(scene, world) = sum over the paths through the scene of p(path) (-log p(path) + H(next scene,
-        world')). Worlds that differ in their words only have equal entropy, so H is computed once per shape
-        of a world.
+        H(scene, world) = sum over the paths through the scene of p(path) (-log p(path) + H(next
+        scene, world')). Worlds that differ in their words only have equal entropy, so H is computed
+        once per shape of a world.
         """
         known: dict[Any, float] = {}
 
@@ -205,8 +205,9 @@ class _Path(NamedTuple):
 def _paths(scene: Scene, world: World, everything: bool) -> Iterator[_Path]:
     """Run a scene once for each way through its choices.
 
-    With ``everything`` false, only the choices that matter later are walked through; the others stay at their
-    first option, which stands for all of them, and do not count in the path's probability.
+    With ``everything`` false, only the choices that matter later are walked through; the others
+    stay at their first option, which stands for all of them, and do not count in the path's
+    probability.
     """
     walker = _Walker(everything)
     while True:
@@ -270,7 +271,9 @@ def _shape(world: World) -> Any:
 
 
 def _check_prefix_code(options: Sequence[str]) -> None:
-    """Raise ValueError when an option is the beginning of another; sorted, two such options are neighbours."""
+    """Raise ValueError when an option is the beginning of another; sorted, two such options are
+    neighbours.
+    """
     ordered = sorted(options)
     for short, long in zip(ordered, ordered[1:], strict=False):
         if long.startswith(short):

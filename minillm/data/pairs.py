@@ -1,7 +1,8 @@
 """Batches for a model that reads with one stack and writes with another: questions and answers.
 
-An encoder reads the question, a decoder writes the answer. Of an answer a1 .. an, whose last token is the end of text,
-the decoder sees at each position what stands before it, and is asked for what comes next:
+An encoder reads the question, a decoder writes the answer. Of an answer a1 .. an, whose last token
+is the end of text, the decoder sees at each position what stands before it, and is asked for what
+comes next:
 
     ids          q1 q2 .. qm          (B, S)   padded with ``pad_id``, which the encoder does not look at
     decoder_ids  <start> a1 .. an-1   (B, T)   padded with ``pad_id``
@@ -31,9 +32,10 @@ class PairDataset:
     >>> ids.tolist(), decoder_ids.tolist(), targets.tolist()
     ([[9, 9, 1]], [[0, 4]], [[4, 1]])
 
-    pad_id, start_id: ``pad_token_id`` and ``decoder_start_token_id`` of the model's configuration, in T5 both 0. An
-    epoch is a permutation of the pairs, a function of (seed, epoch). Padding costs as much time as text: so the pairs
-    of 16 batches are sorted by their length before they are cut into batches, which come in random order.
+    pad_id, start_id: ``pad_token_id`` and ``decoder_start_token_id`` of the model's configuration,
+    in T5 both 0. An epoch is a permutation of the pairs, a function of (seed, epoch). Padding costs
+    as much time as text: so the pairs of 16 batches are sorted by their length before they are cut
+    into batches, which come in random order.
 
     Raises ValueError when there are no pairs, or a question or an answer is empty.
     """

@@ -12,11 +12,12 @@ from .shards import Shard
 
 
 class ShardDataset:
-    """Random windows of `context` tokens from the shards of a corpus, for the trainer; the ids stay on the disk.
+    """Random windows of `context` tokens from the shards of a corpus, for the trainer; the ids stay
+    on the disk.
 
-    A batch is a pure function of (seed, step). Validation rows stand side by side, so that each target counts once;
-    where they hold more than `most_validation` tokens, only every n-th row is read, or a large corpus would be
-    measured for hours.
+    A batch is a pure function of (seed, step). Validation rows stand side by side, so that each
+    target counts once; where they hold more than `most_validation` tokens, only every n-th row is
+    read, or a large corpus would be measured for hours.
 
     Raises ValueError when no training shard has room for a window, or the validation shards hold no target.
     """
@@ -59,7 +60,8 @@ class ShardDataset:
         return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
-        """Yield each validation target exactly once; rows that are too short are filled up with targets of -100.
+        """Yield each validation target exactly once; rows that are too short are filled up with
+        targets of -100.
 
         Raises ValueError for an id that is not in the vocabulary.
         """

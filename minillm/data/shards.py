@@ -32,8 +32,8 @@ TOKENS_PER_SHARD = 1 << 28  # 512 MB of uint16
 class ShardWriter:
     """Writes the shards of one part of a corpus, a new file when one is full; use it in a `with` block.
 
-    folder, name: the files are `folder/name-00000.tokens` and so on. Documents go in as parts of ids, so that a long
-    one is never held as a whole.
+    folder, name: the files are `folder/name-00000.tokens` and so on. Documents go in as parts of
+    ids, so that a long one is never held as a whole.
 
     Raises ValueError when the tokenizer has no end-of-text token.
     """
@@ -97,8 +97,9 @@ class ShardWriter:
 class Shard:
     """One file of token ids, on the disk: `tokens` is a memory map, (N,) uint16 or uint32.
 
-    Raises ValueError, naming the file, when it is no shard, is cut short, was made by another tokenizer, or contradicts
-    itself. The ids are checked as they are read: a look at all of them would read gigabytes before the first step.
+    Raises ValueError, naming the file, when it is no shard, is cut short, was made by another
+    tokenizer, or contradicts itself. The ids are checked as they are read: a look at all of them
+    would read gigabytes before the first step.
     """
 
     def __init__(self, path: str | Path, tokenizer: Tokenizer) -> None:
@@ -133,7 +134,8 @@ class Shard:
         return len(self.ends)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The ids from `start` up to `stop`, or to the end of the shard, which may come before: (<= stop - start,).
+        """The ids from `start` up to `stop`, or to the end of the shard, which may come before: (<=
+        stop - start,).
 
         Raises ValueError, naming the file and the position, for an id that is not in the vocabulary.
         """
@@ -155,8 +157,8 @@ class Shard:
 def open_shards(folder: str | Path, name: str, tokenizer: Tokenizer) -> list[Shard]:
     """The shards of one part of a corpus, "train" or "validation", in order.
 
-    Raises FileNotFoundError when there are none, ValueError when one is damaged, missing in the row or was made by
-    another tokenizer.
+    Raises FileNotFoundError when there are none, ValueError when one is damaged, missing in the row
+    or was made by another tokenizer.
     """
     files = sorted(Path(folder).glob(f"{name}-*.tokens"))
     if not files:

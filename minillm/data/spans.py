@@ -4,9 +4,10 @@
     input    Thank you <extra_id_0> me to your party <extra_id_1> week .
     target   <extra_id_0> for inviting <extra_id_1> last <extra_id_2>
 
-Some words are taken out, and the model has to say which. Each gap is marked by a sentinel of its own, and the target is
-the gaps alone, each behind its sentinel: the other way round, what is visible has become the gap. So a target is much
-shorter than the text, and cheap to write. A share of 15 % is hidden, in spans of 3 tokens on average.
+Some words are taken out, and the model has to say which. Each gap is marked by a sentinel of its
+own, and the target is the gaps alone, each behind its sentinel: the other way round, what is
+visible has become the gap. So a target is much shorter than the text, and cheap to write. A share
+of 15 % is hidden, in spans of 3 tokens on average.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ def random_spans(
 ) -> np.ndarray:
     """Choose which tokens of a text to hide: (length,) booleans.
 
-    round(density x length) tokens, at least one and never all, in spans of ``mean_length`` on average, no two side by
-    side; all ways to do so are equally likely. (T5's own program hides the end of every text, which does not matter
-    where texts have 512 tokens. In short ones it would be nearly all that is ever asked.)
+    round(density x length) tokens, at least one and never all, in spans of ``mean_length`` on
+    average, no two side by side; all ways to do so are equally likely. (T5's own program hides the
+    end of every text, which does not matter where texts have 512 tokens. In short ones it would be
+    nearly all that is ever asked.)
 
     >>> "".join("-x"[hidden] for hidden in random_spans(40, np.random.default_rng(0)).astype(int))
     '----------------------xx------xxxx------'
@@ -63,9 +65,11 @@ def _random_lengths(total: int, parts: int, rng: np.random.Generator) -> np.ndar
 
 
 def hide_spans(ids: TokenIds, hidden: np.ndarray, sentinels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Replace each run of hidden tokens by the next sentinel: the input, and the target that says what was there.
+    """Replace each run of hidden tokens by the next sentinel: the input, and the target that says
+    what was there.
 
-    ids: (N,) token ids. hidden: (N,) booleans. Where a text ends visible, the target ends with one more sentinel.
+    ids: (N,) token ids. hidden: (N,) booleans. Where a text ends visible, the target ends with one
+    more sentinel.
 
     >>> hidden = np.array([False, True, True, False, True, False])
     >>> [part.tolist() for part in hide_spans([1, 2, 3, 4, 5, 6], hidden, sentinels=[99, 98, 97])]
@@ -93,7 +97,8 @@ def hide_spans(ids: TokenIds, hidden: np.ndarray, sentinels: Sequence[int]) -> t
 
 
 def fill_spans(inputs: TokenIds, target: TokenIds, sentinels: Sequence[int]) -> np.ndarray:
-    """Put what a target says into the gaps of an input: ``hide_spans``'s inverse, for targets that a model wrote.
+    """Put what a target says into the gaps of an input: ``hide_spans``'s inverse, for targets that
+    a model wrote.
 
     A gap of which the target says nothing stays empty; what the target says of no gap is left out.
 
@@ -117,10 +122,11 @@ def fill_spans(inputs: TokenIds, target: TokenIds, sentinels: Sequence[int]) -> 
 class SpanCorruptionDataset:
     """Texts with gaps, new gaps each time a text comes round, and what was in them.
 
-    train_docs, validation_docs: one sequence of token ids per text, without end-of-text tokens; ``eos_id`` is put
-    behind inputs and targets. sentinels: ids of ``<extra_id_0>``, ``<extra_id_1>``, ... pad_id, start_id: as in
-    `PairDataset`, whose batches these are. An epoch is a permutation of the texts, a function of (seed, epoch); the
-    gaps of a batch are a function of (seed, step), those of the validation texts are always the same.
+    train_docs, validation_docs: one sequence of token ids per text, without end-of-text tokens;
+    ``eos_id`` is put behind inputs and targets. sentinels: ids of ``<extra_id_0>``,
+    ``<extra_id_1>``, ... pad_id, start_id: as in `PairDataset`, whose batches these are. An epoch
+    is a permutation of the texts, a function of (seed, epoch); the gaps of a batch are a function
+    of (seed, step), those of the validation texts are always the same.
 
     Raises ValueError when there are no texts, or one has less than 2 tokens.
     """
@@ -150,7 +156,9 @@ class SpanCorruptionDataset:
         self.validation_tokens = sum(len(target) for _, target in self._validation)
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Return the next ``batch_size`` texts of the epoch's order with gaps: ids, decoder_ids and targets."""
+        """Return the next ``batch_size`` texts of the epoch's order with gaps: ids, decoder_ids and
+        targets.
+        """
         rng = np.random.default_rng((seed, step, 2))
         pairs = [self.corrupt(self._train[i], rng) for i in self._order.chosen(step, batch_size, seed)]
         return pair_batch(pairs, self._pad_id, self._start_id)

@@ -15,10 +15,11 @@ def held_out(
 
     lengths: characters of each document. counts: how often each comes; None: once.
 
-    A share of the *documents* may be nearly all of the text: a novel and a licence are two documents. So
-    documents are taken in random order until they hold the share ``validation`` of all characters. The
-    last of them is taken or left as a whole, whichever is nearer; where both miss the share by more than
-    half of it, the document is cut, and its end held out. A single document is always cut.
+    A share of the *documents* may be nearly all of the text: a novel and a licence are two
+    documents. So documents are taken in random order until they hold the share ``validation`` of
+    all characters. The last of them is taken or left as a whole, whichever is nearer; where both
+    miss the share by more than half of it, the document is cut, and its end held out. A single
+    document is always cut.
 
     >>> held_out([1000, 500_000], validation=0.1)
     {0: 1.0, 1: 0.0982}
@@ -54,9 +55,9 @@ def cut_at(length: int, share: float) -> int:
 def split_documents(documents: Sequence[str], validation: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
     """Split documents into a training and a validation list, both in their original order.
 
-    About the share ``validation`` of the text is held out: whole documents at random, or the end of one that
-    would be too much, see `held_out`. Documents with equal text are treated alike, so that no validation
-    document was ever trained on.
+    About the share ``validation`` of the text is held out: whole documents at random, or the end of
+    one that would be too much, see `held_out`. Documents with equal text are treated alike, so that
+    no validation document was ever trained on.
 
     >>> split_documents(["0123456789"], validation=0.2)
     (['01234567'], ['89'])
@@ -77,7 +78,8 @@ def split_documents(documents: Sequence[str], validation: float = 0.1, seed: int
 
 
 def split_by_count(documents: Sequence[str], validation: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Split as runs did that are older than `split_documents`' rule: a share of the documents, whatever their length.
+    """Split as runs did that are older than `split_documents`' rule: a share of the documents,
+    whatever their length.
 
     They go on, and are evaluated, with the text that was held out when they began.
     """

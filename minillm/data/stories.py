@@ -1,12 +1,12 @@
 """Little stories whose exact probability is known: the default corpus.
 
-A hero finds a thing and meets a friend; the thing is given, dropped, lost, hidden or traded; at the end
-somebody asks what happened. Names, things and places are drawn by lot, so nobody can foresee them; but once
-said, they come back: who has the red ball *now* cannot be guessed, only remembered. (grammar.py tells how
-probabilities are counted.)
+A hero finds a thing and meets a friend; the thing is given, dropped, lost, hidden or traded; at the
+end somebody asks what happened. Names, things and places are drawn by lot, so nobody can foresee
+them; but once said, they come back: who has the red ball *now* cannot be guessed, only remembered.
+(grammar.py tells how probabilities are counted.)
 
-Each scene is a function that writes a few sentences and returns the next scene. The `World` is all that a
-scene knows of what happened before.
+Each scene is a function that writes a few sentences and returns the next scene. The `World` is all
+that a scene knows of what happened before.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-"""Small tasks in T5's form: a text says what is wanted, a text is the answer (Raffel et al. 2020, section 2.4).
+"""Small tasks in T5's form: a text says what is wanted, a text is the answer (Raffel et al. 2020,
+section 2.4).
 
     reverse: stone                                      ->  enots
     sort: 41 7 23                                       ->  7 23 41
     date: 3 March 1998                                  ->  1998-03-03
     translate French to English: le petit chat noir     ->  the small black cat
 
-One model learns all of them: the words before the colon are how it knows which one it is asked. Each task draws as many
-questions as one likes. A tenth of all the questions there are is kept apart by a checksum of the question: whatever is
-drawn for training, a question held out is never among it.
+One model learns all of them: the words before the colon are how it knows which one it is asked.
+Each task draws as many questions as one likes. A tenth of all the questions there are is kept apart
+by a checksum of the question: whatever is drawn for training, a question held out is never among
+it.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class Task(NamedTuple):
     def pairs(self, n: int, held_out: bool, seed: int = 0) -> list[Pair]:
         """Draw ``n`` different questions, all to train on, or all held out.
 
-        The i-th draw is a pure function of (seed, i); a question that was drawn before, or is of the other side, is
-        skipped.
+        The i-th draw is a pure function of (seed, i); a question that was drawn before, or is of
+        the other side, is skipped.
 
         Raises ValueError when the task seems to have no more questions.
         """

@@ -1,7 +1,7 @@
 """Text files as documents.
 
-A document is one unit of text: the model learns where it begins and where it ends. A file is one document,
-unless it holds the marker ``<|endoftext|>``, which separates several.
+A document is one unit of text: the model learns where it begins and where it ends. A file is one
+document, unless it holds the marker ``<|endoftext|>``, which separates several.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from ..tokenizer.base import END_OF_TEXT
 def load_texts(path: str | Path) -> list[str]:
     r"""Read a UTF-8 file, or every ``.txt`` file under a folder (recursively, in sorted order), as documents.
 
-    A file is one document, or one document per part between ``<|endoftext|>`` markers. White space next to a
-    marker belongs to the marker; documents without any text are left out. Windows line ends become ``\n``.
+    A file is one document, or one document per part between ``<|endoftext|>`` markers. White space
+    next to a marker belongs to the marker; documents without any text are left out. Windows line
+    ends become ``\n``.
 
-    Raises FileNotFoundError when ``path`` does not exist, ValueError when it holds no text, when a folder
-    holds no ``.txt`` file, or when a file is not UTF-8 (the message names the file and the offset of the bad
-    byte).
+    Raises FileNotFoundError when ``path`` does not exist, ValueError when it holds no text, when a
+    folder holds no ``.txt`` file, or when a file is not UTF-8 (the message names the file and the
+    offset of the bad byte).
     """
     documents = [document for file in text_files(path) for document in _split_at_markers(_read_utf8(file))]
     if not documents:

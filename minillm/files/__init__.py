@@ -1,8 +1,9 @@
-"""Files that can be trusted: safetensors and JSON from strangers, and folders that appear whole or not at all.
+"""Files that can be trusted: safetensors and JSON from strangers, and folders that appear whole or
+not at all.
 
-Read ``durable`` (what it takes until the disk has something), ``strict_json``, ``safetensors``, then
-``names`` (of folders, as people and shells read them). Pickle, which runs the code that it finds, is
-read nowhere.
+Read ``durable`` (what it takes until the disk has something), ``strict_json``, ``safetensors``,
+then ``names`` (of folders, as people and shells read them). Pickle, which runs the code that it
+finds, is read nowhere.
 """
 
 from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text

@@ -1,9 +1,9 @@
 """Files that outlive a crash, and folders that appear whole or not at all.
 
 A computer may stop at any moment: a crash, a full disk, a power cut. Bytes that were "written" may
-still wait in memory, and be lost; ``fsync`` waits until the disk has them. So a folder is made under
-another name, every file in it fsynced, and then renamed: a rename happens wholly or not at all, and
-is the moment when the folder begins to be.
+still wait in memory, and be lost; ``fsync`` waits until the disk has them. So a folder is made
+under another name, every file in it fsynced, and then renamed: a rename happens wholly or not at
+all, and is the moment when the folder begins to be.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ def write_text(path: Pathlike, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Pathlike) -> Iterator[Path]:
-    """Make a folder that appears whole or not at all; yields the folder to write into, which has another name.
+    """Make a folder that appears whole or not at all; yields the folder to write into, which has
+    another name.
 
-    When the block ends, everything in it is fsynced and the folder gets its name. When the block raises, nothing is
-    left. When the process dies, its half-written folder stays under the other name, which no reader looks at, until
-    somebody writes to the same path again. Raises FileExistsError when ``path`` exists.
+    When the block ends, everything in it is fsynced and the folder gets its name. When the block
+    raises, nothing is left. When the process dies, its half-written folder stays under the other
+    name, which no reader looks at, until somebody writes to the same path again. Raises
+    FileExistsError when ``path`` exists.
 
     >>> with atomic_folder("run/final") as folder:                                      # doctest: +SKIP
     ...     write_json(folder / "config.json", {"n_layer": 2})
@@ -65,12 +67,13 @@ def atomic_folder(path: Pathlike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_update(folder: Path, commit: str) -> Iterator[Path]:
-    """Put files into a folder that exists, replacing those of the same name; yields a folder to write them into.
+    """Put files into a folder that exists, replacing those of the same name; yields a folder to
+    write them into.
 
-    When one file differs from what is there, its rename is the commit point, and a reader finds the old one or the new
-    one. But several renames cannot be one: then the file ``commit``, with which a reader must begin, is taken away
-    first and comes back last. Whoever opens the folder, after a crash too, finds the old files, the new ones, or no
-    file ``commit``, and never a mixture.
+    When one file differs from what is there, its rename is the commit point, and a reader finds the
+    old one or the new one. But several renames cannot be one: then the file ``commit``, with which
+    a reader must begin, is taken away first and comes back last. Whoever opens the folder, after a
+    crash too, finds the old files, the new ones, or no file ``commit``, and never a mixture.
     """
     with _staging_folder(folder, folder.name) as staging:
         yield staging
@@ -94,7 +97,9 @@ def _same_file(a: Path, b: Path) -> bool:
 
 
 def remove_stale(parent: Path, stem: str | None = None) -> None:
-    """Remove the half-written folders that dead processes left in ``parent``: those of the name ``stem``, or all."""
+    """Remove the half-written folders that dead processes left in ``parent``: those of the name
+    ``stem``, or all.
+    """
     for item in parent.iterdir():
         match = _STAGING_NAME.fullmatch(item.name)
         if match and stem in (None, match["stem"]) and item.name not in _ours and not _is_alive(int(match["pid"])):
@@ -102,7 +107,9 @@ def remove_stale(parent: Path, stem: str | None = None) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder. It loses its name first, so that a crash leaves no half of it where a reader would look."""
+    """Remove a folder. It loses its name first, so that a crash leaves no half of it where a reader
+    would look.
+    """
     doomed = _staging_name(path.parent, path.name)
     os.rename(path, doomed)
     shutil.rmtree(doomed)

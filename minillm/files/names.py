@@ -1,7 +1,7 @@
 """Names of files and folders as a person reads them, and as a shell takes them.
 
-On Linux a name is any bytes. Python holds those that are not UTF-8 as lone surrogates (PEP 383), which
-no file of text and no picture can hold.
+On Linux a name is any bytes. Python holds those that are not UTF-8 as lone surrogates (PEP 383),
+which no file of text and no picture can hold.
 """
 
 from __future__ import annotations

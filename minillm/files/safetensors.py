@@ -56,9 +56,10 @@ class StoredTensor:
     def read(self) -> np.ndarray:
         """Return the array, float16 and bfloat16 as float32.
 
-        Nothing is copied when the file holds float32: the array is a window into the mapped file, and the operating
-        system fetches a page when it is first touched. The mapping is private: whoever writes into the array (an
-        optimiser) gets an own copy of the pages concerned, and the file never changes.
+        Nothing is copied when the file holds float32: the array is a window into the mapped file,
+        and the operating system fetches a page when it is first touched. The mapping is private:
+        whoever writes into the array (an optimiser) gets an own copy of the pages concerned, and
+        the file never changes.
         """
         dtype = np.dtype(_DTYPES[self.dtype])
         count = math.prod(self.shape)
@@ -86,15 +87,18 @@ class StoredTensor:
 
 
 def read_safetensors(path: Pathlike) -> dict[str, np.ndarray]:
-    """Read all tensors of a safetensors file, memory-mapped: see ``StoredTensor.read``, ``open_safetensors``."""
+    """Read all tensors of a safetensors file, memory-mapped: see ``StoredTensor.read``,
+    ``open_safetensors``.
+    """
     return {name: tensor.read() for name, tensor in open_safetensors(path).items()}
 
 
 def open_safetensors(path: Pathlike) -> dict[str, StoredTensor]:
     """Read the header of a safetensors file: names, dtypes and shapes, in the order of their bytes.
 
-    Raises ValueError, naming the file, when the header is not as the format says, a dtype is unknown, shape and dtype
-    disagree with the number of bytes, or the tensors leave holes, overlap, or end elsewhere than the file.
+    Raises ValueError, naming the file, when the header is not as the format says, a dtype is
+    unknown, shape and dtype disagree with the number of bytes, or the tensors leave holes, overlap,
+    or end elsewhere than the file.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -151,7 +155,9 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _check_tiling(spans: list[tuple[int, int, str]], size: int, path: Pathlike) -> None:
-    """Check that the tensors, in the order of their bytes, follow each other from the first byte to the last."""
+    """Check that the tensors, in the order of their bytes, follow each other from the first byte to
+    the last.
+    """
     position = 0
     for begin, end, name in spans:
         if begin != position:
@@ -165,8 +171,8 @@ def _check_tiling(spans: list[tuple[int, int, str]], size: int, path: Pathlike) 
 def open_weights(folder: Pathlike) -> dict[str, StoredTensor]:
     """Open the weights of a model folder: ``model.safetensors``, or the shards that its index lists.
 
-    Raises FileNotFoundError when there are none, and ValueError when a file is damaged or the index and the shards
-    disagree on which tensor is where.
+    Raises FileNotFoundError when there are none, and ValueError when a file is damaged or the index
+    and the shards disagree on which tensor is where.
     """
     folder = Path(folder)
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -201,8 +207,9 @@ def write_safetensors(
 ) -> None:
     """Write arrays to a safetensors file, and return when the disk has them.
 
-    The widest dtypes come first, then names in order: every tensor lies at a multiple of its item size. The metadata is
-    ``{"format": "pt"}`` unless given; without that entry ``transformers`` refuses a file.
+    The widest dtypes come first, then names in order: every tensor lies at a multiple of its item
+    size. The metadata is ``{"format": "pt"}`` unless given; without that entry ``transformers``
+    refuses a file.
     """
     codes = {np.dtype(dtype): code for code, dtype in _DTYPES.items() if code != "BF16"}
     arrays = {}

@@ -1,7 +1,8 @@
 """Text and JSON from strangers, read strictly; and JSON written so that everybody can read it.
 
-A file may come from a stranger. Whatever it holds, the answer is the right value or a ``ValueError``
-that names the file and says what is wrong; it comes quickly, and costs little memory.
+A file may come from a stranger. Whatever it holds, the answer is the right value or a
+``ValueError`` that names the file and says what is wrong; it comes quickly, and costs little
+memory.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ __all__ = ["open_regular", "parse_json", "read_json", "read_text", "to_json", "w
 def read_json(path: Pathlike, limit: int = 1_000_000) -> dict[str, Any]:
     """Read a JSON object from a file of at most ``limit`` bytes, strictly.
 
-    Raises ValueError when the file is too large, no UTF-8, no JSON, no object, nested beyond reason, or when it has a
-    key twice, NaN or infinity: things on which readers differ.
+    Raises ValueError when the file is too large, no UTF-8, no JSON, no object, nested beyond
+    reason, or when it has a key twice, NaN or infinity: things on which readers differ.
     """
     return parse_json(_read_limited(path, limit), str(path))
 
 
 def read_text(path: Pathlike, limit: int = 1_000_000) -> str:
-    """Read a UTF-8 text of at most ``limit`` bytes. Raises ValueError, naming the file, when it is something else."""
+    """Read a UTF-8 text of at most ``limit`` bytes. Raises ValueError, naming the file, when it is
+    something else.
+    """
     try:
         return str(_read_limited(path, limit), "utf-8")
     except UnicodeDecodeError as error:
@@ -77,10 +80,11 @@ def open_regular(path: Pathlike) -> BinaryIO:
 
 
 def to_json(value: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """A JSON object in UTF-8. Numbers of NumPy are numbers; raises ValueError for NaN and infinity, which JSON lacks.
+    """A JSON object in UTF-8. Numbers of NumPy are numbers; raises ValueError for NaN and infinity,
+    which JSON lacks.
 
-    A file name that is not UTF-8 is in Python's hands a text with lone surrogates: they are escaped,
-    and read back as they were.
+    A file name that is not UTF-8 is in Python's hands a text with lone surrogates: they are
+    escaped, and read back as they were.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain_number)
     return text.encode("utf-8", "backslashreplace")  # of a surrogate that makes JSON's own escape, \udc00

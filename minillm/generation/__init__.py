@@ -1,7 +1,7 @@
 """Writing text with a model: what is drawn, when it stops, how it is streamed.
 
-Read ``generator`` (the loop), ``processors`` (from scores to a token), ``stopping`` (the seven ends of a text),
-``result``, ``prompt``, ``config`` (every parameter), then ``beam``.
+Read ``generator`` (the loop), ``processors`` (from scores to a token), ``stopping`` (the seven ends
+of a text), ``result``, ``prompt``, ``config`` (every parameter), then ``beam``.
 
     from minillm import GenerationConfig, generate, stream
 

@@ -1,13 +1,14 @@
 """Beam search: looking for the most likely text, instead of drawing one.
 
-The most likely token now can lead to an unlikely text. So W beginnings of texts, the beams, are continued side by side.
-At each step all their continuations by one token compete, and the W most likely go on. One that ends leaves the race
-and waits among the finished, where
+The most likely token now can lead to an unlikely text. So W beginnings of texts, the beams, are
+continued side by side. At each step all their continuations by one token compete, and the W most
+likely go on. One that ends leaves the race and waits among the finished, where
 
     score = log p(text) / length^length_penalty
 
-lets texts of different lengths be compared: log p falls with each token, so without the division (length_penalty 0) the
-shortest would win. The search ends when no beam can become better than the worst of W finished texts.
+lets texts of different lengths be compared: log p falls with each token, so without the division
+(length_penalty 0) the shortest would win. The search ends when no beam can become better than the
+worst of W finished texts.
 """
 
 from __future__ import annotations
@@ -50,12 +51,14 @@ def beam_search(
 ) -> list[Row]:
     """Search for the ``config.n`` best texts after a prompt that the model has read: best first.
 
-    logits: (1, V), what it said after the prompt, in ``cache``. penalties: the steps that change the log-probabilities.
-    new_row: makes the empty row for the text of some rank; it is also asked what ends a text.
+    logits: (1, V), what it said after the prompt, in ``cache``. penalties: the steps that change
+    the log-probabilities. new_row: makes the empty row for the text of some rank; it is also asked
+    what ends a text.
 
-    The rules are those of ``transformers``: only the W best continuations of a step can finish; early_stopping True
-    ends with W finished texts, False when the best beam's score, at its present length, is no better than theirs, and
-    "never" when it could not become better up to the greatest length.
+    The rules are those of ``transformers``: only the W best continuations of a step can finish;
+    early_stopping True ends with W finished texts, False when the best beam's score, at its present
+    length, is no better than theirs, and "never" when it could not become better up to the greatest
+    length.
     """
     W = config.num_beams
     empty = new_row()
@@ -96,7 +99,8 @@ def beam_search(
 
 
 def _best(scores: np.ndarray, logprobs: list[float], count: int) -> Iterator[tuple[int, int, float]]:
-    """The ``count`` most likely continuations of all beams, best first: (beam, token, log-probability of the whole).
+    """The ``count`` most likely continuations of all beams, best first: (beam, token,
+    log-probability of the whole).
 
     scores: (W, V) log-probabilities of the next token, with -inf for what is forbidden.
     """

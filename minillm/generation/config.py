@@ -25,8 +25,9 @@ LONGEST = 1_000_000  # tokens
 class GenerationConfig:
     r"""How text is drawn from a model, and when it ends.
 
-    The model gives a score (logit) to each token of the vocabulary. The steps between the scores and the token that is
-    drawn run in this order, and a parameter that is at its default costs nothing:
+    The model gives a score (logit) to each token of the vocabulary. The steps between the scores
+    and the token that is drawn run in this order, and a parameter that is at its default costs
+    nothing:
 
         penalties -> bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
 
@@ -53,7 +54,8 @@ class GenerationConfig:
     min_p: float = 0.0  # only tokens at least p times as likely as the most likely one; 0: off
     typical_p: float = 1.0  # only tokens whose surprise is nearest to the expected one, reaching p together; 1: off
 
-    # What is made less likely. The first two count the tokens drawn so far, the next two the prompt's as well.
+    # What is made less likely. The first two count the tokens drawn so far, the next two the
+    # prompt's as well.
     frequency_penalty: float = 0.0  # logit -= penalty * count
     presence_penalty: float = 0.0  # logit -= penalty, once a token has been drawn
     repetition_penalty: float = 1.0  # logit / penalty where positive, else logit * penalty, for a token in the text
@@ -142,9 +144,10 @@ class GenerationConfig:
     def from_dict(cls, fields: Mapping[str, Any], source: str = "generation_config.json") -> GenerationConfig:
         """Read the fields of a ``generation_config.json`` as ``transformers`` understands them.
 
-        What it leaves out has the meaning that it has there: no ``do_sample`` is temperature 0, a ``do_sample`` without
-        ``top_k`` is 50, and nothing is put before a prompt. ``max_length``, which counts the prompt too, is taken for
-        ``max_new_tokens`` where that is absent. Parameters of ours that are unknown there have their own names.
+        What it leaves out has the meaning that it has there: no ``do_sample`` is temperature 0, a
+        ``do_sample`` without ``top_k`` is 50, and nothing is put before a prompt. ``max_length``,
+        which counts the prompt too, is taken for ``max_new_tokens`` where that is absent.
+        Parameters of ours that are unknown there have their own names.
 
         Raises ValueError that names a field which is unknown, or known but not implemented and not at rest.
         """
@@ -159,7 +162,8 @@ class GenerationConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields of ``generation_config.json``: from_dict's inverse, and what ``transformers`` reads.
+        """Return the fields of ``generation_config.json``: from_dict's inverse, and what
+        ``transformers`` reads.
 
         >>> GenerationConfig(temperature=0, eos_token_id=0).to_dict()
         {'max_new_tokens': 256, 'do_sample': False, 'eos_token_id': [0], 'add_bos': True}

@@ -1,4 +1,6 @@
-"""``generation_config.json``: parameters under the names, and with the meanings, that they have in ``transformers``."""
+"""``generation_config.json``: parameters under the names, and with the meanings, that they have in
+``transformers``.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ _HARMLESS = frozenset(
 
 
 def to_parameters(fields: Mapping[str, Any], names: Sequence[str], source: str) -> dict[str, Any]:
-    """The parameters, of these names, that the fields of a file stand for: see ``GenerationConfig.from_dict``."""
+    """The parameters, of these names, that the fields of a file stand for: see
+    ``GenerationConfig.from_dict``.
+    """
     given = {name: value for name, value in fields.items() if value is not None}
     values: dict[str, Any] = {"add_bos": False}
     for name, value in given.items():

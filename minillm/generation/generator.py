@@ -5,9 +5,9 @@
     id     = draw(scores)
     row.push(id)                                       decides whether the text ends
 
-A model reads its whole text so far to score the next token. The cache keeps what it has computed for the tokens before,
-so that only the new token is read. Several texts are written at once, as the rows of a batch: a row that is done leaves
-it, and no row's text depends on the others.
+A model reads its whole text so far to score the next token. The cache keeps what it has computed
+for the tokens before, so that only the new token is read. Several texts are written at once, as the
+rows of a batch: a row that is done leaves it, and no row's text depends on the others.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def generate(
 ) -> Generation:
     """Continue a prompt until something ends the text, and say what.
 
-    prompt: a string, or ids that are read as they are. rng: where the randomness comes from; None: config.seed.
-    cancel: a function or a ``threading.Event`` that is asked before each token. criterion: a function of the ids and
-    the text so far that ends the text when it returns True.
+    prompt: a string, or ids that are read as they are. rng: where the randomness comes from; None:
+    config.seed. cancel: a function or a ``threading.Event`` that is asked before each token.
+    criterion: a function of the ids and the text so far that ends the text when it returns True.
 
-    Raises ValueError for a prompt that is longer than the model's context, for config.n above 1 (``generate_batch``
-    returns several texts), and when every token is forbidden.
+    Raises ValueError for a prompt that is longer than the model's context, for config.n above 1
+    (``generate_batch`` returns several texts), and when every token is forbidden.
     """
     config = config or GenerationConfig()
     if config.n != 1:
@@ -69,10 +69,11 @@ def generate_batch(
     cancel: Cancel | None = None,
     criterion: Criterion | None = None,
 ) -> list[Generation]:
-    """Continue several prompts at once, each ``config.n`` times: the texts of the first prompt, of the second, ...
+    """Continue several prompts at once, each ``config.n`` times: the texts of the first prompt, of
+    the second, ...
 
-    Each prompt is read once, however many texts begin with it. The texts are those of ``generate`` called for one
-    after the other with the same rng.
+    Each prompt is read once, however many texts begin with it. The texts are those of ``generate``
+    called for one after the other with the same rng.
     """
     if isinstance(prompts, str):
         raise ValueError("generate_batch: prompts must be a list of prompts; got one string")
@@ -92,9 +93,10 @@ def stream(
 ) -> Iterator[Generation]:
     """Continue a prompt as ``generate`` does, and yield what is new after each token.
 
-    The texts of the pieces joined are the text that ``generate`` returns, and so are ids, logprobs and the others. What
-    could be the beginning of a stop string, or of a character of several bytes, is held back until it is decided. The
-    last piece has a finish_reason. With config.n above 1 the pieces of the texts take turns, told apart by ``index``.
+    The texts of the pieces joined are the text that ``generate`` returns, and so are ids, logprobs
+    and the others. What could be the beginning of a stop string, or of a character of several
+    bytes, is held back until it is decided. The last piece has a finish_reason. With config.n above
+    1 the pieces of the texts take turns, told apart by ``index``.
     """
     config = config or GenerationConfig()
     if config.num_beams > 1:
@@ -150,7 +152,9 @@ class _Writer:
         return Row(index, prompt, decoder, self.ending, limit, self.config.echo, rng)
 
     def start(self, rows: Sequence[Row]) -> tuple[np.ndarray, Cache, list[Penalty], list[int]]:
-        """Read the prompts of some rows: the first scores (B, V), the cache, and for that V penalties and stop ids."""
+        """Read the prompts of some rows: the first scores (B, V), the cache, and for that V
+        penalties and stop ids.
+        """
         prompts = [row.prompt for row in rows]
         alternatives = self.config.logprobs if self.config.echo else None
         with _evaluating(self.model):
@@ -215,8 +219,8 @@ class _Writer:
     def read_again(self, rows: list[Row], context: int) -> tuple[np.ndarray, Cache]:
         """Make room in a full cache, by reading what the rows hold into a new one.
 
-        There may be room because the rows that are left need less padding. A row that fills the context by itself (with
-        config.slide) forgets its older half.
+        There may be room because the rows that are left need less padding. A row that fills the
+        context by itself (with config.slide) forgets its older half.
         """
         prompts = [Prompt("", row.visible(context), row.prompt.encoder_ids) for row in rows]
         with _evaluating(self.model):

@@ -1,4 +1,6 @@
-"""What makes drawing from a large vocabulary quick, and changes no probability: see processors.py for what is drawn."""
+"""What makes drawing from a large vocabulary quick, and changes no probability: see processors.py
+for what is drawn.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def draw_by_blocks(
 def likely_enough(probs: np.ndarray, p: float) -> np.ndarray:
     """The tokens that can be among the most likely ones which reach p together: (V,) -> (fewer,).
 
-    Tokens below (1 - p) / V have less than 1 - p together, so the others reach p. In a trained model those are few, and
-    quickly sorted. (Half of it, to be safe from rounding.)
+    Tokens below (1 - p) / V have less than 1 - p together, so the others reach p. In a trained
+    model those are few, and quickly sorted. (Half of it, to be safe from rounding.)
     """
     return probs[probs >= 0.5 * (1 - p) / len(probs)]

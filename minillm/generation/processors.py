@@ -1,8 +1,9 @@
 """From scores to a token: every parameter of generation is a small step on an array of logits.
 
-A step takes logits (B, V), one row for each text, and returns new ones; a token that is out of the question has -inf.
-Steps of the first group also look at the past (B, T), the ids of each text so far, with -1 where a shorter text is
-padded on the left. They run in this order, and a step that is off is not in the list:
+A step takes logits (B, V), one row for each text, and returns new ones; a token that is out of the
+question has -inf. Steps of the first group also look at the past (B, T), the ids of each text so
+far, with -1 where a shorter text is padded on the left. They run in this order, and a step that is
+off is not in the list:
 
     penalties -> bias -> temperature -> top-k -> top-p -> min-p -> typical -> draw
 """
@@ -50,8 +51,9 @@ def penalties(
 ) -> list[Penalty]:
     """The steps, in order, that look at the past, and the bias after them.
 
-    prompt_length: how many columns of the past are prompt. stop_ids: the tokens that min_new_tokens holds back.
-    scored: how many tokens the model scores, V; known: how many the tokenizer has, when less the others are forbidden.
+    prompt_length: how many columns of the past are prompt. stop_ids: the tokens that min_new_tokens
+    holds back. scored: how many tokens the model scores, V; known: how many the tokenizer has, when
+    less the others are forbidden.
 
     Raises ValueError for a logit_bias of a token that the model does not have.
     """
@@ -76,7 +78,9 @@ def penalties(
 
 
 def filters(config: GenerationConfig) -> list[Filter]:
-    """The steps, in order, that look at the scores alone; none at temperature 0, where the first token is taken."""
+    """The steps, in order, that look at the scores alone; none at temperature 0, where the first
+    token is taken.
+    """
     steps: list[Filter] = []
     if config.temperature == 0:
         return steps
@@ -156,7 +160,9 @@ def add_bias(logits: np.ndarray, bias: Mapping[int, float]) -> np.ndarray:
 
 @tiny_is_zero
 def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """l / temperature: towards 0 the most likely token takes all, towards infinity all become equally likely."""
+    """l / temperature: towards 0 the most likely token takes all, towards infinity all become
+    equally likely.
+    """
     return logits / temperature
 
 
@@ -196,10 +202,12 @@ def keep_min_p(logits: np.ndarray, p: float) -> np.ndarray:
 
 @tiny_is_zero
 def keep_typical(logits: np.ndarray, p: float) -> np.ndarray:
-    """Keep the tokens whose surprise is nearest to the expected one, until they reach p (Meister et al. 2023).
+    """Keep the tokens whose surprise is nearest to the expected one, until they reach p (Meister et
+    al. 2023).
 
-    The surprise of a token is -log q, the expected one is the entropy H = -sum q log q, and tokens are taken by rising
-    |-log q - H|. What is too likely goes as well as what is too unlikely.  https://arxiv.org/abs/2202.00666
+    The surprise of a token is -log q, the expected one is the entropy H = -sum q log q, and tokens
+    are taken by rising |-log q - H|. What is too likely goes as well as what is too unlikely.
+    https://arxiv.org/abs/2202.00666
     """
     surprise = log_sum_exp(logits)[:, None] - logits  # (B, V)
     probs = np.exp(-surprise)
@@ -240,7 +248,8 @@ def most_likely(logits: np.ndarray, _: object = None) -> np.ndarray:
 def draw(logits: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
     """Draw one token for each row, with probability e^l / sum e^l: (B, V) -> (B,).
 
-    Each row has a random generator of its own, so that a text does not depend on the other texts of the batch.
+    Each row has a random generator of its own, so that a text does not depend on the other texts of
+    the batch.
     """
     highest = np.maximum.reduce(logits, axis=1, keepdims=True)
     if highest.min() == -np.inf:
@@ -252,11 +261,12 @@ def draw(logits: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
 
 
 def draw_index(weights: np.ndarray, u: float) -> int:
-    """The index in whose stretch a point falls, at the fraction u of a line made of stretches of these lengths.
+    """The index in whose stretch a point falls, at the fraction u of a line made of stretches of
+    these lengths.
 
     With u uniform in [0, 1), each index comes with a probability in proportion to its weight: (V,) -> index.
     """
     ends = np.cumsum(weights, dtype=np.float64)
-    # u <= 1 - 2^-53, so that the point stays below the last end after rounding too; side="right" never gives a stretch
-    # of length 0
+    # u <= 1 - 2^-53, so that the point stays below the last end after rounding too; side="right"
+    # never gives a stretch of length 0
     return int(np.searchsorted(ends, u * ends[-1], side="right"))

@@ -21,7 +21,9 @@ __all__ = ["Prompt", "pad", "read_batch", "read_prompt", "score_prompt", "stream
 
 @dataclass
 class Prompt:
-    """A prompt as the model gets it, and, once it was read with echo, how likely the model found each token."""
+    """A prompt as the model gets it, and, once it was read with echo, how likely the model found
+    each token.
+    """
 
     text: str
     ids: list[int]  # what the model, or its decoder, reads first: P
@@ -39,12 +41,12 @@ def read_prompt(
 ) -> Prompt:
     """Turn a prompt into ids.
 
-    A string is encoded as ordinary text: a special token written in it is no special token. The beginning of text goes
-    before it where config.add_bos says so, because that is how documents begin in training. Ids are taken as they are.
-    An empty prompt is the beginning of text alone.
+    A string is encoded as ordinary text: a special token written in it is no special token. The
+    beginning of text goes before it where config.add_bos says so, because that is how documents
+    begin in training. Ids are taken as they are. An empty prompt is the beginning of text alone.
 
-    Raises ValueError for ids outside the vocabulary, for an empty prompt where nothing marks the beginning of a text,
-    and for a prompt longer than the model's context.
+    Raises ValueError for ids outside the vocabulary, for an empty prompt where nothing marks the
+    beginning of a text, and for a prompt longer than the model's context.
     """
     if isinstance(prompt, str):
         ids, text = tokenizer.encode(prompt), prompt
@@ -97,8 +99,8 @@ def _decoder_start(caller: str, model: LanguageModel, config: GenerationConfig) 
 def stream_decoder(tokenizer: Tokenizer, prompt: Prompt) -> StreamDecoder:
     """A decoder for what follows the prompt.
 
-    The prompt may end within a character, and where words begin with a space only the first word of a text loses it:
-    so the decoder must have seen the end of the prompt.
+    The prompt may end within a character, and where words begin with a space only the first word of
+    a text loses it: so the decoder must have seen the end of the prompt.
     """
     decoder = tokenizer.stream_decoder()
     if prompt.encoder_ids is None:
@@ -110,7 +112,9 @@ def stream_decoder(tokenizer: Tokenizer, prompt: Prompt) -> StreamDecoder:
 
 
 def pad(texts: Sequence[Sequence[int]], filler: int) -> np.ndarray:
-    """Texts of different lengths as the rows of one array (B, T); the shorter ones are filled up on the left."""
+    """Texts of different lengths as the rows of one array (B, T); the shorter ones are filled up on
+    the left.
+    """
     longest = max(map(len, texts))
     return np.array([[filler] * (longest - len(text)) + list(text) for text in texts], np.int64)
 
@@ -118,11 +122,13 @@ def pad(texts: Sequence[Sequence[int]], filler: int) -> np.ndarray:
 def read_batch(
     model: LanguageModel, prompts: Sequence[Prompt], room: int, pad_id: int, alternatives: int | None = None
 ) -> tuple[np.ndarray, Cache]:
-    """Let the model read prompts of different lengths in one batch, and score the next token of each: (B, V), cache.
+    """Let the model read prompts of different lengths in one batch, and score the next token of
+    each: (B, V), cache.
 
-    room: how many more tokens each text may get. Shorter prompts are padded on the left, so that all end in the same
-    column; the padding is masked, and positions count from where a text begins. alternatives: unless None, note in
-    each prompt the log-probabilities of its tokens, and of so many others in their places.
+    room: how many more tokens each text may get. Shorter prompts are padded on the left, so that
+    all end in the same column; the padding is masked, and positions count from where a text begins.
+    alternatives: unless None, note in each prompt the log-probabilities of its tokens, and of so
+    many others in their places.
     """
     ids = pad([prompt.ids for prompt in prompts], pad_id)  # (B, T)
     padding = np.array([ids.shape[1] - len(prompt.ids) for prompt in prompts])  # (B,)

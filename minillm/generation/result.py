@@ -23,11 +23,12 @@ __all__ = ["Generation", "Row", "Trace"]
 class Generation:
     """A text that a model wrote, how likely it found each token, and why it ended.
 
-    All log-probabilities are the model's own, before any parameter of the configuration changed them, in nats. A token
-    that ended the text is the last of ``ids``, but not in ``text``: so the sum of ``logprobs`` is the log-probability
-    of the whole, its end included.
+    All log-probabilities are the model's own, before any parameter of the configuration changed
+    them, in nats. A token that ended the text is the last of ``ids``, but not in ``text``: so the
+    sum of ``logprobs`` is the log-probability of the whole, its end included.
 
-    From ``stream`` each piece is a Generation that holds only what is new; ``finish_reason`` is None until the last.
+    From ``stream`` each piece is a Generation that holds only what is new; ``finish_reason`` is
+    None until the last.
     """
 
     text: str  # without the prompt (unless echo), the token that ended it, and the stop string
@@ -131,7 +132,9 @@ class Row:
         return new
 
     def visible(self, context: int) -> list[int]:
-        """The tokens that the model is to see: all, or, once they are more than the context, the later half of it."""
+        """The tokens that the model is to see: all, or, once they are more than the context, the
+        later half of it.
+        """
         text = self.prompt.ids + self.ids
         if len(text) - self.forgotten > context:
             self.forgotten = len(text) - max(1, context // 2)

@@ -1,4 +1,6 @@
-"""The seven ways in which a text ends, and the search for stop strings while the text is still being written."""
+"""The seven ways in which a text ends, and the search for stop strings while the text is still
+being written.
+"""
 
 from __future__ import annotations
 
@@ -66,9 +68,10 @@ def ending(tokenizer: Tokenizer, config: GenerationConfig, criterion: Criterion 
 class StopStrings:
     """Lets text through until a stop string comes up, and never shows any part of it.
 
-    A stop string may be spread over several tokens. So the end of the text, where it could be the beginning of a stop
-    string, is held back until the next tokens decide. The result does not depend on how the text is cut: of several
-    stop strings, the one that is complete first ends the text.
+    A stop string may be spread over several tokens. So the end of the text, where it could be the
+    beginning of a stop string, is held back until the next tokens decide. The result does not
+    depend on how the text is cut: of several stop strings, the one that is complete first ends the
+    text.
 
     >>> stops = StopStrings(["END"])
     >>> stops.push("the E"), stops.push("N"), stops.push("Z E"), stops.push("ND of")

@@ -1,4 +1,6 @@
-"""What happens beside the learning: `Callback` says when, `Progress` shows how it goes, `Interrupts` end it gently."""
+"""What happens beside the learning: `Callback` says when, `Progress` shows how it goes,
+`Interrupts` end it gently.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,16 @@ __all__ = ["Callback", "CompileNotice", "Interrupts", "Progress", "not_ending_th
 class Callback:
     """The moments of a training run. Override those of interest; the others do nothing.
 
-    ``trainer`` shows where the run stands (``trainer.step``, ``trainer.model``, ``trainer.history`` ...), and
-    ``trainer.stop("why")`` ends it after the current step, as Ctrl-C does.
+    ``trainer`` shows where the run stands (``trainer.step``, ``trainer.model``, ``trainer.history``
+    ...), and ``trainer.stop("why")`` ends it after the current step, as Ctrl-C does.
 
     >>> class StopWhenGoodEnough(Callback):
     ...     def on_evaluate(self, trainer, evaluation):
     ...         if evaluation.above_floor < 0.05:
     ...             trainer.stop("good enough")
 
-    decorates: whether it only shows something. Then a failure is told in one line, and the run goes on;
-    what another callback raises ends the run.
+    decorates: whether it only shows something. Then a failure is told in one line, and the run goes
+    on; what another callback raises ends the run.
     """
 
     decorates = False
@@ -51,7 +53,9 @@ class Callback:
         """When the model has written a sample."""
 
     def on_end(self, trainer: Any, result: Any) -> None:
-        """After the last step, when all but the model card is written (``result`` is None after a failure)."""
+        """After the last step, when all but the model card is written (``result`` is None after a
+        failure).
+        """
 
 
 class Progress(Callback):
@@ -165,8 +169,9 @@ def writable(text: str, stream: TextIO) -> str:
 class CompileNotice:
     """Tells a person why nothing seems to happen: kernels are compiled when they are first used.
 
-    say: shows a line that stays. status: shows a passing line, in the same place each time; without it ``say`` is used,
-    every few seconds. A context manager: it listens inside. ``finish()`` closes the account when the wait is over.
+    say: shows a line that stays. status: shows a passing line, in the same place each time; without
+    it ``say`` is used, every few seconds. A context manager: it listens inside. ``finish()`` closes
+    the account when the wait is over.
     """
 
     def __init__(self, say: Callable[[str], None], status: Callable[[str], None] | None = None) -> None:
@@ -218,7 +223,9 @@ class CompileNotice:
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM, inside: the first calls ``stop(why)``, which ends gently; a second one ends the process."""
+    """Ctrl-C and SIGTERM, inside: the first calls ``stop(why)``, which ends gently; a second one
+    ends the process.
+    """
 
     def __init__(self, stop: Callable[[str], None]) -> None:
         self._stop, self._received = stop, False

@@ -8,11 +8,12 @@ Each checkpoint is a folder, whole or absent (``files.atomic_folder``)::
 
 Where the data stands and the random generators need not be stored: both are functions of (seed, step).
 
-A disk may lose bits long after it said that it has them. So the reader believes nothing that does not match its
-checksum: it takes the newest checkpoint that is whole, else the one before, and says which it skipped and why.
+A disk may lose bits long after it said that it has them. So the reader believes nothing that does
+not match its checksum: it takes the newest checkpoint that is whole, else the one before, and says
+which it skipped and why.
 
-"The same result" is meant bit for bit. What the bits depend on (environment.py) is stored, and a difference is warned
-about.
+"The same result" is meant bit for bit. What the bits depend on (environment.py) is stored, and a
+difference is warned about.
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ def save_checkpoint(
 ) -> Path:
     """Save a checkpoint durably, then remove all but the newest ``keep``; return its folder.
 
-    tensors: arrays by name, of any dtype but float16. state: whatever JSON can hold (numbers of NumPy too). A
-    failure, even of the power, at any moment leaves the earlier checkpoints as they were.
+    tensors: arrays by name, of any dtype but float16. state: whatever JSON can hold (numbers of
+    NumPy too). A failure, even of the power, at any moment leaves the earlier checkpoints as they
+    were.
 
-    Raises OSError when the disk fails, ValueError when the state holds NaN or infinity, or when the folder holds a
-    whole checkpoint of a later step: it belongs to another run, or to a future that this run has left.
+    Raises OSError when the disk fails, ValueError when the state holds NaN or infinity, or when the
+    folder holds a whole checkpoint of a later step: it belongs to another run, or to a future that
+    this run has left.
     """
     folder = Path(folder)
     if not isinstance(step, int | np.integer) or step < 0 or keep < 1:
@@ -100,8 +103,9 @@ def save_checkpoint(
 def load_checkpoint(folder: files.Pathlike) -> Checkpoint:
     """Load the newest checkpoint that is whole, with a warning for each newer one that is not.
 
-    Warns too when versions, processor, kernels or number of threads differ from those it was saved with; set the number
-    of threads before. Raises FileNotFoundError when there is no checkpoint, CheckpointError when all are damaged.
+    Warns too when versions, processor, kernels or number of threads differ from those it was saved
+    with; set the number of threads before. Raises FileNotFoundError when there is no checkpoint,
+    CheckpointError when all are damaged.
     """
     found = sorted(_found(Path(folder)), reverse=True)
     if not found:

@@ -1,7 +1,8 @@
-"""What the bits of a result depend on, besides the program and its data: versions, processor, kernels, threads.
+"""What the bits of a result depend on, besides the program and its data: versions, processor,
+kernels, threads.
 
-Rounding depends on the order of additions, which differs between versions of the libraries, kinds of
-processors and numbers of threads.
+Rounding depends on the order of additions, which differs between versions of the libraries, kinds
+of processors and numbers of threads.
 """
 
 from __future__ import annotations

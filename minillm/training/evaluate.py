@@ -1,7 +1,7 @@
 """How good is a model? The mean surprise per token, and how far it is from the best that any model could do.
 
-The loss is -log of the probability that the model gave to the token that really came, in nats, averaged over all
-tokens. Three other numbers say the same in other words:
+The loss is -log of the probability that the model gave to the token that really came, in nats,
+averaged over all tokens. Three other numbers say the same in other words:
 
 - perplexity, e^loss: the model hesitates as if between so many equally likely tokens;
 - bits per byte: how small the text would become if the model compressed it; it can be compared between tokenizers;
@@ -100,10 +100,11 @@ class Evaluation:
 def evaluate(model: Any, batches: Iterable[Batch], *, tokenizer: Any = None, floor: float | None = None) -> Evaluation:
     """Measure a model on batches (x, y): the mean loss over every target that is not -100.
 
-    The mean is that of all targets together, so it does not depend on how they were cut into batches. With a
-    ``tokenizer`` the bytes that the targets stand for are counted too (special tokens stand for none), which gives bits
-    per byte. ``floor``: the entropy of these very texts, nats per token, where it is known. No gradients are recorded,
-    and dropout is off meanwhile. Raises ValueError when no target counts.
+    The mean is that of all targets together, so it does not depend on how they were cut into
+    batches. With a ``tokenizer`` the bytes that the targets stand for are counted too (special
+    tokens stand for none), which gives bits per byte. ``floor``: the entropy of these very texts,
+    nats per token, where it is known. No gradients are recorded, and dropout is off meanwhile.
+    Raises ValueError when no target counts.
     """
     begun = time.perf_counter()
     nats, tokens, occurrences = 0.0, 0, Counter[int]()
@@ -124,8 +125,8 @@ def evaluate(model: Any, batches: Iterable[Batch], *, tokenizer: Any = None, flo
 def next_token_loss(model: Any, batch: Batch) -> Tensor:
     """The mean loss of one batch: at each position, -log p(the token that comes next | those before).
 
-    batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is asked. A model with
-    an encoder gets the encoder's ids before: (ids, x, y).
+    batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is
+    asked. A model with an encoder gets the encoder's ids before: (ids, x, y).
 
     Raises ValueError for a batch of (x, y) that is given to a model with an encoder.
     """
@@ -141,7 +142,9 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """The model in evaluation mode (no dropout) inside, for this thread alone: another goes on training it."""
+    """The model in evaluation mode (no dropout) inside, for this thread alone: another goes on
+    training it.
+    """
     if not isinstance(model, Module):  # a stand-in with the same small interface has one switch for all threads
         was_training = model.training
         model.eval()

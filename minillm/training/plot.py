@@ -1,7 +1,7 @@
 """Pictures of a training, for those who have matplotlib: `pip install minillm[plot]`.
 
-The curve of the loss says little alone: is 1.4 good? So the floor is drawn with it, where it is known, and the distance
-that is left is written beside it.
+The curve of the loss says little alone: is 1.4 good? So the floor is drawn with it, where it is
+known, and the distance that is left is written beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ TRAINING, VALIDATION, FLOOR = "#9db4cc", "#1f4e79", "#b5573a"
 
 
 class LossPlot(Callback):
-    """Draws loss.png into the run folder when a training ends; does nothing where matplotlib is not installed."""
+    """Draws loss.png into the run folder when a training ends; does nothing where matplotlib is not
+    installed.
+    """
 
     decorates = True
 
@@ -41,8 +43,9 @@ class LossPlot(Callback):
 def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str = "") -> None:
     """Draw the training and validation loss of a log, and its floor.
 
-    records: the lines of a log.jsonl, with step, loss, val_loss (or None) and floor (or None). path: the file of the
-    picture; its ending says which kind. Raises ImportError without matplotlib, ValueError when there are no records.
+    records: the lines of a log.jsonl, with step, loss, val_loss (or None) and floor (or None).
+    path: the file of the picture; its ending says which kind. Raises ImportError without
+    matplotlib, ValueError when there are no records.
     """
     if not records:
         raise ValueError("plot_loss: records must hold at least one line of a log; got none")
@@ -72,7 +75,8 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
 def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     """A figure and its axes, with only the ink that says something.
 
-    title: taken as it stands, dollar signs too. what: is shown, in which unit. below: the name of the horizontal axis.
+    title: taken as it stands, dollar signs too. what: is shown, in which unit. below: the name of
+    the horizontal axis.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -94,7 +98,9 @@ def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
 
 
 def _range(losses: np.ndarray, evaluated: Sequence[float], floor: float | None) -> tuple[float, float]:
-    """Where the vertical axis begins and ends: the first plunge may leave at the top, what follows is of interest."""
+    """Where the vertical axis begins and ends: the first plunge may leave at the top, what follows
+    is of interest.
+    """
     lowest = min([losses.min(), *evaluated] + ([] if floor is None else [floor]))
     highest = losses[len(losses) // 10 :].max()
     room = max(highest - lowest, 0.01)

@@ -65,12 +65,13 @@ def quantize_folder(
 ) -> Report:
     """Round the weights of a model folder to int8, and write them to another folder, whole or not at all.
 
-    out: the new folder; None: the old one's name with ``-int8``. data, context: what perplexity is measured on, as in
-    ``minillm eval``; where nothing is given and the folder does not say what it was trained on, nothing is measured.
-    Where matplotlib is installed, quantization.png in the new folder shows the error of each matrix.
+    out: the new folder; None: the old one's name with ``-int8``. data, context: what perplexity is
+    measured on, as in ``minillm eval``; where nothing is given and the folder does not say what it
+    was trained on, nothing is measured. Where matplotlib is installed, quantization.png in the new
+    folder shows the error of each matrix.
 
-    Raises FileExistsError when the new folder is there, ValueError for a model that is in int8 already, or that
-    ``models.quantize`` refuses.
+    Raises FileExistsError when the new folder is there, ValueError for a model that is in int8
+    already, or that ``models.quantize`` refuses.
     """
     folder = Path(folder)
     out = folder.resolve().with_name(f"{folder.resolve().name}-int8") if out is None else Path(out)

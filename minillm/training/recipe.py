@@ -1,7 +1,7 @@
 """The settings of a training: a person chooses a handful, the rest is what suits them.
 
-A `Recipe` is always complete. It is written into the run folder, so that a run that is taken up again is
-the same run.
+A `Recipe` is always complete. It is written into the run folder, so that a run that is taken up
+again is the same run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ INTEGERS = ("vocab_size", "layers", "heads", "width", "context", "batch_size", "
 
 @dataclass(frozen=True, init=False)
 class Recipe:
-    """The settings of a training: what is left out, or None, is filled in with what suits the data and the model.
+    """The settings of a training: what is left out, or None, is filled in with what suits the data
+    and the model.
 
     Raises ValueError that names the setting which makes no sense, or is unknown.
 
@@ -69,7 +70,9 @@ class Recipe:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:
-        """The recipe that a run folder holds, of this version or an older one, which did not say how it split."""
+        """The recipe that a run folder holds, of this version or an older one, which did not say
+        how it split.
+        """
         return cls(**{"split": "documents", **settings})
 
     def _check(self) -> None:

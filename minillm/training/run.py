@@ -39,8 +39,8 @@ class LoadedRun(NamedTuple):
 class Run:
     """A run folder: `Run.create` makes a new one, `Run.open` goes back to one that is there.
 
-    path: the folder. settings: what the training was started with, as JSON can hold it. about: what the data is, a few
-    words for the model card.
+    path: the folder. settings: what the training was started with, as JSON can hold it. about: what
+    the data is, a few words for the model card.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], about: str) -> None:
@@ -49,7 +49,9 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, about: str = "") -> Run:
-        """Make a new run folder. Raises FileExistsError when something is there: nothing is ever overwritten."""
+        """Make a new run folder. Raises FileExistsError when something is there: nothing is ever
+        overwritten.
+        """
         cls.refuse_existing(path)
         run = cls(path, settings or {}, about)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,9 @@ class Run:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """Go back to a run folder. Raises FileNotFoundError when there is none, ValueError when it is not ours."""
+        """Go back to a run folder. Raises FileNotFoundError when there is none, ValueError when it
+        is not ours.
+        """
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such run folder")
@@ -91,7 +95,9 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on: in a shell, or in Python where the run was not started by the command line."""
+        """What to type to go on: in a shell, or in Python where the run was not started by the
+        command line.
+        """
         if self.settings:
             return f"minillm train --out {files.shell_path(self.path)} --resume"
         return f"trainer = Trainer(..., run=Run.open({str(self.path)!r})); trainer.resume(); trainer.run()"
@@ -99,9 +105,11 @@ class Run:
     # ---- what the trainer writes -------------------------------------------------------------------------------------
 
     def save_model(self, model: Any, tokenizer: Any) -> None:
-        """Write the model, its tokenizer and how to generate with them, in Hugging Face's layout, whole or not at all.
+        """Write the model, its tokenizer and how to generate with them, in Hugging Face's layout,
+        whole or not at all.
 
-        A model that does not know how to save itself (one that a learner wrote) lives in the checkpoints alone.
+        A model that does not know how to save itself (one that a learner wrote) lives in the
+        checkpoints alone.
         """
         if not hasattr(model, "save_pretrained"):
             return
@@ -143,7 +151,8 @@ class Run:
 
 
 def load_run(path: str | os.PathLike[str]) -> LoadedRun:
-    """Load model, tokenizer and generation settings from a run folder, or from any folder in Hugging Face's layout.
+    """Load model, tokenizer and generation settings from a run folder, or from any folder in
+    Hugging Face's layout.
 
     A tokenizer that is larger than the model is warned about: the model does not know its last tokens.
 

@@ -43,7 +43,8 @@ class Setup:
 
 def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, float, str]:
     """Made-up stories, no story twice, and the exact entropy of those kept for validation."""
-    # a story is about 118 tokens long, and the ends of rows stay empty: a little more than the steps will read
+    # a story is about 118 tokens long, and the ends of rows stay empty: a little more than the
+    # steps will read
     count = max(500, int(1.1 * recipe.steps * recipe.batch_size * recipe.context / 100))
     train, validation = data.train_and_validation(count, VALIDATION_STORIES, recipe.seed)
     tokenizer = tokenizer or _train_tokenizer(recipe, [document.text for document in train[:5000]])
@@ -155,9 +156,9 @@ def evaluation_data(
 ) -> tuple[Iterator[data.Batch], float | None]:
     """What ``minillm eval`` measures on: batches, and the floor where it is known.
 
-    path: a text of the user's own, all of it; or a folder of shards, at most VALIDATION_TOKENS of their validation
-    part. None: the validation part of what the run was trained on.
-    context: tokens a row; None: what the run was trained with, else 256.
+    path: a text of the user's own, all of it; or a folder of shards, at most VALIDATION_TOKENS of
+    their validation part. None: the validation part of what the run was trained on. context: tokens
+    a row; None: what the run was trained with, else 256.
     """
     settings = Run.open(folder).settings if (Path(folder) / TRAINING).exists() else {}
     context = context or settings.get("context") or 256

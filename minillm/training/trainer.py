@@ -2,10 +2,10 @@
 
     batch -> forward -> loss -> backward -> clip -> schedule -> update -> log         and again, some thousand times
 
-`Trainer.train_step` is that line in code. What stands around it keeps a run safe: it is evaluated and logged, it
-survives a crash, and what was interrupted goes on to the same weights, bit for bit, as if nothing had happened. For
-that, a step depends on the parameters, the optimiser's state and (seed, step) alone: the order of the data and dropout
-are drawn from the last.
+`Trainer.train_step` is that line in code. What stands around it keeps a run safe: it is evaluated
+and logged, it survives a crash, and what was interrupted goes on to the same weights, bit for bit,
+as if nothing had happened. For that, a step depends on the parameters, the optimiser's state and
+(seed, step) alone: the order of the data and dropout are drawn from the last.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ __all__ = ["TrainConfig", "TrainResult", "Trainer"]
 class Trainer:
     """Trains a model on a dataset.
 
-    model: any model of ``models``, or one with the same small interface. dataset: a `Dataset`, or plain token ids (N,),
-    whose last tenth is kept for validation. run: the folder to make, or a `Run`; without one nothing is written.
-    floor: the entropy of the validation data, nats per token, where it is known. sample: a function that lets the model
-    write a text. tokenizer: saved with the run, and gives bits per byte. quiet: show no progress.
+    model: any model of ``models``, or one with the same small interface. dataset: a `Dataset`, or
+    plain token ids (N,), whose last tenth is kept for validation. run: the folder to make, or a
+    `Run`; without one nothing is written. floor: the entropy of the validation data, nats per
+    token, where it is known. sample: a function that lets the model write a text. tokenizer: saved
+    with the run, and gives bits per byte. quiet: show no progress.
 
         result = Trainer(model, dataset, TrainConfig(steps=500), run="runs/first").run()
     """
@@ -94,7 +95,8 @@ class Trainer:
             part_loss = next_token_loss(self.model, part)
             part_loss.backward(share)  # the gradients of the parts add up to that of the whole batch
             loss += share * part_loss.item()
-        # Processes that share a batch would average their gradients and losses here, before anything looks at them.
+        # Processes that share a batch would average their gradients and losses here, before
+        # anything looks at them.
         grad_norm = optim.clip_grad_norm(self.parameters, math.inf if config.clip is None else config.clip)
         self._check_finite(loss, grad_norm)
         self.optimizer.lr = self.learning_rates(self.step)
@@ -107,8 +109,8 @@ class Trainer:
     def run(self) -> TrainResult:
         """Train until all steps are done, or until `stop`, Ctrl-C or SIGTERM, which finish the step and save.
 
-        Raises FloatingPointError, with the step, when the loss is no longer a number, and OSError when the disk is
-        full; the last good checkpoint is then still there.
+        Raises FloatingPointError, with the step, when the loss is no longer a number, and OSError
+        when the disk is full; the last good checkpoint is then still there.
         """
         self._begun, self._stopped = time.perf_counter(), ""
         self.model.train()
@@ -228,10 +230,11 @@ class Trainer:
         self.run_folder.save_model(self.model, self.tokenizer)
 
     def resume(self) -> int:
-        """Go back to the newest whole checkpoint of the run folder; returns its step, 0 when there is none yet.
+        """Go back to the newest whole checkpoint of the run folder; returns its step, 0 when there
+        is none yet.
 
-        Warns when the configuration or the data is no longer that of the checkpoint. Raises ValueError when all
-        checkpoints are damaged, or belong to another model.
+        Warns when the configuration or the data is no longer that of the checkpoint. Raises
+        ValueError when all checkpoints are damaged, or belong to another model.
         """
         if self.run_folder is None:
             raise ValueError("Trainer.resume: there is no run folder; pass run=Run.open(folder)")
