@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-END_OF_TEXT = "<|endoftext|>"
+from ..tokenizer.specials import END_OF_TEXT
 
 
 def load_texts(path: str | Path) -> list[str]:

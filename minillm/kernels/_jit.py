@@ -156,7 +156,7 @@ def _stamp_cache(dispatcher: Any) -> None:
 
 
 _SOURCES = tuple(
-    (path.name, path.stat().st_mtime, path.stat().st_size) for path in sorted(Path(__file__).parent.glob("*.py"))
+    (path.name, path.stat().st_mtime, path.stat().st_size) for path in sorted(Path(__file__).parent.rglob("*.py"))
 )
 
 

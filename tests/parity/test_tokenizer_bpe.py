@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from minillm import tokenizer
-from minillm.kernels.split import PATTERNS
+from minillm.tokenizer.patterns import PATTERNS
 from minillm.tokenizer import BPETokenizer, CharTokenizer
 from tests.tokenizer_texts import SAMPLES, agree, anything, strings
 
