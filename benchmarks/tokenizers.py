@@ -100,7 +100,7 @@ def _tiktoken(name: str | None):
     """tiktoken with our tokens: the id is the rank."""
     import tiktoken
 
-    from minillm.kernels.split import PATTERNS
+    from minillm.tokenizer.patterns import PATTERNS
 
     ours = _minillm(name)
     special = ours.special_tokens
@@ -163,7 +163,7 @@ def build_split(library: str, name: str) -> Step:
     if library == "regex":
         import regex
 
-        from minillm.kernels.split import PATTERNS
+        from minillm.tokenizer.patterns import PATTERNS
 
         pattern = regex.compile(PATTERNS["gpt2"])
         return lambda: pattern.findall(text) and None

@@ -64,8 +64,8 @@ def test_how_a_text_comes_in_does_not_matter(pattern, monkeypatch):
     alone = BPETokenizer.train(with_specials.split("<|im_end|>"), 300, SPECIALS, pattern).merges
     assert pattern not in PATTERNS[:3] or alone == expected
     for share in range(1, 40):  # characters: many small blocks, cut at many places, and put together often
-        monkeypatch.setattr("minillm.tokenizer.bpe._SHARE", share)
-        monkeypatch.setattr("minillm.tokenizer.bpe._PENDING", 50)
+        monkeypatch.setattr("minillm.tokenizer.pieces.SHARE", share)
+        monkeypatch.setattr("minillm.tokenizer.pieces._PENDING", 50)
         assert BPETokenizer.train([text], 300, SPECIALS, pattern).merges == expected
         assert BPETokenizer.train(iter([with_specials]), 300, SPECIALS, pattern).merges == alone
 

@@ -1,4 +1,4 @@
-"""The compiled loops of the tokenizer equal their twins: splitting, counting, learning, merging."""
+"""The compiled loops of the tokenizer equal their definitions: splitting, counting, learning, merging."""
 
 from itertools import product
 
@@ -8,7 +8,14 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.kernels import bpe, bpe_train, split
+from minillm.kernels.text.split import code_point_classes
+from minillm.kernels.text.tables import padded
+from minillm.tokenizer.bpe import Merges, join_pairs
+from minillm.tokenizer.patterns import PATTERNS, expression
+from tests.pairs import pair
+
+SPLIT, UNIQUE, LEARN = pair("split"), pair("unique_pieces"), pair("learn_merges")
+ENCODE, JOIN = pair("encode_pieces"), pair("join_tokens")
 
 # All that the patterns ask of a character. Two characters with the same answers are alike to every pattern, in every
 # context: below, each of KINDS is tried in all contexts, and every code point is shown to be like one of them.
@@ -19,18 +26,12 @@ QUESTIONS = [
 KINDS = ["a", "s", "l", "v", "r", "e", "S", "L", "V", "R", "E", "ſ", "1", " ", "\n", "\r", "\t", "!", "'"]
 
 
-def points_of(texts):
-    points = np.frombuffer("".join(texts).encode(split.UTF32), np.uint32)
-    return points, np.cumsum([len(text) for text in texts], dtype=np.int64)
-
-
-def same_split(texts, pattern):
-    points, stops = points_of(texts)
-    return np.array_equal(split.split(points, stops, pattern), split.split_numpy(points, stops, pattern))
+def joined(texts):
+    return "".join(texts), np.cumsum([len(text) for text in texts], dtype=np.int64)
 
 
 def test_the_patterns_ask_nothing_else():
-    for pattern in split.PATTERNS.values():
+    for pattern in PATTERNS.values():
         for part in ("(?i:", *QUESTIONS):
             pattern = pattern.replace(part, "")
         assert set(pattern) <= set("(?:!=)|+*?{1,3}"), pattern  # what is left only says how often, and in which order
@@ -38,7 +39,7 @@ def test_the_patterns_ask_nothing_else():
 
 def test_every_code_point_is_like_one_of_the_kinds():
     codes = np.array([*range(0xD800), *range(0xE000, 0x110000)], np.uint32)
-    text = codes.tobytes().decode(split.UTF32)
+    text = "".join(map(chr, codes))
     answers = np.zeros(0x110000, np.int64)
     for number, question in enumerate([*QUESTIONS, *(f"(?i:{question})" for question in QUESTIONS[7:])]):
         yes = np.zeros(len(codes), bool)
@@ -48,35 +49,35 @@ def test_every_code_point_is_like_one_of_the_kinds():
     assert set(answers[codes].tolist()) == {int(answers[ord(kind)]) for kind in KINDS}
 
 
-@pytest.mark.parametrize("pattern", split.PATTERNS)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_split_equals_regex_on_every_string_of_up_to_four_kinds(pattern):
     texts = ["".join(kinds) for n in range(5) for kinds in product(KINDS, repeat=n)]
-    points, stops = points_of(texts)
-    kernel, twin = split.split(points, stops, pattern), split.split_numpy(points, stops, pattern)
-    if not np.array_equal(kernel, twin):
-        bad = min(set(kernel.tolist()) ^ set(twin.tolist()))
+    text, stops = joined(texts)
+    fast, plain = (split(text, stops, pattern) for split in SPLIT)
+    if not np.array_equal(fast, plain):
+        bad = min(set(fast.tolist()) ^ set(plain.tolist()))
         raise AssertionError(f"{pattern} differs on {texts[np.searchsorted(stops, bad)]!r}")
 
 
-@pytest.mark.parametrize("pattern", split.PATTERNS)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_split_equals_regex_on_every_code_point(pattern):
-    codes = np.array([*range(0xD800), *range(0xE000, 0x110000)], np.uint32)
-    context = np.array([*map(ord, "a\0 \0\0" + "1\0\n\0!'\0")], np.uint32)  # \0 stands for the code point
-    points = np.where(context == 0, codes[:, None], context).ravel()
-    pieces = split.compiled(pattern).findall(points.tobytes().decode(split.UTF32))
+    codes = [*range(0xD800), *range(0xE000, 0x110000)]
+    text = "".join("a\0 \0\0" "1\0\n\0!'\0".replace("\0", chr(code)) for code in codes)
+    pieces = expression(pattern).findall(text)
     expected = np.cumsum(np.fromiter(map(len, pieces), np.int64))
-    assert expected[-1] == len(points)  # nothing was left out between two pieces
-    assert np.array_equal(split.split(points, np.array([len(points)]), pattern), expected)
+    assert expected[-1] == len(text)  # nothing was left out between two pieces
+    assert np.array_equal(SPLIT[0](text, np.array([len(text)]), pattern), expected)
 
 
 @settings(deadline=None, max_examples=100)
-@given(texts=st.lists(st.text(st.sampled_from(KINDS), max_size=30)), pattern=st.sampled_from([*split.PATTERNS]))
+@given(texts=st.lists(st.text(st.sampled_from(KINDS), max_size=30)), pattern=st.sampled_from([*PATTERNS]))
 def test_split_equals_regex_on_long_strings(texts, pattern):
-    assert same_split(texts, pattern)
+    fast, plain = (split(*joined(texts), pattern) for split in SPLIT)
+    assert np.array_equal(fast, plain)
 
 
 def test_classes_cover_what_regex_says():
-    classes = split.code_point_classes()
+    classes = code_point_classes()
     assert [int(classes[ord(c)]) for c in "aé猫1²Ⅷ \n\u3000!_'\u0301"] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 0, 0, 0, 0]
 
 
@@ -89,46 +90,47 @@ words = st.lists(st.binary(min_size=1, max_size=12) | st.text("ab", min_size=1).
 
 @settings(deadline=None, max_examples=100)
 @given(words=words, seed=st.integers(0, 9))
-def test_unique_pieces_equal_their_twin(words, seed):
+def test_unique_pieces_equal_their_definition(words, seed):
     data, ends = pieces_of(words)
     counts = np.random.default_rng(seed).integers(1, 100, len(words))
-    for fast, plain in zip(
-        bpe_train.unique_pieces(data, ends, counts), bpe_train.unique_pieces_numpy(data, ends, counts), strict=True
-    ):
+    for fast, plain in zip(*(unique(data, ends, counts) for unique in UNIQUE), strict=True):
         assert np.array_equal(fast, plain)
 
 
 def test_unique_pieces_grow_beyond_their_first_table():
     words = [str(i % 3000).encode() * (1 + i % 4) for i in range(9000)]
     data, ends = pieces_of(words)
-    kept, kept_ends, counts = bpe_train.unique_pieces(data, ends, np.ones(9000, np.int64))
+    kept, kept_ends, counts = UNIQUE[0](data, ends, np.ones(9000, np.int64))
     assert len(kept_ends) == len(set(words))
     assert counts.sum() == 9000
     assert kept[: kept_ends[0]].tobytes() == words[0]
 
 
-BYTE_IDS = np.arange(256, dtype=np.int32)
+def as_ids(data, *rest):
+    """Pieces of bytes as pieces of ids: each byte its own."""
+    return data.astype(np.int32), *rest
 
 
 @settings(deadline=None, max_examples=100)
 @given(words=words, n=st.integers(0, 30), least=st.integers(1, 3))
-def test_learned_merges_equal_their_twin(words, n, least):
-    pieces = bpe_train.unique_pieces_numpy(*pieces_of(words), np.ones(len(words), np.int64))
-    fast = bpe_train.learn_merges(*pieces, BYTE_IDS, 256, n, least)
-    assert np.array_equal(fast, bpe_train.learn_merges_numpy(*pieces, BYTE_IDS, 256, n, least))
+def test_learned_merges_equal_their_definition(words, n, least):
+    pieces = UNIQUE[1](*pieces_of(words), np.ones(len(words), np.int64))
+    fast, plain = (learn(*as_ids(*pieces), 256, n, least) for learn in LEARN)
+    assert np.array_equal(fast, plain)
 
 
 def test_learning_grows_its_tables():
     rng = np.random.default_rng(0)
     pieces = [rng.integers(0, 256, 12).astype(np.uint8).tobytes() for _ in range(300)]  # about 3,000 pairs
-    args = (*pieces_of(pieces), np.arange(1, 301), BYTE_IDS, 256, 200, 1)
-    assert np.array_equal(bpe_train.learn_merges(*args), bpe_train.learn_merges_numpy(*args))
+    fast, plain = (learn(*as_ids(*pieces_of(pieces)), np.arange(1, 301), 256, 200, 1) for learn in LEARN)
+    assert np.array_equal(fast, plain)
 
 
 def test_progress_is_called_up_to_the_last_merge():
-    calls = []
-    bpe_train.learn_merges(*pieces_of([b"abcabc" * 30]), np.array([5]), BYTE_IDS, 256, 4, 1, lambda *a: calls.append(a))
-    assert calls[-1] == (4, 4)
+    for learn in LEARN:
+        calls: list[tuple[int, int]] = []
+        learn(*as_ids(*pieces_of([b"abcabc" * 30])), np.array([5]), 256, 4, 1, lambda *a, to=calls: to.append(a))
+        assert calls[-1] == (4, 4)
 
 
 def random_table(rng, alphabet=4, merges=30, whole=()):
@@ -144,39 +146,37 @@ def random_table(rng, alphabet=4, merges=30, whole=()):
         triples.append((left, right, new))
     byte_ids = [97 <= b < 97 + alphabet and b - 97 or 0 for b in range(256)]
     order = rng.permutation(len(triples)).tolist()
-    return bpe.MergeTable(byte_ids, triples, order, {word: 900 + i for i, word in enumerate(whole)})
+    return Merges(byte_ids, triples, order, {word: 900 + i for i, word in enumerate(whole)})
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.data(), st.integers(0, 10_000))
-def test_encoding_equals_its_twin_whatever_the_merges(data, seed):
+def test_encoding_equals_its_definition_whatever_the_merges(data, seed):
     table = random_table(np.random.default_rng(seed), whole=[b"abab", b"cccccccccc"])
     row = data.draw(st.lists(st.text("abcd", min_size=1, max_size=90).map(str.encode) | st.just(b"abab"), max_size=8))
-    fast = bpe.encode_pieces(*pieces_of(row), table)
-    plain = bpe.encode_pieces_numpy(*pieces_of(row), table)
+    fast, plain = (encode(*pieces_of(row), table) for encode in ENCODE)
     assert np.array_equal(fast[0], plain[0]) and np.array_equal(fast[1], plain[1])
 
 
 def test_a_token_that_its_own_merges_do_not_reach_is_not_taken_whole():
     # "abc" is a + bc, but ab goes first: the merges give ab, c
-    table = bpe.MergeTable([*range(256)], [(97, 98, 256), (98, 99, 257), (97, 257, 258)])
-    assert bpe.encode_pieces(*pieces_of([b"abc"]), table)[0].tolist() == [256, 99]
+    table = Merges([*range(256)], [(97, 98, 256), (98, 99, 257), (97, 257, 258)])
+    assert [encode(*pieces_of([b"abc"]), table)[0].tolist() for encode in ENCODE] == [[256, 99]] * 2
 
 
 def test_merge_steps_of_a_piece():
-    table = bpe.MergeTable([*range(256)], [(97, 98, 256), (256, 97, 257)])
-    assert bpe.join_pairs([97, 98, 97, 98], table) == [[97, 98, 97, 98], [256, 97, 98], [256, 256]]
+    table = Merges([*range(256)], [(97, 98, 256), (256, 97, 257)])
+    assert [*join_pairs([97, 98, 97, 98], table.pairs)] == [[97, 98, 97, 98], [256, 97, 98], [256, 256]]
 
 
 @settings(deadline=None, max_examples=100)
 @given(tokens=st.lists(st.none() | st.binary(max_size=20), min_size=1), numbers=st.lists(st.integers(-1, 20)))
-def test_joined_tokens_equal_their_twin(tokens, numbers):
+def test_joined_tokens_equal_their_definition(tokens, numbers):
     ends = np.cumsum([len(token or b"") for token in tokens], dtype=np.int64)
     starts = np.concatenate([[0], ends[:-1]])
     ends = np.where([token is None for token in tokens], -1, ends)
-    data = bpe.padded(np.frombuffer(b"".join(token or b"" for token in tokens), np.uint8))
-    fast = bpe.join_tokens(np.array(numbers, np.int64), data, starts, ends)
-    plain = bpe.join_tokens_numpy(np.array(numbers, np.int64), data, starts, ends)
+    data = padded(np.frombuffer(b"".join(token or b"" for token in tokens), np.uint8))
+    fast, plain = (join(np.array(numbers, np.int64), data, starts, ends) for join in JOIN)
     known = all(0 <= id < len(tokens) and tokens[id] is not None for id in numbers)
     assert (fast is None) == (plain is None) == (not known)
     if known:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..tokenizer.base import END_OF_TEXT
+from ..tokenizer.specials import END_OF_TEXT
 
 
 def load_texts(path: str | Path) -> list[str]:

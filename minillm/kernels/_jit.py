@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -25,40 +24,6 @@ JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops ru
 # The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN" and "no infinity"
 # (part of fastmath=True), which would break -inf masks and NaN checks.
 SAFE_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-
-# ---- until every file has moved --------------------------------------------------------------------------------------
-
-PAIRS: dict[str, tuple[Callable, Callable]] = {}  # kernel name -> (kernel, its NumPy twin), for the tests
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def kernel(twin: Callable) -> Callable[[F], F]:
-    """Publish a kernel beside its NumPy ``twin``; the name is bound to the twin under ``MINILLM_KERNELS=numpy``."""
-
-    def bind(fast: F) -> F:
-        PAIRS[fast.__name__] = (fast, twin)
-        fast.__doc__ = fast.__doc__ or twin.__doc__
-        return twin if KERNELS == "numpy" else fast  # type: ignore[return-value]
-
-    return bind
-
-
-_MOVED = {
-    "layout": ("address", "as_rows", "contiguous", "integers"),
-    "process": ("get_num_threads", "release_freed_memory", "set_num_threads"),
-    "vector_math": ("by_dtype", "erf", "exp", "f32", "like", "row_max", "sigmoid", "tanh"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for file, names in _MOVED.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__package__}.{file}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-# ---- compiling -------------------------------------------------------------------------------------------------------
 
 
 def jit(

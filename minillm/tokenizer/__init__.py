@@ -17,10 +17,11 @@ of their own, as often as the vocabulary allows. Ten lines show all of it:
 >>> tokenizer.encode("é"), tokenizer.decode([127, 102])     # never seen: its two bytes
 ([127, 102], 'é')
 
-Read in this order: base.py (what all tokenizers share), byte_level.py, patterns.py (how text is cut into pieces),
-bpe.py (the tokenizer above; its loops are in ../kernels), char.py, lattice.py and unigram.py (T5: every piece has a
-probability), unigram_train.py, normalize.py, tokenizer_json.py and files.py (formats), stream.py
-(texts too large to hold), show.py (`minillm tokenize`).
+Read in this order: bpe.py (the two functions at its top are all of byte-pair encoding), patterns.py and pieces.py (how
+text is cut before), base.py and specials.py (what all tokenizers share: special tokens, decoding), char.py, lattice.py,
+unigram.py and unigram_train.py (T5: every piece has a probability). The rest are formats (byte_level.py, normalize.py,
+character_map.py, sentencepiece.py, to_json.py, from_json.py, files.py), stream.py (texts too large to hold) and show.py
+(`minillm tokenize`).
 """
 
 from __future__ import annotations

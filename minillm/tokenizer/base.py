@@ -1,7 +1,7 @@
 """What every tokenizer shares: special tokens, batches, decoding, streaming, saving.
 
-A tokenizer is a reversible map between text and a list of small integers. The three kinds of this package differ in one
-method, `_encode_ordinary`, which knows nothing of special tokens; everything around it stands here.
+A tokenizer is a reversible map between text and a list of small integers. The three kinds of this package differ in
+`_encode_ordinary`, which knows nothing of special tokens; everything around it stands here.
 """
 
 from __future__ import annotations
@@ -13,60 +13,31 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import regex
 
 from ..files import write_json
+from ..kernels import compiled
+from .specials import END_OF_TEXT, Matcher, Specials, Template, listed
 
-END_OF_TEXT = "<|endoftext|>"
 _MANY = 1000  # ids: from here on a compiled loop decodes them
+Offsets = list[tuple[int, int]]  # of each token, the characters [start, end) that it came from
 
 
-@dataclass(frozen=True)
-class Template:
-    """The special ids that encoding puts around a text: T5 ends each with `</s>`, Llama 3 begins with one."""
+@compiled("text.join")
+def join_tokens(ids: np.ndarray, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    """The bytes of all tokens, one after the other.
 
-    before: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Specials:
-    """The tokens that are recognised whole, before a text is split.
-
-    `special` are control tokens (end of text, turn markers, sentinels): they are recognised only where the caller
-    allows it, because a user who types `<|endoftext|>` must not be able to end a document. `plain` are ordinary words
-    that a vocabulary adds to what it learned: always recognised.
+    ids: (N,) int64; data: (M + 8,) uint8, the bytes of the vocabulary, padded; starts, ends: (V,) int64, where those
+    of each token begin and end, the end at -1 for an id that is not used -> (L,) uint8; None when an id is no token.
     """
-
-    special: dict[str, int] = field(default_factory=dict)
-    plain: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def ids(self) -> set[int]:
-        """The ids of both."""
-        return {*self.special.values(), *self.plain.values()}
-
-    def allowed(self, names: Collection[str] | str, caller: str) -> dict[str, int]:
-        """The tokens to recognise, given the names that the caller allows (or "all")."""
-        if isinstance(names, str):
-            if names != "all":
-                raise ValueError(
-                    f'{caller}: allowed_special must be a collection of names or "all"; got the string {names!r}'
-                )
-            return {**self.plain, **self.special}
-        unknown = [name for name in names if name not in self.special]
-        if unknown:
-            raise ValueError(
-                f"{caller}: allowed_special names {unknown[0]!r}, which is no special token of this tokenizer; "
-                f"it has {_listed(self.special)}"
-            )
-        return {**self.plain, **{name: self.special[name] for name in names}}
+    if len(ids) and not 0 <= ids.min() <= ids.max() < len(starts) or (ends[ids] < 0).any():
+        return None
+    parts = [data[starts[id] : ends[id]] for id in ids.tolist()]
+    return np.concatenate([np.zeros(0, np.uint8), *parts])
 
 
 class Tokenizer(ABC):
@@ -78,21 +49,31 @@ class Tokenizer(ABC):
         self._tokens = list(tokens)  # id -> the bytes it stands for; None where an id is not used
         self._bytes = {i: token for i, token in enumerate(self._tokens) if token is not None}
         self._specials = specials
+        self._names = specials.names()
         self._template = template or Template()
+        self._last_matchers: tuple[Collection[str], tuple[Matcher, Matcher]] = (), (Matcher({}, {}), Matcher({}, {}))
 
     # ---- what a kind of tokenizer defines ----
 
     @abstractmethod
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """All ids of all texts in one array, and where each text ends in it: (N,) int32, (len(texts),) int64."""
+        """All ids of all normalized texts in one array, and where each ends: (N,) int32, (len(texts),) int64."""
 
     @abstractmethod
-    def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of one text, and for each the characters [start, end) that it came from."""
+    def _ordinary_offsets(self, text: str, first: bool) -> tuple[list[int], Offsets]:
+        """The ids of one text, and for each the characters that it came from; first: nothing stands before it."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`, the format of the `tokenizers` library."""
+
+    def _normalized(self, text: str) -> str:
+        """The text as `_encode_ordinary` takes it: by default as it is."""
+        return text
+
+    def _aligned(self, text: str) -> tuple[str, Sequence[int], Sequence[int]]:
+        """The same, and of each of its characters where in `text` what it came from begins and ends."""
+        return text, range(len(text)), range(1, len(text) + 1)
 
     # ---- the vocabulary ----
 
@@ -134,7 +115,7 @@ class Tokenizer(ABC):
         return self.vocab_size
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(vocab_size={self.vocab_size}, special_tokens={_listed(self._specials.special)})"
+        return f"{type(self).__name__}(vocab_size={self.vocab_size}, special_tokens={listed(self._specials.special)})"
 
     # ---- text -> ids ----
 
@@ -177,13 +158,32 @@ class Tokenizer(ABC):
             if not isinstance(text, str):
                 raise TypeError(f"{caller}: text must be a string; got {type(text).__name__}")
         texts = [replace_surrogates(text) for text in texts]
-        tokens = self._specials.allowed(allowed_special, caller)
+        exact, normalized = self._matchers(allowed_special, caller)
         template = self._template if add_special_tokens else Template()
-        if template == Template() and not any(name in text for text in texts for name in tokens):
-            return self._encode_ordinary(texts)
-        parts = [list(cut_at(text, tokens)) for text in texts]
+        if normalized.is_empty and template == Template() and not any(map(exact.occurs_in, texts)):
+            return self._encode_ordinary([self._normalized(text) for text in texts])
+        parts = [list(self._parts(text, exact, normalized)) for text in texts]
         ids, ends = self._encode_ordinary([part for row in parts for part in row if isinstance(part, str)])
         return _assemble(parts, iter(np.split(ids, ends)), template)
+
+    def _matchers(self, allowed_special: Collection[str] | str, caller: str) -> tuple[Matcher, Matcher]:
+        """Those that find the allowed tokens in a text, and in a normalized one; kept for the next call."""
+        tokens = self._specials.allowed(allowed_special, caller)
+        names, matchers = self._last_matchers
+        if names != tokens.keys():
+            matchers = self._specials.matchers(tokens, self._normalized)
+            self._last_matchers = tokens.keys(), matchers
+        return matchers
+
+    def _parts(self, text: str, exact: Matcher, normalized: Matcher) -> Iterator[str | int]:
+        """The ids of the tokens found, and the normalized texts between them."""
+        for start, end, id in exact.spans(text):
+            if id is not None:
+                yield id
+                continue
+            part = self._normalized(text[start:end])
+            for low, high, inner in normalized.spans(part):
+                yield part[low:high] if inner is None else inner
 
     def encode_with_offsets(
         self, text: str, allowed_special: Collection[str] | str = (), add_special_tokens: bool = True
@@ -196,28 +196,27 @@ class Tokenizer(ABC):
         if not isinstance(text, str):
             raise TypeError(f"encode_with_offsets: text must be a string; got {type(text).__name__}")
         text = replace_surrogates(text)
-        tokens = self._specials.allowed(allowed_special, "encode_with_offsets")
+        exact, normalized = self._matchers(allowed_special, "encode_with_offsets")
         template = self._template if add_special_tokens else Template()
         ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        start = 0
-        for part in cut_at(text, tokens):
-            if isinstance(part, str):
-                part_ids, part_offsets = self._ordinary_offsets(part)
-                ids += part_ids
-                offsets += [(start + low, start + high) for low, high in part_offsets]
-                start += len(part)
-            else:
-                end = start + len(self._name_of(part))
-                ids.append(part)
+        offsets: Offsets = []
+        for start, end, id in exact.spans(text):
+            if id is not None:
+                ids.append(id)
                 offsets.append((start, end))
-                start = end
-        offsets = self._trimmed(ids, offsets)
-        count = len(template.before), len(template.after)
-        return (
-            [*template.before, *ids, *template.after],
-            [(0, 0)] * count[0] + offsets + [(0, 0)] * count[1],
-        )
+                continue
+            part, starts, ends = self._aligned(text[start:end])
+            for low, high, inner in normalized.spans(part):
+                if inner is None:
+                    found, places = self._ordinary_offsets(part[low:high], not ids)
+                else:
+                    found, places = [inner], [(0, high - low)]
+                ids += found
+                for first, last in places:
+                    begin = starts[low + first] if low + first < len(part) else len(text[start:end])
+                    offsets.append((start + begin, start + (ends[low + last - 1] if last > first else begin)))
+        before, after = ([(0, 0)] * len(added) for added in (template.before, template.after))
+        return [*template.before, *ids, *template.after], [*before, *offsets, *after]
 
     # ---- ids -> text ----
 
@@ -236,21 +235,29 @@ class Tokenizer(ABC):
         elif not isinstance(ids, (list, tuple)):
             ids = list(ids)
         if skip_special_tokens:
-            special = set(self._specials.special.values())
-            ids = [id for id in ids if id not in special]
+            ids = [id for id in ids if id not in self._skipped]
         try:
             data = self._joined(ids)
         except (KeyError, TypeError, OverflowError):
             self._check_ids(ids, "decode")
             raise
-        return self._leading_bytes(ids[0]) + data[len(self._bytes[ids[0]]) :] if ids else data
+        shown, length = [], 0  # what the ids at the beginning become there, and how long they would be elsewhere
+        for id in ids:
+            shown.append(self._leading_bytes(id))
+            length += len(self._bytes[id])
+            if shown[-1] or not self._stays_at_start:
+                break
+        return b"".join(shown) + data[length:]
+
+    @cached_property
+    def _skipped(self) -> set[int]:
+        """The ids that `skip_special_tokens` leaves out."""
+        return set(self._specials.special.values())
 
     def _joined(self, ids: Sequence[int]) -> bytes:
         """The bytes of all ids; KeyError, TypeError or OverflowError where one is no id of the vocabulary."""
         if len(ids) < _MANY:
             return b"".join(map(self._bytes.__getitem__, ids))
-        from minillm.kernels.bpe import join_tokens
-
         joined = join_tokens(np.frombuffer(array("q", ids), np.int64), *self._vocabulary)
         if joined is None:
             raise KeyError
@@ -265,6 +272,8 @@ class Tokenizer(ABC):
         data = np.frombuffer(b"".join(words) + bytes(8), np.uint8)
         return data, starts, np.where([token is None for token in self._tokens], -1, ends)
 
+    _stays_at_start = False  # whether a text still begins after an id that became nothing at its beginning
+
     def _leading_bytes(self, id: int) -> bytes:
         """The bytes of an id that stands first in the text."""
         return self._bytes[id]
@@ -272,10 +281,6 @@ class Tokenizer(ABC):
     def stream_decoder(self, skip_special_tokens: bool = False) -> StreamDecoder:
         """A decoder for ids that arrive one by one; see `StreamDecoder`."""
         return StreamDecoder(self, skip_special_tokens)
-
-    def _trimmed(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The offsets as the vocabulary wants them shown."""
-        return offsets
 
     def _check_ids(self, ids: Iterable[Any], caller: str) -> None:
         for position, id in enumerate(ids):
@@ -285,9 +290,6 @@ class Tokenizer(ABC):
                 raise ValueError(
                     f"{caller}: ids must be in the vocabulary, [0, {self.vocab_size}); got {id} at {position}"
                 )
-
-    def _name_of(self, id: int) -> str:
-        return self._tokens[id].decode("utf-8")  # type: ignore[union-attr]
 
     # ---- files ----
 
@@ -304,7 +306,7 @@ class Tokenizer(ABC):
         if file != path:
             config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
             if self.eos_id is not None:
-                config["eos_token"] = self._name_of(self.eos_id)
+                config["eos_token"] = self._names[self.eos_id]
             _write(file.with_name("tokenizer_config.json"), config)
         return file
 
@@ -318,7 +320,7 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._skipped = set(tokenizer.special_tokens.values()) if skip_special_tokens else set()
+        self._skipped = tokenizer._skipped if skip_special_tokens else set()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
 
@@ -328,7 +330,8 @@ class StreamDecoder:
         if id in self._skipped:
             return ""
         if self._at_start:
-            data, self._at_start = self._tokenizer._leading_bytes(id), False
+            data = self._tokenizer._leading_bytes(id)
+            self._at_start = self._tokenizer._stays_at_start and not data
         return self._utf8.decode(data)
 
     def flush(self) -> str:
@@ -345,33 +348,6 @@ def replace_surrogates(text: str) -> str:
     return text
 
 
-def cut_at(text: str, tokens: dict[str, int]) -> Iterator[str | int]:
-    """The stretches of ordinary text (str) and, between them, the ids of the tokens found; the longest token wins."""
-    start = 0
-    if tokens:
-        longest_first = sorted(tokens, key=len, reverse=True)
-        for match in regex.finditer("|".join(map(regex.escape, longest_first)), text):
-            if match.start() > start:
-                yield text[start : match.start()]
-            yield tokens[match.group()]
-            start = match.end()
-    if start < len(text):
-        yield text[start:]
-
-
-def check_special_names(names: Sequence[str], caller: str) -> list[str]:
-    """The names of special tokens as a list; ValueError when one is empty, repeated or a single byte."""
-    if isinstance(names, str):
-        raise TypeError(f"{caller}: special_tokens must be a sequence of names; got the string {names!r}")
-    for position, name in enumerate(names):
-        if not isinstance(name, str) or len(name) < 2 or name in names[:position]:
-            raise ValueError(
-                f"{caller}: special_tokens must be different names of at least two characters; "
-                f"got {name!r} at {position}"
-            )
-    return list(names)
-
-
 def _assemble(
     parts: Iterable[Iterable[str | int]], encoded: Iterator[np.ndarray], template: Template
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -383,11 +359,6 @@ def _assemble(
         arrays += row_arrays
         lengths.append(sum(map(len, row_arrays)))
     return np.concatenate(arrays), np.cumsum(lengths, dtype=np.int64)
-
-
-def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:4])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > 4 else shown or "none"
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -1,34 +1,150 @@
 """Byte-pair encoding on bytes: any text, no unknown words.
 
 Training starts from the 256 single bytes and joins, again and again, the pair of neighbours that is most frequent in
-the text. Encoding applies the same merges in the same order. Source: Sennrich et al. 2016, "Neural Machine Translation
-of Rare Words with Subword Units"; on bytes: Radford et al. 2019.
+the text. Encoding applies the same merges in the same order. The first two functions below are the whole algorithm.
+Both run on *pieces*, words with the space before them, which no token crosses: see patterns.py. Source: Sennrich et
+al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; on bytes: Radford et al. 2019.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names, cut_at, replace_surrogates
+from .. import kernels
+from ..kernels import compiled
+from .base import Offsets, Tokenizer
 from .byte_level import BYTE_ORDER
 from .patterns import Splitter
+from .pieces import SHARE, byte_positions, count_pieces, cut, shares
+from .specials import END_OF_TEXT, Specials, Template, check_special_names, tokens_by_id
+from .to_json import bpe_to_json
 
-_SHARE = 1 << 18  # characters that are worked on at a time: while training, and by each thread while encoding
-_PENDING = 1 << 20  # bytes of counted pieces that may wait, at least, before they are put together
+Pair = tuple[int, int]  # the ids of two neighbours
+
+
+@compiled("text.bpe_train")
+def learn_merges(
+    ids: np.ndarray,
+    ends: np.ndarray,
+    counts: np.ndarray,
+    first_id: int,
+    n_merges: int,
+    min_frequency: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Learn merges: n times join the pair that is most frequent now, the lowest pair of ids among equals.
+
+    ids: (N,) int32, the ids of the bytes of all distinct pieces, one after the other; ends: (P,) int64, where each
+    piece ends; counts: (P,) int64, how often each occurs in the text. The k-th merge makes the id first_id + k. Ends
+    early when no pair is left that occurs `min_frequency` times -> pairs, (<= n_merges, 2) int32.
+    """
+    pieces = [ids[start:end].tolist() for start, end in pairwise([0, *ends])]
+    merges: list[Pair] = []
+    while len(merges) < n_merges:
+        frequency: Counter[Pair] = Counter()
+        for piece, count in zip(pieces, counts.tolist(), strict=True):
+            for pair in pairwise(piece):
+                frequency[pair] += count
+        best = min(frequency, key=lambda pair: (-frequency[pair], pair), default=None)
+        if best is None or frequency[best] < min_frequency:
+            break
+        pieces = [replaced(piece, best, first_id + len(merges)) for piece in pieces]
+        merges.append(best)
+        if progress:
+            progress(len(merges), n_merges)
+    return np.array(merges, np.int32).reshape(-1, 2)
+
+
+def replaced(piece: list[int], pair: Pair, new: int) -> list[int]:
+    """The piece with every occurrence of the pair, from left to right, replaced by the new id.
+
+    >>> replaced([1, 1, 1, 2, 1, 1], (1, 1), 9)
+    [9, 1, 2, 9]
+    """
+    joined: list[int] = []
+    i = 0
+    while i < len(piece):
+        found = tuple(piece[i : i + 2]) == pair
+        joined.append(new if found else piece[i])
+        i += 2 if found else 1
+    return joined
+
+
+def join_pairs(ids: list[int], merges: Mapping[Pair, tuple[int, int]]) -> Iterator[list[int]]:
+    """Encode one piece, the ids of its bytes: again and again join the pair of lowest rank, the leftmost of equals.
+
+    merges: pair -> (rank, new id). Yields the piece after 0, 1, 2 ... merges, until none of its pairs has a rank.
+
+    >>> [*join_pairs([1, 2, 1, 2], {(1, 2): (0, 3), (3, 3): (1, 4)})]
+    [[1, 2, 1, 2], [3, 1, 2], [3, 3], [4]]
+    """
+    while True:
+        yield ids
+        ranked = [(*merges[pair], at) for at, pair in enumerate(pairwise(ids)) if pair in merges]
+        if not ranked:
+            return
+        _, new, at = min(ranked)
+        ids = [*ids[:at], new, *ids[at + 2 :]]
+
+
+class Merges:
+    """What encoding needs to know of a vocabulary.
+
+    byte_ids: (256,) int32, the ids of the single bytes, -1 for one that the vocabulary lacks. pairs: (left, right) ids
+    -> (rank, new id); equal ranks only where they make the same token. whole: pieces that are one token whatever the
+    merges say.
+    """
+
+    def __init__(
+        self,
+        byte_ids: Sequence[int],
+        merges: Sequence[tuple[int, int, int]],
+        ranks: Sequence[int] | None = None,
+        whole: Mapping[bytes, int] | None = None,
+    ) -> None:
+        order = range(len(merges)) if ranks is None else ranks
+        self.byte_ids = np.array(byte_ids, np.int32)
+        self.pairs = {(left, right): (rank, new) for (left, right, new), rank in zip(merges, order, strict=True)}
+        self.whole = dict(whole or {})
+
+
+@compiled("text.bpe")
+def encode_pieces(data: np.ndarray, ends: np.ndarray, merges: Merges) -> tuple[np.ndarray, np.ndarray]:
+    """Encode pieces of bytes, each as `join_pairs` does.
+
+    data: (N,) uint8; ends: (P,) int64, where each piece ends -> ids (M,) int32, and lengths (P,) int32, how many of
+    them each piece became. A byte that the vocabulary lacks gives -1.
+    """
+    text, start = data.tobytes(), 0
+    known = {piece: [id] for piece, id in merges.whole.items()}  # a frequent piece is worked out once
+    ids: list[int] = []
+    lengths = []
+    for end in ends.tolist():
+        piece = text[start:end]
+        if piece not in known:
+            *_, known[piece] = join_pairs(merges.byte_ids[[*piece]].tolist(), merges.pairs)
+        ids += known[piece]
+        lengths.append(len(known[piece]))
+        start = end
+    return np.array(ids, np.int32), np.array(lengths, np.int32)
 
 
 class BPETokenizer(Tokenizer):
     """Byte-level BPE, the tokenizer of GPT-2, SmolLM2 and most models since.
 
     tokens: the bytes of every id, None where an id is unused. merges: pairs of ids, in the order they are applied.
-    pattern: "gpt2", "gpt4", "smollm2" or a regular expression; merges never cross its pieces. prefix_space: put a
-    space before a text that begins with none, so that its first word is the same token as later ones. ranks: the order
-    of the merges, where several share one. whole_first: a piece that is a token is taken whole, whatever the merges.
-    trim_offsets: `encode_with_offsets` leaves out the spaces around a token.
+    pattern: "gpt2", "gpt4", "smollm2" or a regular expression; merges never cross its pieces.
+
+    The rest is what files of other libraries ask for. prefix_space: put a space before a text that begins with none,
+    so that its first word is the same token as later ones. ranks: the order of the merges, where several share one.
+    whole_first: a piece that is a token is taken whole, whatever the merges. trim_offsets: `encode_with_offsets` leaves
+    out the spaces around a token.
 
     Raises ValueError when a merge makes a token that is not in the vocabulary, or for a prefix space with another
     pattern than "gpt2".
@@ -37,7 +153,7 @@ class BPETokenizer(Tokenizer):
     def __init__(
         self,
         tokens: Sequence[bytes | None],
-        merges: Sequence[tuple[int, int]],
+        merges: Sequence[Pair],
         specials: Specials | None = None,
         pattern: str = "gpt2",
         prefix_space: bool = False,
@@ -46,8 +162,6 @@ class BPETokenizer(Tokenizer):
         whole_first: bool = False,
         trim_offsets: bool = False,
     ) -> None:
-        from minillm.kernels.bpe import MergeTable
-
         if prefix_space and pattern != "gpt2":
             raise ValueError(f'BPETokenizer: prefix_space goes with the pattern "gpt2" only; got {pattern!r}')
         super().__init__(tokens, specials or Specials(), template)
@@ -60,44 +174,18 @@ class BPETokenizer(Tokenizer):
         ids = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
         byte_ids = [ids.get(bytes([byte]), -1) for byte in range(256)]
         self._lacks_bytes = min(byte_ids) < 0
-        self._table = MergeTable(byte_ids, list(self._triples(ids)), ranks, ids if whole_first else None)
+        self._merges = Merges(byte_ids, [*self._triples(ids)], ranks, ids if whole_first else None)
 
-    def _triples(self, ids: dict[bytes, int]) -> Iterator[tuple[int, int, int]]:
-        """The merges with the id that each makes."""
+    def _triples(self, ids: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
+        """The merges with the id that each makes; ids: of the tokens that are not special."""
+        made = {token: id for id, token in self._bytes.items()} | {**ids}  # an added token may be a merged one too
         for rank, (left, right) in enumerate(self.merges):
             if left not in self._bytes or right not in self._bytes:
                 raise ValueError(f"BPETokenizer: merge {rank}, {left} + {right}, joins an id that is no token")
             joined = self._bytes[left] + self._bytes[right]
-            if joined not in ids:
+            if joined not in made:
                 raise ValueError(f"BPETokenizer: merge {rank} makes {joined!r}, which is not in the vocabulary")
-            yield left, right, ids[joined]
-
-    @classmethod
-    def from_ranks(
-        cls,
-        ranks: Mapping[bytes, int],
-        special_tokens: Mapping[str, int],
-        pattern: str = "gpt4",
-    ) -> BPETokenizer:
-        """The tokenizer that tiktoken's files describe: a vocabulary where a token's id is also its rank.
-
-        Any two neighbours join if their bytes together are a token, the token of lowest id first.
-
-        Raises ValueError when two tokens share an id.
-        """
-        tokens: list[bytes | None] = [None] * (max([*ranks.values(), *special_tokens.values()], default=-1) + 1)
-        for token, id in [*ranks.items(), *((name.encode("utf-8"), id) for name, id in special_tokens.items())]:
-            if tokens[id] is not None:
-                raise ValueError(f"BPETokenizer.from_ranks: {tokens[id]!r} and {token!r} share the id {id}")
-            tokens[id] = token
-        merges, order = [], []
-        for token, id in sorted(ranks.items(), key=lambda item: item[1]):
-            for cut in range(1, len(token)):
-                left, right = ranks.get(token[:cut]), ranks.get(token[cut:])
-                if left is not None and right is not None:
-                    merges.append((left, right))
-                    order.append(id)
-        return cls(tokens, merges, Specials(dict(special_tokens)), pattern, ranks=order, whole_first=True)
+            yield left, right, made[joined]
 
     @classmethod
     def train(
@@ -118,8 +206,6 @@ class BPETokenizer(Tokenizer):
 
         Raises ValueError when `vocab_size` leaves no room for the bytes and special tokens.
         """
-        from minillm.kernels import bpe_train as kernel
-
         names = check_special_names(special_tokens, "BPETokenizer.train")
         first_id = len(names) + 256
         if vocab_size < first_id:
@@ -133,176 +219,116 @@ class BPETokenizer(Tokenizer):
         tokens: list[bytes | None] = [name.encode("utf-8") for name in names]
         tokens += [bytes([byte]) for byte in BYTE_ORDER]
         untrained = cls(tokens, [], specials, pattern, prefix_space)
-        pairs = kernel.learn_merges(
-            *untrained._count_pieces(texts), untrained._table.byte_ids, first_id, vocab_size - first_id,
-            min_frequency, progress,
-        )  # fmt: skip
+        data, ends, counts = count_pieces(
+            texts, untrained._splitter, names, untrained._prefixed, caller="BPETokenizer.train"
+        )
+        byte_ids = untrained._merges.byte_ids
+        pairs = learn_merges(
+            byte_ids[data], ends, counts, first_id, vocab_size - first_id, min_frequency, progress
+        )
         merges = [(left, right) for left, right in pairs.tolist()]
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
         return cls(tokens, merges, specials, pattern, prefix_space)
 
-    def _count_pieces(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The distinct pieces of the texts and how often each occurs, in a memory that grows with those alone."""
-        from minillm.kernels import bpe_train as kernel
-
-        counted = (np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
-        pending, size = [counted], 0
-        for block in self._blocks(texts):
-            data, ends, _ = self._cut(block)
-            pending.append(kernel.unique_pieces(data, ends, np.ones(len(ends), np.int64)))
-            size += len(pending[-1][0])
-            if size > len(counted[0]) + _PENDING:  # rarely enough that the whole work stays linear
-                counted = _merge_counts(pending)
-                pending, size = [counted], 0
-        return _merge_counts(pending)
-
-    def _blocks(self, texts: Iterable[str]) -> Iterator[list[str]]:
-        """The texts without their special tokens, in lists of about `_SHARE` characters; a longer text is cut."""
-        block: list[str] = []
-        size = 0
-        for text in [texts] if isinstance(texts, str) else texts:
-            if not isinstance(text, str):
-                raise TypeError(f"BPETokenizer.train: texts must be strings; got {type(text).__name__}")
-            present = {name: id for name, id in self._specials.special.items() if name in text}
-            stretches = (part for part in cut_at(replace_surrogates(text), present) if isinstance(part, str))
-            for stretch in stretches:
-                for part in self._splitter.safe_parts(self._prefixed([stretch])[0], _SHARE):
-                    block.append(part)
-                    size += len(part)
-                    if size >= _SHARE:
-                        yield block
-                        block, size = [], 0
-        if block:
-            yield block
-
-    def _cut(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cut texts into pieces.
-
-        Returns the UTF-8 of all texts, (N,) uint8; where each piece ends in it, (P,) int64; and how many pieces there
-        are up to the end of each text, (D,) int64.
-        """
-        text = texts[0] if len(texts) == 1 else "".join(texts)
-        stops = np.cumsum([len(text) for text in texts], dtype=np.int64)
-        ends = self._splitter.ends(text, stops)
-        data = np.frombuffer(text.encode("utf-8"), np.uint8)
-        pieces = np.searchsorted(ends, stops, side="right")
-        return data, ends if text.isascii() else byte_positions(text)[ends], pieces
-
-    def _prefixed(self, texts: Iterable[str]) -> list[str]:
-        if not self.prefix_space:
-            return list(texts)
-        return [text if text.startswith(" ") or not text else " " + text for text in texts]
-
     # ---- text -> ids ----
+
+    def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        texts = [self._prefixed(text) for text in texts]
+        if sum(map(len, texts)) <= 2 * SHARE:
+            return self._encode_share(texts)
+        groups, last_of_text = shares(texts, self._splitter)
+        threads = kernels.get_num_threads() if kernels.KERNELS == "numba" else 1
+        with ThreadPoolExecutor(threads) as pool:  # the compiled loops run without Python's lock
+            encoded = list(pool.map(self._encode_share, groups))
+        starts = np.cumsum([0] + [len(ids) for ids, _ in encoded[:-1]])
+        ends = np.concatenate([ends + start for (_, ends), start in zip(encoded, starts, strict=True)])
+        return np.concatenate([ids for ids, _ in encoded]), ends[last_of_text]
+
+    def _encode_share(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        data, ends, pieces = cut(texts, self._splitter)
+        ids, lengths = encode_pieces(data, ends, self._merges)
+        if self._lacks_bytes and len(ids) and ids.min() < 0:
+            missing = next(byte for byte in data.tolist() if self._merges.byte_ids[byte] < 0)
+            raise ValueError(f"encode: the vocabulary has no token for the byte 0x{missing:02x}, which the text holds")
+        return ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[pieces]
 
     @property
     def cuts_at_spaces(self) -> bool:
         """Whether a text gives the same ids in the parts that `read_parts` cuts it into."""
         return self._splitter.cuts_at_spaces and not self.prefix_space
 
-    def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        texts = self._prefixed(texts)
-        if sum(map(len, texts)) <= 2 * _SHARE:
-            return self._encode_share(texts)
-        from minillm.kernels import get_num_threads
-
-        shares, last_of_text = self._shares(texts)
-        with ThreadPoolExecutor(get_num_threads()) as pool:  # the compiled loops run without Python's lock
-            encoded = list(pool.map(self._encode_share, shares))
-        starts = np.cumsum([0] + [len(ids) for ids, _ in encoded[:-1]])
-        ends = np.concatenate([ends + start for (_, ends), start in zip(encoded, starts, strict=True)])
-        return np.concatenate([ids for ids, _ in encoded]), ends[last_of_text]
-
-    def _shares(self, texts: Sequence[str]) -> tuple[list[list[str]], list[bool]]:
-        """Texts in groups of about `_SHARE` characters, long ones cut; and of every part, whether it ends its text."""
-        shares: list[list[str]] = [[]]
-        last_of_text, size = [], 0
-        for text in texts:
-            parts = list(self._splitter.safe_parts(text, _SHARE))
-            last_of_text += [False] * (len(parts) - 1) + [True]
-            for part in parts:
-                if size >= _SHARE:
-                    shares.append([])
-                    size = 0
-                shares[-1].append(part)
-                size += len(part)
-        return shares, last_of_text
-
-    def _encode_share(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        from minillm.kernels import bpe as kernel
-
-        data, ends, pieces = self._cut(texts)
-        ids, lengths = kernel.encode_pieces(data, ends, self._table)
-        if self._lacks_bytes and len(ids) and ids.min() < 0:
-            missing = next(byte for byte in data.tolist() if self._table.byte_ids[byte] < 0)
-            raise ValueError(f"encode: the vocabulary has no token for the byte 0x{missing:02x}, which the text holds")
-        return ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[pieces]
-
-    def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        ids = self._encode_ordinary([text])[0].tolist()
-        starts = byte_positions(text)
-        # the character of every byte; a prefixed space counts to the first character
-        characters = np.repeat(np.arange(len(text)), np.diff(starts)).tolist()
-        if self._prefixed([text]) != [text]:
-            characters.insert(0, 0)
-        offsets, start = [], 0
-        for id in ids:
-            end = start + len(self._bytes[id])
-            offsets.append((characters[start], characters[end - 1] + 1))
-            start = end
-        return ids, offsets
-
-    def _trimmed(self, ids: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        if not self.trim_offsets:
-            return offsets
-        trimmed = []
-        for position, (id, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
-            token = self._bytes[id]
-            before, after = (len(token) - len(rest) for rest in (token.lstrip(b" "), token.rstrip(b" ")))
-            if before == 1 and self.prefix_space and (position == 0 or start == 0):
-                before = 0  # the space that was put in is not in the text
-            start = min(start + before, end)
-            trimmed.append((start, max(end - after, start) if end >= after else end))
-        return trimmed
-
     def merge_steps(self, piece: str) -> list[list[int]]:
         """How one piece is joined: its ids after 0, 1, 2 ... merges, the single bytes first."""
-        from minillm.kernels.bpe import join_pairs
-
-        return join_pairs([int(self._table.byte_ids[byte]) for byte in piece.encode("utf-8")], self._table)
+        return [*join_pairs([int(self._merges.byte_ids[byte]) for byte in piece.encode("utf-8")], self._merges.pairs)]
 
     def merge_rank(self, left: int, right: int) -> int:
         """The rank of the merge that joins two tokens: the lower, the earlier it goes."""
-        return self._table.merges[left, right][0]
+        return self._merges.pairs[left, right][0]
 
     def pieces(self, text: str) -> list[str]:
         """The pieces of a text, which no token crosses, as the `regex` module cuts them."""
-        return [piece for part in self._prefixed([text]) for piece in self._splitter.pieces(part)]
+        return [*self._splitter.pieces(self._prefixed(text))]
+
+    # ---- files and conventions of other libraries ----
+
+    @classmethod
+    def from_ranks(
+        cls, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int], pattern: str = "gpt4"
+    ) -> BPETokenizer:
+        """The tokenizer that tiktoken's files describe: a vocabulary where a token's id is also its rank.
+
+        Any two neighbours join if their bytes together are a token, the token of lowest id first. Special tokens that
+        share an id decode to the first of their names.
+
+        Raises ValueError when two other tokens share an id, or one is so high that most ids would be unused.
+        """
+        specials = Specials(dict(special_tokens))
+        try:
+            tokens = tokens_by_id(ranks, specials)
+        except ValueError as error:
+            raise ValueError(f"BPETokenizer.from_ranks: {error}") from None
+        merges, order = [], []
+        for token, id in sorted(ranks.items(), key=lambda item: item[1]):
+            for at in range(1, len(token)):
+                left, right = ranks.get(token[:at]), ranks.get(token[at:])
+                if left is not None and right is not None:
+                    merges.append((left, right))
+                    order.append(id)
+        return cls(tokens, merges, specials, pattern, ranks=order, whole_first=True)
+
+    def _prefixed(self, text: str) -> str:
+        return " " + text if self.prefix_space and text and not text.startswith(" ") else text
+
+    def _ordinary_offsets(self, text: str, first: bool) -> tuple[list[int], Offsets]:
+        ids = self._encode_ordinary([text])[0].tolist()
+        # the character of every byte; the space put in front counts to the first character
+        characters = np.repeat(np.arange(len(text)), np.diff(byte_positions(text))).tolist()
+        put_in = self._prefixed(text) != text
+        if put_in:
+            characters.insert(0, 0)
+        offsets, start = [], 0
+        for position, id in enumerate(ids):
+            token = self._bytes[id]
+            low, high = characters[start], characters[start + len(token) - 1] + 1
+            start += len(token)
+            if self.trim_offsets:
+                low, high = self._trimmed(token, low, high, put_in and position == 0, first and low == 0)
+            offsets.append((low, high))
+        return ids, offsets
+
+    def _trimmed(self, token: bytes, start: int, end: int, put_in: bool, first: bool) -> tuple[int, int]:
+        """The offsets of a token without the spaces around it.
+
+        put_in: its first space is not in the text. first: it begins the text, where `tokenizers` takes a single space
+        for one that was put in, whether it was or not.
+        """
+        before, after = (len(token) - len(rest) for rest in (token.lstrip(b" "), token.rstrip(b" ")))
+        if put_in or (first and self.prefix_space and before == 1):
+            before = max(before - 1, 0)
+        start = min(start + before, end)
+        return start, max(end - after, start)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`, the format of the `tokenizers` library."""
-        from .tokenizer_json import bpe_to_json
-
         return bpe_to_json(self)
-
-
-def byte_positions(text: str) -> np.ndarray:
-    """Where each character begins in the UTF-8 of the text, and the end: (len(text) + 1,) int64."""
-    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
-    widths = 1 + (points >= 0x80).astype(np.int8) + (points >= 0x800) + (points >= 0x10000)
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(widths, dtype=np.int64)])
-
-
-def _merge_counts(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put several counts of pieces together, each piece once."""
-    from minillm.kernels import bpe_train as kernel
-
-    starts = np.cumsum([0] + [len(data) for data, _, _ in parts[:-1]])
-    return kernel.unique_pieces(
-        np.concatenate([data for data, _, _ in parts]),
-        np.concatenate([ends + start for (_, ends, _), start in zip(parts, starts, strict=True)]),
-        np.concatenate([counts for _, _, counts in parts]),
-    )

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names, cut_at, replace_surrogates
+from .base import Offsets, Tokenizer, replace_surrogates
+from .specials import END_OF_TEXT, Specials, Template, check_special_names, stretches
+from .to_json import char_to_json
 
 
 class CharTokenizer(Tokenizer):
@@ -20,8 +22,7 @@ class CharTokenizer(Tokenizer):
         self, tokens: Sequence[str | None], specials: Specials | None = None, template: Template | None = None
     ) -> None:
         super().__init__([None if t is None else t.encode("utf-8") for t in tokens], specials or Specials(), template)
-        reserved = {*self._specials.special.values(), *self._specials.plain.values()}
-        self._characters = {t: id for id, t in enumerate(tokens) if t is not None and id not in reserved}
+        self._characters = {t: id for id, t in enumerate(tokens) if t is not None and id not in self._specials.ids}
         for character, id in self._characters.items():
             if len(character) != 1:
                 raise ValueError(f"CharTokenizer: tokens must be single characters; got {character!r} at {id}")
@@ -40,10 +41,7 @@ class CharTokenizer(Tokenizer):
         names = check_special_names(special_tokens, "CharTokenizer.train")
         characters: set[str] = set()
         for text in [texts] if isinstance(texts, str) else texts:
-            present = {name: 0 for name in names if name in text}
-            for part in cut_at(replace_surrogates(text), present):
-                if isinstance(part, str):
-                    characters.update(part)
+            characters.update(*stretches(replace_surrogates(text), names))
         special = {name: id for id, name in enumerate(names)}
         template = Template(after=(special["</s>"],) if "</s>" in special else ())
         return cls([*names, *sorted(characters)], Specials(special), template)
@@ -62,12 +60,10 @@ class CharTokenizer(Tokenizer):
         ids = self._ids[at] if len(codes) else np.zeros(0, np.int32)
         return ids, np.cumsum([len(part) for part in texts], dtype=np.int64)
 
-    def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def _ordinary_offsets(self, text: str, first: bool) -> tuple[list[int], Offsets]:
         ids, _ = self._encode_ordinary([text])
         return ids.tolist(), [(i, i + 1) for i in range(len(text))]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`, the format of the `tokenizers` library."""
-        from .tokenizer_json import char_to_json
-
         return char_to_json(self)

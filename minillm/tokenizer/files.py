@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import read_json
-from .base import END_OF_TEXT, Specials, Template, Tokenizer, check_special_names
+from .base import Tokenizer
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
 from .ending import end_of_text
-from .normalize import Normalizer
-from .tokenizer_json import read
+from .from_json import read
+from .sentencepiece import SentencePieceText
+from .specials import END_OF_TEXT, Specials, Template, check_special_names, tokens_by_id
 from .unigram import UnigramTokenizer
 
 _MOST_BYTES = 100_000_000  # of a vocabulary file
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SYMBOL_SCORE = -0.1  # of a user-defined symbol, so that it is always taken: sentencepiece, unigram_model.cc
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -24,7 +27,7 @@ def load(path: str | Path) -> Tokenizer:
 
     Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's `vocab.json` beside
     `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and, where the `sentencepiece` library is
-    installed, its `*.model`.
+    installed, its `*.model`. What a `tokenizer.json` says of truncation and padding is ignored: `encode` does neither.
 
     Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component that minillm does
     not have; the message names it.
@@ -58,15 +61,15 @@ def load_gpt2(vocab_file: str | Path, merges_file: str | Path) -> BPETokenizer:
     """
     try:
         vocab = read_json(vocab_file, limit=_MOST_BYTES)
-        lines = Path(merges_file).read_text(encoding="utf-8").split("\n")
+        lines = Path(merges_file).read_text(encoding="utf-8-sig").split("\n")
+        lines = [line.rstrip("\r") for line in lines]
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         merges = [(vocab[left], vocab[right]) for left, right in pairs]
         made = {left + right for left, right in pairs}
         special = {token: id for token, id in vocab.items() if len(token) > 1 and token not in made}
-        tokens: list[bytes | None] = [None] * (max(vocab.values()) + 1)
-        for token, id in vocab.items():
-            tokens[id] = token.encode("utf-8") if token in special else to_bytes(token)
-        return BPETokenizer(tokens, merges, Specials(special))
+        words = {to_bytes(token): id for token, id in vocab.items() if token not in special}
+        specials = Specials(special)
+        return BPETokenizer(tokens_by_id(words, specials), merges, specials)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(
             f"load_gpt2: {vocab_file} and {merges_file} are not GPT-2's vocabulary and merges: {error!r}"
@@ -84,7 +87,8 @@ def load_ranks(
     its own.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+    lines = Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK).splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
@@ -103,7 +107,8 @@ def load_sentencepiece(path: str | Path, sentinels: int = 0) -> UnigramTokenizer
     """Read a Unigram model of the `sentencepiece` library, which must be installed.
 
     sentinels: as many tokens `<extra_id_0>` ... are added at the end, numbered downwards, as T5 has 100 of them (in its
-    file `spiece.model`). A model with a piece `</s>` ends every text with it.
+    file `spiece.model`). A model with a piece `</s>` ends every text with it. Texts are read and unknown pieces written
+    as `sentencepiece` does, see sentencepiece.py.
 
     Raises ValueError when the file is damaged, no Unigram model, or one with settings that minillm does not have.
     """
@@ -122,18 +127,27 @@ def load_sentencepiece(path: str | Path, sentinels: int = 0) -> UnigramTokenizer
         "add_dummy_prefix=False": not normal.add_dummy_prefix,
         "remove_extra_whitespaces=False": not normal.remove_extra_whitespaces,
         "escape_whitespaces=False": not normal.escape_whitespaces,
+        "a denormalizer": bool(model.denormalizer_spec.precompiled_charsmap),
     }
     for name in (name for name, present in refused.items() if present):
         raise ValueError(f"load_sentencepiece: {path}: {name} is not implemented")
     kinds = model.SentencePiece
-    pieces = [(piece.piece, piece.score) for piece in model.pieces]
-    unknown = next((id for id, piece in enumerate(model.pieces) if piece.type == kinds.UNKNOWN), None)
-    special = {piece.piece: id for id, piece in enumerate(model.pieces) if piece.type in (kinds.CONTROL, kinds.UNKNOWN)}
-    plain = {piece.piece: id for id, piece in enumerate(model.pieces) if piece.type == kinds.USER_DEFINED}
+
+    def those(*types: int) -> dict[str, int]:
+        return {piece.piece: id for id, piece in enumerate(model.pieces) if piece.type in types}
+
+    symbols, special = those(kinds.USER_DEFINED), those(kinds.CONTROL, kinds.UNKNOWN)
+    pieces = [(piece.piece, _SYMBOL_SCORE if piece.piece in symbols else piece.score) for piece in model.pieces]
     for number in reversed(range(sentinels)):
         special[f"<extra_id_{number}>"] = len(pieces)
         pieces.append((f"<extra_id_{number}>", 0.0))
     charsmap = base64.b64encode(normal.precompiled_charsmap).decode("ascii")
-    steps = [{"type": "Precompiled", "precompiled_charsmap": charsmap}] if charsmap else []
+    text = SentencePieceText(
+        [{"type": "Precompiled", "precompiled_charsmap": charsmap}] if charsmap else [],
+        symbols,
+        [*those(kinds.UNUSED).values()],
+        settings.unk_surface,
+    )
+    unknown = next((id for id, piece in enumerate(model.pieces) if piece.type == kinds.UNKNOWN), None)
     template = Template(after=(special["</s>"],) if "</s>" in special else ())
-    return UnigramTokenizer(pieces, unknown, Specials(special, plain), Normalizer(steps), True, template)
+    return UnigramTokenizer(pieces, unknown, Specials(special), template=template, sentencepiece=text)

@@ -12,8 +12,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol, cast
 
-import numpy as np
 import regex
+
+from .character_map import CharacterMap
 
 Aligned = tuple[str, list[int]]  # a new text, and for each of its characters the old one that it came from
 
@@ -36,7 +37,7 @@ class Normalizer:
     """A chain of normalizers, described as in `tokenizer.json`; no steps: the text stays as it is.
 
     Steps: NFC, NFD, NFKC, NFKD, Nmt (control characters and odd spaces), Strip, Replace, Precompiled (SentencePiece's
-    table of replacements).
+    table of replacements, see character_map.py).
 
     Raises ValueError for a step that is not known, by name.
     """
@@ -82,7 +83,7 @@ def _step(description: dict[str, Any]) -> Step:
         expression = pattern["Regex"] if "Regex" in pattern else regex.escape(pattern["String"])
         return Replace(expression, description["content"])
     if kind == "Precompiled":
-        return CharacterMap(base64.b64decode(description["precompiled_charsmap"]))
+        return Precompiled(base64.b64decode(description["precompiled_charsmap"]))
     raise ValueError(f"normalizer {kind!r} is not implemented")
 
 
@@ -187,23 +188,15 @@ class Replace:
         return self(text), [*sources, *range(start, len(text))]
 
 
-class CharacterMap:
-    """SentencePiece's table of replacements: `ﬁ` becomes `fi`, a full-width letter an ASCII one.
+class Precompiled:
+    """SentencePiece's table of replacements, as the `tokenizers` library reads it.
 
-    The table is a trie of UTF-8 strings, stored as a double array (Aoe 1989): from a node, the byte `b` leads to the
-    unit at `offset XOR b`, which is right if it carries the label `b`. A leaf says where in the second part of the
-    table the replacement begins; it ends with a zero byte.
-
-    Raises ValueError when the table is cut short.
+    It looks up letters with their marks as a whole, and takes the shortest entry that they begin with. SentencePiece
+    itself takes the longest entry, wherever it ends: see sentencepiece.py.
     """
 
     def __init__(self, table: bytes) -> None:
-        size = int.from_bytes(table[:4], "little")
-        if len(table) < 4 or size % 4 or len(table) < 4 + size:
-            raise ValueError(f"Precompiled: a trie of {size} bytes does not fit into a table of {len(table)}")
-        self._units: list[int] = np.frombuffer(table[4 : 4 + size], "<u4").tolist()
-        self._replacements = table[4 + size :]
-        self._known: dict[str, str | None] = {}
+        self._map = CharacterMap(table)
 
     def __call__(self, text: str) -> str:
         """The normalized text."""
@@ -222,36 +215,10 @@ class CharacterMap:
         """The new text, stretch by stretch, with the length of the old: letters with their marks, or characters."""
         for match in regex.finditer(r"\X", text):
             cluster = match.group()
-            whole = self._replacement(cluster) if len(cluster.encode("utf-8")) < 6 else None
+            whole = self._map.shortest(cluster) if len(cluster.encode("utf-8")) < 6 else None
             if whole is not None:
                 yield whole, len(cluster)
                 continue
             for character in cluster:
-                new = self._replacement(character)
+                new = self._map.shortest(character)
                 yield character if new is None else new, 1
-
-    def _replacement(self, cluster: str) -> str | None:
-        """What a string becomes; None where the table does not hold any beginning of it."""
-        if cluster not in self._known:
-            start = self._find(cluster.encode("utf-8"))
-            end = self._replacements.find(b"\0", start)
-            self._known[cluster] = None if start < 0 else self._replacements[start:end].decode("utf-8")
-        return self._known[cluster]
-
-    def _find(self, key: bytes) -> int:
-        """Where the replacement of the shortest beginning of `key` that has one stands; -1 for none."""
-        units = self._units
-        node = _offset(units[0]) if units else 0
-        for byte in key:
-            node ^= byte
-            if node >= len(units) or units[node] & 0x800000FF != byte:
-                return -1
-            is_word = units[node] >> 8 & 1
-            node ^= _offset(units[node])
-            if is_word:
-                return units[node] & 0x7FFFFFFF
-        return -1
-
-
-def _offset(unit: int) -> int:
-    return unit >> 10 << ((unit & 1 << 9) >> 6)

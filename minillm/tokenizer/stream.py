@@ -8,6 +8,8 @@ from pathlib import Path
 
 import regex
 
+from .. import kernels
+
 PART = 1 << 20  # bytes read at a time
 # before a space, or after a line end between two visible characters; searched from the end
 _LAST_SAFE_CUT = regex.compile(r"(?r)(?<=\S)(?= )|(?<=\S\r?\n)(?=\S)")
@@ -43,10 +45,8 @@ def read_parts(path: str | Path, size: int = PART, progress: Callable[[int], Non
             held.append(text)
             if not data:
                 break
-            if offset // _RELEASE < (offset + len(data)) // _RELEASE:
-                from minillm.kernels import release_freed_memory  # here: a short text needs no compiler
-
-                release_freed_memory()
+            if offset // _RELEASE < (offset + len(data)) // _RELEASE and kernels.KERNELS == "numba":
+                kernels.release_freed_memory()
             offset += len(data)
             if progress is not None:
                 progress(len(data))

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import regex
 
-from .base import Specials, Template, Tokenizer
+from .base import Offsets, Tokenizer
 from .lattice import Lattice
 from .normalize import Normalizer
-from .tokenizer_json import SPACE
+from .sentencepiece import SPACE, SentencePieceText
+from .specials import Specials, Template
+from .to_json import unigram_to_json
+from .unigram_train import learn_pieces, runs_of_letters, word_counts
 
 UNKNOWN_PENALTY = 10.0  # how far below the least likely piece an unknown character is
 _WORDS_KEPT = 1 << 17  # words whose segmentation is remembered
+_LONGEST_KEPT = 64  # characters of a word that is remembered
 _WORD = regex.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 _VISIBLE = regex.compile(r"\S+")
 
@@ -30,6 +35,7 @@ class UnigramTokenizer(Tokenizer):
     pieces: (text, log-probability) of every id, special tokens included, whose probability is not used; unknown_id: the
     id of what the vocabulary cannot spell, None if that is an error. collapse_spaces: white space of any kind and
     length is one space, none at the ends, as T5 has it; otherwise only the plain space is special, and all are kept.
+    sentencepiece: how a model of the `sentencepiece` library reads a text, instead of normalizer and collapse_spaces.
 
     Raises ValueError when `unknown_id` is not an id.
     """
@@ -42,19 +48,26 @@ class UnigramTokenizer(Tokenizer):
         normalizer: Normalizer | None = None,
         collapse_spaces: bool = True,
         template: Template | None = None,
+        sentencepiece: SentencePieceText | None = None,
     ) -> None:
         specials = specials or Specials()
-        super().__init__([text.replace(SPACE, " ").encode("utf-8") for text, _ in pieces], specials, template)
         if unknown_id is not None and not 0 <= unknown_id < len(pieces):
             raise ValueError(f"UnigramTokenizer: unknown_id must be in [0, {len(pieces)}); got {unknown_id}")
+        tokens: list[bytes | None] = [text.replace(SPACE, " ").encode("utf-8") for text, _ in pieces]
+        if sentencepiece and unknown_id is not None:
+            tokens[unknown_id] = sentencepiece.unknown.encode("utf-8")
+        super().__init__(tokens, specials, template)
         self.pieces = [(text, float(score)) for text, score in pieces]
         self.unknown_id = unknown_id
+        self.sentencepiece = sentencepiece
         self.normalizer = normalizer or Normalizer()
         self.collapse_spaces = collapse_spaces
-        reserved = specials.ids | {unknown_id}
+        unused = set(sentencepiece.unused) if sentencepiece else set()
+        reserved = specials.ids | {unknown_id} | unused
         self._scores = {text: (id, score) for id, (text, score) in enumerate(self.pieces) if id not in reserved}
         self._longest = max(map(len, self._scores), default=1)
-        self._unknown_score = min((score for _, score in self.pieces), default=0.0) - UNKNOWN_PENALTY
+        least = min((score for id, (_, score) in enumerate(self.pieces) if id not in unused), default=0.0)
+        self._unknown_score = least - UNKNOWN_PENALTY
         self._segmented: dict[str, list[tuple[int, int]]] = {}
 
     @classmethod
@@ -75,8 +88,6 @@ class UnigramTokenizer(Tokenizer):
 
         Raises ValueError when `vocab_size` has no room for the single characters of the texts.
         """
-        from .unigram_train import learn_pieces, runs_of_letters, word_counts
-
         names = [*special_tokens, "<unk>"]
         extra = [f"<extra_id_{i}>" for i in reversed(range(sentinels))]
         shell = cls([(name, 0.0) for name in names], len(names) - 1, normalizer=Normalizer([{"type": "NFKC"}]))
@@ -87,37 +98,56 @@ class UnigramTokenizer(Tokenizer):
         after = (special["</s>"],) if "</s>" in special else ()
         return cls(pieces, len(names) - 1, Specials(special), shell.normalizer, True, Template(after=after))
 
+    # ---- a text as words ----
+
     def words(self, text: str) -> list[str]:
         """The words of a text, normalized and marked, which no piece crosses.
 
         >>> UnigramTokenizer([("<unk>", 0.0)], 0).words("to  be")
         ['▁to', '▁be']
         """
-        return [word for word, _ in self._words(self.normalizer(text), range(0))]
+        return self._cut(self._marked(self._normalized(text))[0])
 
-    def _words(self, text: str, origins: Sequence[int]) -> Iterable[tuple[str, Sequence[int]]]:
-        """The words of a normalized text; if its characters' origins are given, also those of each word's."""
+    def _normalized(self, text: str) -> str:
+        return self.sentencepiece(text) if self.sentencepiece else self.normalizer(text)
+
+    def _aligned(self, text: str) -> tuple[str, Sequence[int], Sequence[int]]:
+        if self.sentencepiece:
+            return self.sentencepiece.aligned(text)
+        new, origins = self.normalizer.aligned(text)
+        return new, origins, [origin + 1 for origin in origins]
+
+    def _marked(self, text: str) -> tuple[str, list[int]]:
+        """A normalized text with `▁` for its spaces, and the character of `text` that each character stands for."""
+        if self.sentencepiece:
+            return text, [*range(len(text))]
         if self.collapse_spaces:
-            stretches = [(match.group(), match.start()) for match in _VISIBLE.finditer(text)]
+            parts = [(match.group(), match.start()) for match in _VISIBLE.finditer(text)]
         else:
-            stretches = [(text.replace(" ", SPACE), 0)] if text else []
-        for stretch, start in stretches:
-            shift = 0
-            if not stretch.startswith(SPACE):
-                stretch, shift = SPACE + stretch, 1  # the mark counts to the character after it
-            for match in _WORD.finditer(stretch):
-                first, last = start + match.start() - shift, start + match.end() - shift
-                word_origins = origins[max(first, start) : last]
-                if first < start and origins:
-                    word_origins = [word_origins[0], *word_origins]
-                yield match.group(), word_origins
+            parts = [(text.replace(" ", SPACE), 0)] if text else []
+        marked, origins = [], []
+        for part, start in parts:
+            if not part.startswith(SPACE):
+                marked.append(SPACE)
+                origins.append(start)  # the mark counts to the character after it
+            marked.append(part)
+            origins += range(start, start + len(part))
+        return "".join(marked), origins
+
+    def _cut(self, marked: str) -> list[str]:
+        return _WORD.findall(marked) if self._ends_at_marks else [marked] if marked else []
+
+    @cached_property
+    def _ends_at_marks(self) -> bool:
+        """Whether no piece goes on beyond a `▁`, so that each word can be cut alone."""
+        return not self.sentencepiece or (SPACE in self._scores and not any(SPACE in text[1:] for text in self._scores))
 
     # ---- text -> ids ----
 
     @property
     def cuts_at_spaces(self) -> bool:
         """Whether a text gives the same ids in the parts that `read_parts` cuts it into."""
-        return self.collapse_spaces
+        return self.collapse_spaces and not self.sentencepiece
 
     def lattice(self, word: str) -> Lattice:
         """The lattice of one word, marked with `▁`.
@@ -132,11 +162,14 @@ class UnigramTokenizer(Tokenizer):
 
     def _segment(self, word: str) -> list[tuple[int, int]]:
         """The best segmentation of a word: (id, end) of each token; unknown characters in a row are one."""
-        if word not in self._segmented:
+        if word in self._segmented:
+            return self._segmented[word]
+        best = self._fused([(edge.id, edge.end) for edge in self.lattice(word).best()])
+        if len(word) <= _LONGEST_KEPT:
             if len(self._segmented) >= _WORDS_KEPT:
                 self._segmented.clear()
-            self._segmented[word] = self._fused([(edge.id, edge.end) for edge in self.lattice(word).best()])
-        return self._segmented[word]
+            self._segmented[word] = best
+        return best
 
     def _fused(self, tokens: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         fused: list[tuple[int, int]] = []
@@ -150,19 +183,21 @@ class UnigramTokenizer(Tokenizer):
         ids: list[int] = []
         ends = []
         for text in texts:
-            for word in self.words(text):
+            for word in self._cut(self._marked(text)[0]):
                 ids += [id for id, _ in self._segment(word)]
             ends.append(len(ids))
         return np.array(ids, np.int32), np.array(ends, np.int64)
 
-    def _ordinary_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def _ordinary_offsets(self, text: str, first: bool) -> tuple[list[int], Offsets]:
         ids, offsets = [], []
-        for word, origins in self._words(*self.normalizer.aligned(text)):
-            start = 0
+        marked, origins = self._marked(text)
+        start = 0
+        for word in self._cut(marked):
+            begin = start
             for id, end in self._segment(word):
                 ids.append(id)
-                offsets.append((origins[start], origins[end - 1] + 1))
-                start = end
+                offsets.append((origins[start], origins[begin + end - 1] + 1))
+                start = begin + end
         return ids, offsets
 
     def encode_n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
@@ -194,13 +229,21 @@ class UnigramTokenizer(Tokenizer):
 
     # ---- ids -> text, files ----
 
+    @property
+    def _stays_at_start(self) -> bool:  # type: ignore[override]
+        return self.sentencepiece is not None
+
+    @cached_property
+    def _skipped(self) -> set[int]:
+        special = set(self._specials.special.values())
+        return special - {self.unknown_id} if self.sentencepiece else special
+
     def _leading_bytes(self, id: int) -> bytes:
-        if id in self._specials.ids:
-            return self._bytes[id]
-        return self._bytes[id].replace(b" ", b"")
+        token = self._bytes[id]
+        if id in self._specials.ids or (self.sentencepiece and id == self.unknown_id):
+            return token
+        return token.removeprefix(b" ") if self.sentencepiece else token.replace(b" ", b"")
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`, the format of the `tokenizers` library."""
-        from .tokenizer_json import unigram_to_json
-
         return unigram_to_json(self)

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import regex
 
-from .base import cut_at, replace_surrogates
+from .base import replace_surrogates
+from .specials import stretches
 
 LONGEST = 16  # characters of the longest piece
 KEPT = 0.75  # what a round of pruning leaves
@@ -31,10 +32,8 @@ def word_counts(
     for text in [texts] if isinstance(texts, str) else texts:
         if not isinstance(text, str):
             raise TypeError(f"UnigramTokenizer.train: texts must be strings; got {type(text).__name__}")
-        present = {name: 0 for name in special_tokens if name in text}
-        for part in cut_at(replace_surrogates(text), present):
-            if isinstance(part, str):
-                counts.update(words(part))
+        for part in stretches(replace_surrogates(text), special_tokens):
+            counts.update(words(part))
     return counts
 
 

@@ -1,8 +1,8 @@
-"""Cutting text into pieces, the first step of byte-level BPE: no token ever crosses from one piece into the next.
+"""Cutting text into pieces. See tokenizer/patterns.py.
 
-The definition of a split is a regular expression, and the twin simply runs it. The kernel walks over the code points
-with a table that says of each whether it is a letter, a number, white space or something else: that is all the three
-patterns ask. A test compares the two on every code point, in every context that a pattern can tell apart.
+The loops walk over the code points with a table that says of each whether it is a letter, a number, white space or
+something else: that is all the known patterns ask. A test compares them with the `regex` module on every code point, in
+every context that a pattern can tell apart.
 """
 
 from __future__ import annotations
@@ -13,59 +13,31 @@ from functools import cache
 import numpy as np
 import regex
 
-from ._jit import jit, kernel
+from .._jit import jit
 
-__all__ = ["PATTERNS", "UTF32", "compiled", "split", "split_numpy"]
-
-# Each alternative of a pattern is one kind of piece: contractions ('s), words with the space before them, numbers,
-# punctuation, white space. `\s+(?!\S)` leaves the last space of a run to the word that follows it.
-PATTERNS = {
-    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    # GPT-2's, after each digit was cut out alone: white space before a digit is the end of its stretch
-    "smollm2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
-    # any case of contractions, numbers three digits at a time, line ends with the punctuation before them
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-    r"|\s*[\r\n]|\s+(?!\S)|\s+",
-}
 _GPT2, _SMOLLM2, _GPT4 = np.arange(3)
 _NUMBERS = {"gpt2": _GPT2, "smollm2": _SMOLLM2, "gpt4": _GPT4}
-
-UTF32 = f"utf-32-{sys.byteorder[0]}e"  # the encoding whose bytes are an array of uint32
+_UTF32 = f"utf-32-{sys.byteorder[0]}e"  # the encoding whose bytes are an array of uint32
 
 OTHER, LETTER, NUMBER, SPACE = np.arange(4, dtype=np.uint8)  # subtle: to Numba each plain int is a type of its own
 
 
-@cache
-def compiled(pattern: str) -> regex.Pattern:
-    """The compiled form of a pattern, given by name or as a regular expression."""
-    return regex.compile(PATTERNS.get(pattern, pattern))
+def split(text: str, stops: np.ndarray, pattern: str) -> np.ndarray:
+    """See tokenizer/patterns.py."""
+    points = np.frombuffer(text.encode(_UTF32), np.uint32)
+    ends = np.empty(len(points), np.int64)
+    return ends[: _split(points, stops, code_point_classes(), _NUMBERS[pattern], ends)].copy()
 
 
 @cache
 def code_point_classes() -> np.ndarray:
     """(0x110000,) uint8: OTHER, LETTER, NUMBER or SPACE for every code point, as the `regex` module sees it."""
     classes = np.full(0x110000, OTHER, np.uint8)
-    everything = np.arange(0x110000, dtype=np.uint32).tobytes().decode(UTF32, "surrogatepass")
+    everything = np.arange(0x110000, dtype=np.uint32).tobytes().decode(_UTF32, "surrogatepass")
     for kind, expression in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (SPACE, r"\s+")):
         for match in regex.finditer(expression, everything):
             classes[ord(match.group()[0]) : ord(match.group()[-1]) + 1] = kind
     return classes
-
-
-def split_numpy(points: np.ndarray, stops: np.ndarray, pattern: str) -> np.ndarray:
-    """Where each piece ends.
-
-    points: (N,) uint32, the code points of several texts, one after the other; stops: (D,) int64, where each
-    text ends, which also ends a piece; pattern: a name from PATTERNS. Returns the ends of the pieces, (P,) int64,
-    ascending; the last is N.
-    """
-    ends: list[int] = []
-    start = 0
-    for stop in stops.tolist():
-        text = points[start:stop].tobytes().decode(UTF32)
-        ends += [start + match.end() for match in compiled(pattern).finditer(text)]
-        start = stop
-    return np.array(ends, np.int64)
 
 
 @jit
@@ -165,10 +137,3 @@ def _split(points, stops, classes, pattern, ends):
             ends[count] = i
             count += 1
     return count
-
-
-@kernel(twin=split_numpy)
-def split(points: np.ndarray, stops: np.ndarray, pattern: str) -> np.ndarray:
-    """Where each piece ends; see `split_numpy`."""
-    ends = np.empty(len(points), np.int64)
-    return ends[: _split(points, stops, code_point_classes(), _NUMBERS[pattern], ends)].copy()
