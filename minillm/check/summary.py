@@ -112,7 +112,7 @@ def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
             line = Line(path, type(module).__name__, parameters=sum(p.size for p in module.parameters()))
             found.lines.append(line)
             if "forward" not in vars(module):
-                module.forward = _watched(module.forward, line, running)  # type: ignore[method-assign]
+                module.forward = _watched(module.forward, line, running)
                 changed.append(module)
         with no_grad(), observed_by(Counter()):
             model(*inputs, **options)

@@ -183,7 +183,9 @@ def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) ->
     for name, parameter in model.named_parameters():
         if f"{name}_scale" not in state:
             parameter.data[...] = state[name]
-    for m, q in zip(_matrices(arrays_of(model)), _matrices(arrays), strict=True):
+    own = arrays_of(model)
+    assert own is not None  # both architectures have such a list
+    for m, q in zip(_matrices(own), _matrices(arrays), strict=True):
         assert q.scale is not None  # they all are in int8
         w = dequantize_rows(q.weight, q.scale)
         m.weight[...] = w.T if m.by_columns else w
