@@ -182,11 +182,11 @@ def test_one_thread_equals_two_bit_for_bit(name):
     for arguments in samples(name, *BIG, np.float32):
         outcomes = []
         for n in (1, 2):
-            _jit.set_num_threads(n)
+            kernels.set_num_threads(n)
             try:
                 outcomes.append(results(PAIRS[name][0], arguments))
             finally:
-                _jit.set_num_threads(threads)
+                kernels.set_num_threads(threads)
         for one, two in zip(outcomes[0][0] + outcomes[0][1], outcomes[1][0] + outcomes[1][1], strict=True):
             assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
 

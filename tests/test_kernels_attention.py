@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minillm.functional as F
-from minillm import Tensor
+from minillm import Tensor, kernels
 from minillm.functional.attention import visible
 from minillm.kernels import _jit, attention_tiles
 from tests.pairs import pair
@@ -272,13 +272,13 @@ def test_one_thread_gives_the_bits_of_two(case):
     dout, q, k, v = arrays(*case, np.float32)
     results = []
     for n in (1, 2):
-        before = _jit.get_num_threads()
-        _jit.set_num_threads(n)
+        before = kernels.get_num_threads()
+        kernels.set_num_threads(n)
         try:
             out, lse = attention_forward(q, k, v, causal=True, window=0, scale=0.3)
             results.append((out, lse, *attention_backward(dout, q, k, v, out, lse, causal=True, window=0, scale=0.3)))
         finally:
-            _jit.set_num_threads(before)
+            kernels.set_num_threads(before)
     for a, b in zip(*results, strict=True):
         assert a.tobytes() == b.tobytes()
 

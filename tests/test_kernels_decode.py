@@ -83,19 +83,19 @@ def test_equal_to_the_layers(name, in_int8, rows):
 
 
 @NUMBA
-@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
 @pytest.mark.parametrize("name", ["gpt2 wide", "llama wide"])
 @int8
 @pytest.mark.parametrize("rows", [1, 3])
 def test_one_thread_equals_two_bit_for_bit(name, in_int8, rows):
-    model, threads, results = made(name, in_int8), _jit.get_num_threads(), []
+    model, threads, results = made(name, in_int8), kernels.get_num_threads(), []
     cache, ids = filled(model, rows, 5, None)
     for n in (1, 2):
-        _jit.set_num_threads(n)
+        kernels.set_num_threads(n)
         try:
             results.append(step_kernel.decode_step(decoder_of(model), ids[:, 0], cache.keys, cache.values, 5, None))
         finally:
-            _jit.set_num_threads(threads)
+            kernels.set_num_threads(threads)
     assert results[0].tobytes() == results[1].tobytes()
 
 
@@ -172,18 +172,18 @@ def test_a_prompt_in_parts(monkeypatch, in_int8, last_only):
 
 
 @NUMBA
-@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
 @pytest.mark.parametrize("name", ["gpt2 wide", "llama wide"])
 @int8
 def test_a_prompt_by_one_thread_equals_two_bit_for_bit(name, in_int8):
-    model, threads, results = made(name, in_int8), _jit.get_num_threads(), []
+    model, threads, results = made(name, in_int8), kernels.get_num_threads(), []
     for n in (1, 2):
-        _jit.set_num_threads(n)
+        kernels.set_num_threads(n)
         try:
             cache = model.new_cache(2, 35)
             results.append(prompt_kernel.read(decoder_of(model), prompt(2, 35), cache.keys, cache.values, 0, None))
         finally:
-            _jit.set_num_threads(threads)
+            kernels.set_num_threads(threads)
     assert results[0].tobytes() == results[1].tobytes()
 
 

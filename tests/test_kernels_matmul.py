@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from minillm.kernels import _jit, blas, rows
+from minillm import kernels
+from minillm.kernels import blas, rows
 from tests.pairs import pair
 
 TOLERANCE = {np.float32: {"rtol": 1e-4, "atol": 1e-4}, np.float64: {"rtol": 1e-12, "atol": 1e-12}}
@@ -102,21 +103,21 @@ def test_sum_rows(dtype, shape):
         np.testing.assert_allclose(y, x.sum(axis=0), **TOLERANCE[dtype])
 
 
-@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
 @pytest.mark.parametrize("m, n", [(301, 129), (90, 400), (30, 20)])
 def test_one_thread_equals_two_bit_for_bit(m, n):
-    threads = _jit.get_num_threads()
+    threads = kernels.get_num_threads()
     x, w, b = _normal(np.float32, m, 67), _normal(np.float32, n, 67, seed=1), _normal(np.float32, n, seed=2)
     outcomes = []
     for n in (1, 2):
-        _jit.set_num_threads(n)
+        kernels.set_num_threads(n)
         try:
             made = [pair("product")[0](x, w.T), pair("linear_forward")[0](x, w, b)]
             for layout in (w, w.T.copy().T):
                 made += pair("linear_backward")[0](made[0], x, layout, (True, True, True))
             made.append(rows.sum_rows(made[0]))
         finally:
-            _jit.set_num_threads(threads)
+            kernels.set_num_threads(threads)
         outcomes.append([array.tobytes() for array in made])
     assert outcomes[0] == outcomes[1]
 

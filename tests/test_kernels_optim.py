@@ -67,9 +67,9 @@ def test_arguments_change_only_where_promised(name):
 
 
 @every_name
-@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
 def test_one_thread_equals_two_bit_for_bit(name):
-    threads, outcomes = _jit.get_num_threads(), []
+    threads, outcomes = kernels.get_num_threads(), []
     for n in (1, 2):
         kernels.set_num_threads(n)
         try:

@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
+from minillm import kernels
 from minillm.kernels import _jit, additive, recurrent, recurrent_loops, tile
 from tests.pairs import pair
 
@@ -90,21 +91,21 @@ def test_gradients_are_central_differences(cell, which):
 
 
 @compiled
-@pytest.mark.skipif(_jit.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
 def test_one_thread_equals_two_bit_for_bit():
-    threads = _jit.get_num_threads()
+    threads = kernels.get_num_threads()
     rng = np.random.default_rng(3)
     dh = rng.standard_normal((37, 9, 40)).astype(np.float32)
     q, k, v, dout = rng.standard_normal((4, 5, 40, 24)).astype(np.float32)
     outcomes = []
     for n in (1, 2):
-        _jit.set_num_threads(n)
+        kernels.set_num_threads(n)
         try:
             made = [a for cell in GATES for a in both(cell, layer(cell, 37, 9, 33, 40, np.float32), dh, None, 0)]
             out, p = additive.additive_attention_forward(q, k, v, v[0, 0], 7)
             made += [out, p, *additive.additive_attention_backward(dout, q, k, v, v[0, 0], p)]
         finally:
-            _jit.set_num_threads(threads)
+            kernels.set_num_threads(threads)
         outcomes.append([a.tobytes() for a in made])
     assert outcomes[0] == outcomes[1]
 
