@@ -39,14 +39,12 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 @compiled("activations")
-@np.errstate(under="ignore")
 def sigmoid_forward(x: np.ndarray) -> np.ndarray:
     """y, for x of any shape."""
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))  # no exponent is positive: nothing overflows
 
 
 @compiled("activations")
-@np.errstate(under="ignore")
 def sigmoid_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dx, from y alone."""
     return dy * y * (1 - y)
@@ -79,7 +77,6 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
 
 
 @compiled("activations")
-@np.errstate(under="ignore")
 def gelu_forward(x: np.ndarray, exact: bool) -> np.ndarray:
     """y, for x of any shape."""
     P, _ = _below(x, exact)
@@ -87,7 +84,6 @@ def gelu_forward(x: np.ndarray, exact: bool) -> np.ndarray:
 
 
 @compiled("activations")
-@np.errstate(under="ignore")
 def gelu_backward(dy: np.ndarray, x: np.ndarray, exact: bool) -> np.ndarray:
     """dx, of the shape of x."""
     P, slope = _below(x, exact)
@@ -115,14 +111,12 @@ def silu(x: Tensor) -> Tensor:
 
 
 @compiled("activations")
-@np.errstate(under="ignore")
 def silu_forward(x: np.ndarray) -> np.ndarray:
     """y, for x of any shape."""
     return x * sigmoid_forward(x)
 
 
 @compiled("activations")
-@np.errstate(under="ignore")
 def silu_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     """dx, of the shape of x."""
     s = sigmoid_forward(x)
@@ -162,7 +156,6 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 @compiled("softmax")
-@np.errstate(under="ignore")
 def softmax_forward(x: np.ndarray) -> np.ndarray:
     """x: (..., V) -> y: (..., V)."""
     e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
@@ -170,7 +163,6 @@ def softmax_forward(x: np.ndarray) -> np.ndarray:
 
 
 @compiled("softmax")
-@np.errstate(under="ignore")
 def softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy, y: (..., V) -> dx: (..., V)."""
     return y * (dy - total(dy * y, axis=-1, keepdims=True))  # one score that rises lowers all other probabilities
@@ -194,7 +186,6 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 @compiled("softmax")
-@np.errstate(under="ignore")
 def log_softmax_forward(x: np.ndarray) -> np.ndarray:
     """x: (..., V) -> y: (..., V)."""
     z = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
@@ -202,7 +193,6 @@ def log_softmax_forward(x: np.ndarray) -> np.ndarray:
 
 
 @compiled("softmax")
-@np.errstate(under="ignore")
 def log_softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy, y: (..., V) -> dx: (..., V)."""
     return dy - np.exp(y) * total(dy, axis=-1, keepdims=True)

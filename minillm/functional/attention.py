@@ -100,7 +100,6 @@ def attention_forward(
 
 
 @compiled("attention")
-@np.errstate(under="ignore")
 def attention_backward(
     dy: np.ndarray,
     q: np.ndarray,

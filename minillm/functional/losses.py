@@ -64,7 +64,6 @@ def cross_entropy(
 
 
 @compiled("softmax")
-@np.errstate(under="ignore")
 def cross_entropy_forward(
     logits: np.ndarray, targets: np.ndarray, ignore_index: int, label_smoothing: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +79,6 @@ def cross_entropy_forward(
 
 
 @compiled("softmax")
-@np.errstate(under="ignore")
 def cross_entropy_backward(
     dlosses: np.ndarray,
     logits: np.ndarray,

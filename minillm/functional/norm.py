@@ -27,7 +27,6 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
 
 
 @compiled("norm")
-@np.errstate(under="ignore")
 def layer_norm_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,7 +37,6 @@ def layer_norm_forward(
 
 
 @compiled("norm")
-@np.errstate(under="ignore")
 def layer_norm_backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, r: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,7 +66,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 @compiled("norm")
-@np.errstate(under="ignore")
 def rms_norm_forward(x: np.ndarray, weight: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """x: (..., C), weight: (C,) -> y: (..., C), and r, (..., 1), which the backward needs."""
     r = 1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)  # (..., 1)
@@ -76,7 +73,6 @@ def rms_norm_forward(x: np.ndarray, weight: np.ndarray, eps: float) -> tuple[np.
 
 
 @compiled("norm")
-@np.errstate(under="ignore")
 def rms_norm_backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, r: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,6 @@ def rnn(
 
 
 @compiled("recurrent")
-@np.errstate(under="ignore")
 def rnn_forward(
     x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, h0: Array, starts: Starts = None
 ) -> Array:
@@ -70,7 +69,6 @@ def rnn_forward(
 
 
 @compiled("recurrent")
-@np.errstate(under="ignore")
 def rnn_backward(dh: Array, x: Array, w_ih: Array, w_hh: Array, h0: Array, h: Array, starts: Starts = None) -> Arrays:
     """dh, h: (B, T, H) -> dx, dw_ih, dw_hh, db_ih, db_hh, dh0."""
     begun = _begun(starts, x)
@@ -122,7 +120,6 @@ def lstm(
 
 
 @compiled("recurrent")
-@np.errstate(under="ignore")
 def lstm_forward(
     x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, h0: Array, c0: Array, starts: Starts = None
 ) -> Arrays:
@@ -140,7 +137,6 @@ def lstm_forward(
 
 
 @compiled("recurrent")
-@np.errstate(under="ignore")
 def lstm_backward(
     dh: Array,
     dc_last: Array,
@@ -208,7 +204,6 @@ def gru(
 
 
 @compiled("recurrent")
-@np.errstate(under="ignore")
 def gru_forward(
     x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, h0: Array, starts: Starts = None
 ) -> Arrays:
@@ -230,7 +225,6 @@ def gru_forward(
 
 
 @compiled("recurrent")
-@np.errstate(under="ignore")
 def gru_backward(
     dh: Array, x: Array, w_ih: Array, w_hh: Array, h0: Array, h: Array, gates: Array, u: Array, starts: Starts = None
 ) -> Arrays:

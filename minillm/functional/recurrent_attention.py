@@ -75,7 +75,6 @@ def _additive_attention(
 
 
 @compiled("additive")
-@np.errstate(under="ignore")
 def additive_attention_forward(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, w: np.ndarray, window: int, starts: Starts = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +97,6 @@ def additive_attention_forward(
 
 
 @compiled("additive")
-@np.errstate(under="ignore")
 def additive_attention_backward(
     dout: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, w: np.ndarray, p: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

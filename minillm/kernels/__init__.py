@@ -42,8 +42,8 @@ def compiled(file: str) -> Callable[[Function], Function]:
 
     def replace(definition: Function) -> Function:
         name = definition.__name__
-        DEFINITIONS[name] = file, definition
         quietly = np.errstate(under="ignore")(definition)  # what is too small for a float is 0: loops never ask
+        DEFINITIONS[name] = file, quietly
         if settings.KERNELS == "numpy":
             return quietly
 
