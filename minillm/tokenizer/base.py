@@ -49,7 +49,7 @@ class Tokenizer(ABC):
         self._specials = specials
         self._names = specials.names()
         self._template = template or Template()
-        self._last_matchers: tuple[Collection[str], tuple[Matcher, Matcher]] = (), (Matcher({}, {}), Matcher({}, {}))
+        self._last_matchers: tuple[Collection[str], tuple[Matcher, Matcher]] = (), (Matcher({}), Matcher({}))
 
     # ---- what a kind of tokenizer defines ----
 

@@ -171,14 +171,14 @@ class BPETokenizer(Tokenizer):
         self.whole_first = whole_first
         self.trim_offsets = trim_offsets
         self._splitter = Splitter(pattern)
-        ids = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        learned = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        ids = {token: id for id, token in self._bytes.items()} | learned  # an added token may be a merged one too
         byte_ids = [ids.get(bytes([byte]), -1) for byte in range(256)]
         self._lacks_bytes = min(byte_ids) < 0
-        self._merges = Merges(byte_ids, [*self._triples(ids)], ranks, ids if whole_first else None)
+        self._merges = Merges(byte_ids, [*self._triples(ids)], ranks, learned if whole_first else None)
 
-    def _triples(self, ids: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
-        """The merges with the id that each makes; ids: of the tokens that are not special."""
-        made = {token: id for id, token in self._bytes.items()} | {**ids}  # an added token may be a merged one too
+    def _triples(self, made: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
+        """The merges with the id that each makes."""
         for rank, (left, right) in enumerate(self.merges):
             if left not in self._bytes or right not in self._bytes:
                 raise ValueError(f"BPETokenizer: merge {rank}, {left} + {right}, joins an id that is no token")

@@ -14,7 +14,7 @@ from typing import Any
 from ..files import read_json
 from .base import Tokenizer
 from .bpe import BPETokenizer
-from .byte_level import to_bytes
+from .byte_level import to_bytes, to_characters
 from .char import CharTokenizer
 from .normalize import Normalizer
 from .patterns import PATTERNS
@@ -24,6 +24,7 @@ from .to_json import CHARACTERS
 from .unigram import UnigramTokenizer
 
 _MOST_BYTES = 200_000_000  # of a file; a vocabulary of 256,000 tokens takes 30 MB
+_HIGH_BYTES = {to_characters(bytes([byte])) for byte in range(128, 256)}
 _FLAGS = ("normalized", "lstrip", "rstrip", "single_word")  # of an added token, see specials.Matching
 
 
@@ -133,6 +134,8 @@ def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
     specials = _read_specials(content)
     names = specials.by_name
     vocab = {text: _as_id(id) for text, id in model["vocab"].items()}
+    for name in names.keys() & _HIGH_BYTES:
+        _expect(name not in vocab, f"added token {name!r} has the id of a single byte, which is written like it")
     words = {to_bytes(text): id for text, id in vocab.items() if text not in names}
     bytes_known = sum(len(word) == 1 for word in words)
     _expect(not model.get("unk_token") or bytes_known == 256, "BPE: unk_token is not implemented")
@@ -180,7 +183,7 @@ def _read_char(content: Mapping[str, Any]) -> CharTokenizer:
 
 def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
     model = content["model"]
-    _only(model, "Unigram", "type", "vocab", "unk_id", unset=("byte_fallback",))
+    _only(model, "Unigram", "type", "vocab", "unk_id", "sentencepiece", unset=("byte_fallback",))
     pieces = []
     for text, score in model["vocab"]:
         number = isinstance(score, (int, float)) and score <= 0

@@ -91,15 +91,15 @@ class Specials:
 
     def matchers(self, tokens: Mapping[str, int], normalize: Callable[[str], str]) -> tuple[Matcher, Matcher]:
         """Those that find `tokens` in a text as it is, and those that find the others after it was normalized."""
-        exact: dict[str, int] = {}
-        normalized: dict[str, int] = {}
-        matching: dict[str, Matching] = {}
+        exact: dict[str, tuple[int, Matching]] = {}
+        normalized: dict[str, tuple[int, Matching]] = {}
         for name, id in tokens.items():
             how = self.matching.get(name, Matching())
-            pattern = normalize(name) if how.normalized else name
-            (normalized if how.normalized else exact)[pattern] = id
-            matching[pattern] = how
-        return Matcher(exact, matching), Matcher(normalized, matching)
+            if how.normalized:
+                normalized[normalize(name)] = id, how
+            else:
+                exact[name] = id, how
+        return Matcher(exact), Matcher(normalized)
 
 
 _SPACE_AFTER = regex.compile(r"\p{White_Space}*")
@@ -109,9 +109,8 @@ _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")  # \
 class Matcher:
     """Finds tokens in a text: the leftmost first, the longest of those that begin together."""
 
-    def __init__(self, tokens: Mapping[str, int], matching: Mapping[str, Matching]) -> None:
-        self._tokens = {name: id for name, id in tokens.items() if name}
-        self._matching = matching
+    def __init__(self, tokens: Mapping[str, tuple[int, Matching]]) -> None:
+        self._tokens = {name: token for name, token in tokens.items() if name}
         longest_first = sorted(self._tokens, key=len, reverse=True)
         self._expression = regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
 
@@ -129,7 +128,7 @@ class Matcher:
         done = 0
         for match in self._expression.finditer(text) if self._expression else ():
             start, end = match.span()
-            how = self._matching.get(match.group(), Matching())
+            id, how = self._tokens[match.group()]
             if how.single_word and (_WORD.match(text, end) or (start and _WORD.match(text, start - 1))):
                 continue
             if how.lstrip:
@@ -138,7 +137,7 @@ class Matcher:
                 end = _SPACE_AFTER.match(text, end).end()
             if done < start:
                 yield Span(done, start, None)
-            yield Span(start, end, self._tokens[match.group()])
+            yield Span(start, end, id)
             done = end
         if done < len(text):
             yield Span(done, len(text), None)
@@ -153,7 +152,7 @@ def _white_space_before(text: str, end: int) -> int:
 
 def stretches(text: str, names: Collection[str]) -> list[str]:
     """The ordinary text between special tokens: what a tokenizer may learn from."""
-    matcher = Matcher({name: 0 for name in names if name in text}, {})
+    matcher = Matcher({name: (0, Matching()) for name in names if name in text})
     return [text[start:end] for start, end, id in matcher.spans(text) if id is None]
 
 

@@ -90,6 +90,9 @@ def bpe_to_json(tokenizer: BPETokenizer) -> dict[str, Any]:
     merged = {id for (left, right), (_, new) in merges.items() for id in (left, right, new)}
     written = {id: to_characters(token) for id, token in tokenizer._bytes.items()}
     vocab = {written[id]: id for id in written if id not in specials.ids or id in merged}
+    for name, id in specials.by_name.items():
+        if vocab.get(name, id) != id:
+            raise ValueError(f"save: tokenizer.json has one id for {name!r}, which is token {vocab[name]} and added as {id}")
     processor = _template_to_json(tokenizer)
     if tokenizer.trim_offsets:
         trim = _byte_level(True, prefix_space, trim_offsets=True)

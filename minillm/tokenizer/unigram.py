@@ -7,7 +7,7 @@ in front of the word they precede, the first word included.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +17,13 @@ import regex
 from .base import Offsets, Tokenizer
 from .lattice import Lattice
 from .normalize import Normalizer
-from .sentencepiece import SPACE, SentencePieceText
-from .specials import Specials, Template
+from .sentencepiece import SPACE, SentencePieceText, segment
+from .specials import Matching, Specials, Template
 from .to_json import unigram_to_json
 from .unigram_train import learn_pieces, runs_of_letters, word_counts
 
 UNKNOWN_PENALTY = 10.0  # how far below the least likely piece an unknown character is
 _WORDS_KEPT = 1 << 17  # words whose segmentation is remembered
-_LONGEST_KEPT = 64  # characters of a word that is remembered
 _WORD = regex.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 _VISIBLE = regex.compile(r"\S+")
 
@@ -56,11 +55,15 @@ class UnigramTokenizer(Tokenizer):
         tokens: list[bytes | None] = [text.replace(SPACE, " ").encode("utf-8") for text, _ in pieces]
         if sentencepiece and unknown_id is not None:
             tokens[unknown_id] = sentencepiece.unknown.encode("utf-8")
+        normalizer = normalizer or Normalizer()
+        for id, name in specials.names().items():
+            if specials.matching.get(name, Matching()).normalized:
+                tokens[id] = normalizer(name).encode("utf-8")
         super().__init__(tokens, specials, template)
         self.pieces = [(text, float(score)) for text, score in pieces]
         self.unknown_id = unknown_id
         self.sentencepiece = sentencepiece
-        self.normalizer = normalizer or Normalizer()
+        self.normalizer = normalizer
         self.collapse_spaces = collapse_spaces
         unused = set(sentencepiece.unused) if sentencepiece else set()
         reserved = specials.ids | {unknown_id} | unused
@@ -154,22 +157,34 @@ class UnigramTokenizer(Tokenizer):
 
         Raises ValueError for a character that the vocabulary does not know, if it has no unknown token.
         """
+        return Lattice(word, self._scores, self._longest, self._unknown(word))
+
+    def _unknown(self, word: str) -> tuple[int, float]:
+        """The id and the score of a character that the vocabulary does not know."""
         if self.unknown_id is None:
             for character in word:
                 if character not in self._scores:
                     raise ValueError(f"UnigramTokenizer: the vocabulary cannot spell {character!r} (no unknown token)")
-        return Lattice(word, self._scores, self._longest, (self.unknown_id or 0, self._unknown_score))
+        return self.unknown_id or 0, self._unknown_score
 
     def _segment(self, word: str) -> list[tuple[int, int]]:
         """The best segmentation of a word: (id, end) of each token; unknown characters in a row are one."""
-        if word in self._segmented:
-            return self._segmented[word]
-        best = self._fused([(edge.id, edge.end) for edge in self.lattice(word).best()])
-        if len(word) <= _LONGEST_KEPT:
+        if word not in self._segmented:
             if len(self._segmented) >= _WORDS_KEPT:
                 self._segmented.clear()
-            self._segmented[word] = best
-        return best
+            self._segmented[word] = self._fused([(edge.id, edge.end) for edge in self.lattice(word).best()])
+        return self._segmented[word]
+
+    def _best_tokens(self, marked: str) -> Iterator[tuple[int, int]]:
+        """The best segmentation of a marked text: (id, end) of each token."""
+        if self.sentencepiece:
+            yield from self._fused(segment(marked, self._scores, self._longest, self._unknown(marked)))
+            return
+        start = 0
+        for word in self._cut(marked):
+            for id, end in self._segment(word):
+                yield id, start + end
+            start += len(word)
 
     def _fused(self, tokens: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         fused: list[tuple[int, int]] = []
@@ -183,8 +198,7 @@ class UnigramTokenizer(Tokenizer):
         ids: list[int] = []
         ends = []
         for text in texts:
-            for word in self._cut(self._marked(text)[0]):
-                ids += [id for id, _ in self._segment(word)]
+            ids += [id for id, _ in self._best_tokens(self._marked(text)[0])]
             ends.append(len(ids))
         return np.array(ids, np.int32), np.array(ends, np.int64)
 
@@ -192,12 +206,10 @@ class UnigramTokenizer(Tokenizer):
         ids, offsets = [], []
         marked, origins = self._marked(text)
         start = 0
-        for word in self._cut(marked):
-            begin = start
-            for id, end in self._segment(word):
-                ids.append(id)
-                offsets.append((origins[start], origins[begin + end - 1] + 1))
-                start = begin + end
+        for id, end in self._best_tokens(marked):
+            ids.append(id)
+            offsets.append((origins[start], origins[end - 1] + 1))
+            start = end
         return ids, offsets
 
     def encode_n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
