@@ -62,7 +62,7 @@ def test_split_equals_regex_on_every_string_of_up_to_four_kinds(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_split_equals_regex_on_every_code_point(pattern):
     codes = [*range(0xD800), *range(0xE000, 0x110000)]
-    text = "".join("a\0 \0\0" "1\0\n\0!'\0".replace("\0", chr(code)) for code in codes)
+    text = "".join("a? ??1?\n?!'?".replace("?", chr(code)) for code in codes)
     pieces = expression(pattern).findall(text)
     expected = np.cumsum(np.fromiter(map(len, pieces), np.int64))
     assert expected[-1] == len(text)  # nothing was left out between two pieces

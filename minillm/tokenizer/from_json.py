@@ -1,8 +1,8 @@
 """Reading `tokenizer.json`, the file format of the `tokenizers` library.
 
-Reading is strict: a component or setting that is not implemented here would change the ids, so it is refused by name.
-Only `truncation` and `padding` are ignored: they say how texts were made into batches when the file was saved, and
-`encode` here does neither.
+Reading is strict: a component or setting that is not implemented here would change the ids, so it
+is refused by name. Only `truncation` and `padding` are ignored: they say how texts were made into
+batches when the file was saved, and `encode` here does neither.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _FLAGS = ("normalized", "lstrip", "rstrip", "single_word")  # of an added token,
 def read(file: Path) -> Tokenizer:
     """Read a `tokenizer.json`.
 
-    Raises ValueError, naming the file and the component, when it is damaged or asks for what is not implemented.
+    Raises ValueError, naming the file and the component, when it is damaged or asks for what is not
+    implemented.
     """
     try:
         return from_json(read_json(file, _MOST_BYTES))
@@ -43,7 +44,8 @@ def read(file: Path) -> Tokenizer:
 def from_json(content: Mapping[str, Any]) -> Tokenizer:
     """Build the tokenizer that the content of a `tokenizer.json` describes.
 
-    Raises ValueError, KeyError, TypeError, AttributeError or IndexError when it does not describe one.
+    Raises ValueError, KeyError, TypeError, AttributeError or IndexError when it does not describe
+    one.
     """
     _only(content, "tokenizer.json", "version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
           "decoder", "model", "truncation", "padding")  # fmt: skip
@@ -62,7 +64,9 @@ def _expect(condition: bool, message: str) -> None:
 
 
 def _only(component: Mapping[str, Any], name: str, *known: str, unset: tuple[str, ...] = ()) -> None:
-    """Refuse a component with keys that are not known, or with a value for those that must stay unset."""
+    """Refuse a component with keys that are not known, or with a value for those that must stay
+    unset.
+    """
     for key, value in component.items():
         _expect(key in known or key in unset, f"{name}: {key!r} is not implemented")
         _expect(key in known or not value, f"{name}: {key}={value!r} is not implemented")
@@ -78,7 +82,9 @@ def _flat(component: Mapping[str, Any] | None, steps: str) -> list[Any]:
 
 
 def _read_specials(content: Mapping[str, Any]) -> Specials:
-    """The added tokens. Of several with one id the last in the file is what the id decodes to, as in `tokenizers`."""
+    """The added tokens. Of several with one id the last in the file is what the id decodes to, as
+    in `tokenizers`.
+    """
     special: dict[str, int] = {}
     plain: dict[str, int] = {}
     matching: dict[str, Matching] = {}
@@ -100,7 +106,9 @@ def _as_id(value: Any) -> int:
 
 
 def _read_processors(content: Mapping[str, Any]) -> tuple[Template, bool]:
-    """What the post-processors do: the template they fill in, and whether they trim spaces off the offsets."""
+    """What the post-processors do: the template they fill in, and whether they trim spaces off the
+    offsets.
+    """
     template, trim_offsets = Template(), False
     for step in _flat(content.get("post_processor"), "processors"):
         if step["type"] == "ByteLevel":
@@ -214,7 +222,9 @@ def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
 
 
 def _read_metaspace(content: Mapping[str, Any]) -> bool:
-    """Whether white space is collapsed, from the pre-tokenizer; it and the decoder must be Metaspace."""
+    """Whether white space is collapsed, from the pre-tokenizer; it and the decoder must be
+    Metaspace.
+    """
     steps = _flat(content.get("pre_tokenizer"), "pretokenizers")
     _expect(bool(steps), "Unigram: the pre-tokenizer must be Metaspace; got none")
     _expect(bool(content.get("decoder")), "Unigram: the decoder must be Metaspace; got none")

@@ -1,7 +1,8 @@
 """How the `sentencepiece` library reads a text: replacements, spaces, symbols of the user.
 
-The reference is its own program (normalizer.cc). `tokenizer.json` describes T5's tokenizer by other components, which
-give the same ids on ordinary text but not on letters followed by loose marks, tabs, or symbols inside a word.
+The reference is its own program (normalizer.cc). `tokenizer.json` describes T5's tokenizer by other
+components, which give the same ids on ordinary text but not on letters followed by loose marks,
+tabs, or symbols inside a word.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ SPACE = "▁"
 
 
 class SentencePieceText:
-    """Turns a text into what the pieces of a model spell: spaces become `▁`, one `▁` stands before the first word.
+    """Turns a text into what the pieces of a model spell: spaces become `▁`, one `▁` stands before
+    the first word.
 
-    steps: the table of replacements, as in `tokenizer.json`, or nothing; symbols: the ids of texts that stay as they
-    are and are always one token ("user defined"); unused: ids that are never given; unknown: what an unknown piece
-    decodes to.
+    steps: the table of replacements, as in `tokenizer.json`, or nothing; symbols: the ids of texts
+    that stay as they are and are always one token ("user defined"); unused: ids that are never
+    given; unknown: what an unknown piece decodes to.
 
-    At each place the longest entry of the table is replaced. White space is what the table makes a plain space: runs
-    of it become one, none is left at the ends. A tab or a line end that the table does not know is a character like
-    any other.
+    At each place the longest entry of the table is replaced. White space is what the table makes a
+    plain space: runs of it become one, none is left at the ends. A tab or a line end that the table
+    does not know is a character like any other.
     """
 
     def __init__(
@@ -91,11 +93,12 @@ class SentencePieceText:
 def segment(
     text: str, pieces: Mapping[str, tuple[int, float]], longest: int, unknown: tuple[int, float]
 ) -> list[tuple[int, int]]:
-    """The best segmentation of a normalized text: (id, end) of each token, as `Lattice.best` finds it.
+    """The best segmentation of a normalized text: (id, end) of each token, as `Lattice.best` finds
+    it.
 
-    Segmentations of the same pieces in another order are equally likely: which one `sentencepiece` takes depends on how
-    it rounds. It goes through the whole text, and stores the score of the best way to each place in float32
-    (unigram_model.cc, EncodeOptimized).
+    Segmentations of the same pieces in another order are equally likely: which one `sentencepiece`
+    takes depends on how it rounds. It goes through the whole text, and stores the score of the best
+    way to each place in float32 (unigram_model.cc, EncodeOptimized).
     """
     score = array("f", [-math.inf]) * (len(text) + 1)
     score[0] = 0.0

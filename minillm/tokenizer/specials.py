@@ -1,7 +1,9 @@
-"""Tokens that are recognised whole in a text, before it is cut into pieces: `<|endoftext|>`, turn markers, sentinels.
+"""Tokens that are recognised whole in a text, before it is cut into pieces: `<|endoftext|>`, turn
+markers, sentinels.
 
-They are looked for twice, as the `tokenizers` library does: first those that must stand in the text as they are, then,
-in what is left and after it was normalized, those that are normalized themselves.
+They are looked for twice, as the `tokenizers` library does: first those that must stand in the text
+as they are, then, in what is left and after it was normalized, those that are normalized
+themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _MOST_UNUSED = 1 << 20  # ids without a token that a vocabulary may have, beside
 
 @dataclass(frozen=True)
 class Template:
-    """The special ids that encoding puts around a text: T5 ends each with `</s>`, Llama 3 begins with one."""
+    """The special ids that encoding puts around a text: T5 ends each with `</s>`, Llama 3 begins
+    with one.
+    """
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
@@ -46,10 +50,11 @@ class Span(NamedTuple):
 class Specials:
     """The tokens that are recognised whole.
 
-    `special` are control tokens (end of text, turn markers, sentinels): they are recognised only where the caller
-    allows it, because a user who types `<|endoftext|>` must not be able to end a document. `plain` are ordinary words
-    that a vocabulary adds to what it learned: always recognised. Several names may share an id, which then decodes to
-    the first of them. `matching` says how a name is looked for; without an entry, exactly as it is.
+    `special` are control tokens (end of text, turn markers, sentinels): they are recognised only
+    where the caller allows it, because a user who types `<|endoftext|>` must not be able to end a
+    document. `plain` are ordinary words that a vocabulary adds to what it learned: always
+    recognised. Several names may share an id, which then decodes to the first of them. `matching`
+    says how a name is looked for; without an entry, exactly as it is.
     """
 
     special: Mapping[str, int] = field(default_factory=dict)
@@ -90,7 +95,9 @@ class Specials:
         return {**self.plain, **{name: self.special[name] for name in names}}
 
     def matchers(self, tokens: Mapping[str, int], normalize: Callable[[str], str]) -> tuple[Matcher, Matcher]:
-        """Those that find `tokens` in a text as it is, and those that find the others after it was normalized."""
+        """Those that find `tokens` in a text as it is, and those that find the others after it was
+        normalized.
+        """
         exact: dict[str, tuple[int, Matching]] = {}
         normalized: dict[str, tuple[int, Matching]] = {}
         for name, id in tokens.items():
@@ -124,7 +131,9 @@ class Matcher:
         return any(name in text for name in self._tokens)
 
     def spans(self, text: str) -> Iterator[Span]:
-        """The text from its beginning to its end, in tokens and the stretches of ordinary text between them."""
+        """The text from its beginning to its end, in tokens and the stretches of ordinary text
+        between them.
+        """
         done = 0
         for match in self._expression.finditer(text) if self._expression else ():
             start, end = match.span()
@@ -157,7 +166,9 @@ def stretches(text: str, names: Collection[str]) -> list[str]:
 
 
 def check_special_names(names: Sequence[str], caller: str) -> list[str]:
-    """The names of special tokens as a list; ValueError when one is empty, repeated or a single byte."""
+    """The names of special tokens as a list; ValueError when one is empty, repeated or a single
+    byte.
+    """
     if isinstance(names, str):
         raise TypeError(f"{caller}: special_tokens must be a sequence of names; got the string {names!r}")
     for position, name in enumerate(names):
@@ -172,7 +183,8 @@ def check_special_names(names: Sequence[str], caller: str) -> list[str]:
 def tokens_by_id(vocab: Mapping[bytes, int], specials: Specials) -> list[bytes | None]:
     """The bytes of every id, None where an id is not used.
 
-    Raises ValueError when an id belongs to two tokens, is negative, or is so high that most ids would be unused.
+    Raises ValueError when an id belongs to two tokens, is negative, or is so high that most ids
+    would be unused.
     """
     words = [*vocab.items(), *((name.encode("utf-8"), id) for id, name in specials.names().items())]
     highest = max((id for _, id in words), default=-1)

@@ -1,7 +1,8 @@
-"""Unigram: every piece has a probability, and a text is cut in the way that makes the product largest.
+"""Unigram: every piece has a probability, and a text is cut in the way that makes the product
+largest.
 
-Source: Kudo 2018, "Subword Regularization"; the tokenizer of SentencePiece and T5. Spaces are written as `▁` (U+2581)
-in front of the word they precede, the first word included.
+Source: Kudo 2018, "Subword Regularization"; the tokenizer of SentencePiece and T5. Spaces are
+written as `▁` (U+2581) in front of the word they precede, the first word included.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ _VISIBLE = regex.compile(r"\S+")
 class UnigramTokenizer(Tokenizer):
     """A vocabulary of pieces with log-probabilities.
 
-    pieces: (text, log-probability) of every id, special tokens included, whose probability is not used; unknown_id: the
-    id of what the vocabulary cannot spell, None if that is an error. collapse_spaces: white space of any kind and
-    length is one space, none at the ends, as T5 has it; otherwise only the plain space is special, and all are kept.
-    sentencepiece: how a model of the `sentencepiece` library reads a text, instead of normalizer and collapse_spaces.
+    pieces: (text, log-probability) of every id, special tokens included, whose probability is not
+    used; unknown_id: the id of what the vocabulary cannot spell, None if that is an error.
+    collapse_spaces: white space of any kind and length is one space, none at the ends, as T5 has
+    it; otherwise only the plain space is special, and all are kept. sentencepiece: how a model of
+    the `sentencepiece` library reads a text, instead of normalizer and collapse_spaces.
 
     Raises ValueError when `unknown_id` is not an id.
     """
@@ -82,12 +84,14 @@ class UnigramTokenizer(Tokenizer):
         sentinels: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> UnigramTokenizer:
-        """Learn a vocabulary of `vocab_size` ids by expectation maximisation; see `unigram_train.learn_pieces`.
+        """Learn a vocabulary of `vocab_size` ids by expectation maximisation; see
+        `unigram_train.learn_pieces`.
 
-        The special tokens come first, then `<unk>`, then the pieces, most likely first, then as many sentinels as
-        asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has them. Texts are normalized by NFKC. No
-        piece holds both letters and other characters. If `</s>` is a special token, encoding ends with it.
-        `progress(done, total)` counts pieces pruned away.
+        The special tokens come first, then `<unk>`, then the pieces, most likely first, then as
+        many sentinels as asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has
+        them. Texts are normalized by NFKC. No piece holds both letters and other characters. If
+        `</s>` is a special token, encoding ends with it. `progress(done, total)` counts pieces
+        pruned away.
 
         Raises ValueError when `vocab_size` has no room for the single characters of the texts.
         """
@@ -121,7 +125,9 @@ class UnigramTokenizer(Tokenizer):
         return new, origins, [origin + 1 for origin in origins]
 
     def _marked(self, text: str) -> tuple[str, list[int]]:
-        """A normalized text with `▁` for its spaces, and the character of `text` that each character stands for."""
+        """A normalized text with `▁` for its spaces, and the character of `text` that each
+        character stands for.
+        """
         if self.sentencepiece:
             return text, [*range(len(text))]
         if self.collapse_spaces:
@@ -155,7 +161,8 @@ class UnigramTokenizer(Tokenizer):
     def lattice(self, word: str) -> Lattice:
         """The lattice of one word, marked with `▁`.
 
-        Raises ValueError for a character that the vocabulary does not know, if it has no unknown token.
+        Raises ValueError for a character that the vocabulary does not know, if it has no unknown
+        token.
         """
         return Lattice(word, self._scores, self._longest, self._unknown(word))
 
@@ -168,7 +175,9 @@ class UnigramTokenizer(Tokenizer):
         return self.unknown_id or 0, self._unknown_score
 
     def _segment(self, word: str) -> list[tuple[int, int]]:
-        """The best segmentation of a word: (id, end) of each token; unknown characters in a row are one."""
+        """The best segmentation of a word: (id, end) of each token; unknown characters in a row are
+        one.
+        """
         if word not in self._segmented:
             if len(self._segmented) >= _WORDS_KEPT:
                 self._segmented.clear()
@@ -213,7 +222,9 @@ class UnigramTokenizer(Tokenizer):
         return ids, offsets
 
     def encode_n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
-        """The `n` most likely segmentations of a text, best first, each with its log-probability."""
+        """The `n` most likely segmentations of a text, best first, each with its
+        log-probability.
+        """
         ways: list[tuple[list[int], float]] = [([], 0.0)]
         for word in self.words(text):
             choices = self.lattice(word).n_best(n)
@@ -226,7 +237,8 @@ class UnigramTokenizer(Tokenizer):
         return ways
 
     def encode_sample(self, text: str, rng: np.random.Generator, alpha: float = 1.0) -> list[int]:
-        """A segmentation drawn at random, so that a model sees a text in many spellings (subword regularisation).
+        """A segmentation drawn at random, so that a model sees a text in many spellings (subword
+        regularisation).
 
         Proportional to probability ** alpha: 1 is the model's own distribution, 0 draws all alike.
         """

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from minillm import tokenizer
-from minillm.tokenizer.patterns import PATTERNS
 from minillm.tokenizer import BPETokenizer, CharTokenizer
+from minillm.tokenizer.patterns import PATTERNS
 from tests.tokenizer_texts import SAMPLES, agree, anything, strings
 
 tokenizers = pytest.importorskip("tokenizers")
