@@ -127,9 +127,8 @@ def test_damaged_files_are_refused_or_read_never_a_crash(kind, tmp_path):
         (["pre_tokenizer", "split_more"], True, "split_more"),
         (["decoder"], None, "decoder must be ByteLevel"),
         (["post_processor"], {"type": "BertProcessing"}, "BertProcessing"),
-        (["padding"], {"strategy": "BatchLongest"}, "padding"),
-        (["truncation"], {"max_length": 5}, "truncation"),
-        (["added_tokens", 0, "lstrip"], True, "lstrip=True"),
+        (["pre_tokenizer"], None, "the pre-tokenizer must end with ByteLevel; got none"),
+        (["added_tokens", 0, "strip"], True, "'strip' is not implemented"),
         (["added_tokens", 0, "id"], 10**9, "highest of"),
     ],
 )
@@ -144,6 +143,23 @@ def test_what_is_not_implemented_is_refused_by_name(tmp_path, path, value, messa
     with pytest.raises(ValueError, match=message) as caught:
         tokenizer.load(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("pre_tokenizer", "Unigram: the pre-tokenizer must be Metaspace; got none"),
+        ("decoder", "Unigram: the decoder must be Metaspace; got none"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, part, message):
+    file = tmp_path / "tokenizer.json"
+    content = UnigramTokenizer.train([TEXT], 60).to_json()
+    without = {key: value for key, value in content.items() if key != part}
+    for damaged in ({**content, part: None}, without):
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=message):
+            tokenizer.load(file)
 
 
 @pytest.mark.parametrize("normalizer", ["Lowercase", "BertNormalizer", "Prepend"])

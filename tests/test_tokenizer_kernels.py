@@ -62,7 +62,7 @@ def test_split_equals_regex_on_every_string_of_up_to_four_kinds(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_split_equals_regex_on_every_code_point(pattern):
     codes = [*range(0xD800), *range(0xE000, 0x110000)]
-    text = "".join("a\0 \0\0" "1\0\n\0!'\0".replace("\0", chr(code)) for code in codes)
+    text = "".join("a? ??1?\n?!'?".replace("?", chr(code)) for code in codes)
     pieces = expression(pattern).findall(text)
     expected = np.cumsum(np.fromiter(map(len, pieces), np.int64))
     assert expected[-1] == len(text)  # nothing was left out between two pieces
@@ -127,10 +127,10 @@ def test_learning_grows_its_tables():
 
 
 def test_progress_is_called_up_to_the_last_merge():
+    calls = []
     for learn in LEARN:
-        calls: list[tuple[int, int]] = []
-        learn(*as_ids(*pieces_of([b"abcabc" * 30])), np.array([5]), 256, 4, 1, lambda *a, to=calls: to.append(a))
-        assert calls[-1] == (4, 4)
+        learn(*as_ids(*pieces_of([b"abcabc" * 30])), np.array([5]), 256, 4, 1, lambda *a: calls.append(a))
+        assert calls.pop() == (4, 4)
 
 
 def random_table(rng, alphabet=4, merges=30, whole=()):

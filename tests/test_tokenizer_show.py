@@ -13,7 +13,7 @@ def bpe():
     return BPETokenizer.train(["low low lower"], 260)
 
 
-@pytest.mark.parametrize("name", ["", ".show", ".byte_level", ".char", ".unigram"])
+@pytest.mark.parametrize("name", ["", ".bpe", ".show", ".byte_level", ".char", ".unigram"])
 def test_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module("minillm.tokenizer" + name))
     assert result.attempted > 0 and result.failed == 0

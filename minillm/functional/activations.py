@@ -3,7 +3,7 @@
 "(...) -> (...)": each entry by itself, y has the shape of x, whatever that is.
 
 Below each operation stand its definitions, forward and backward, on arrays; ``@compiled`` lets a faster function do the
-same. e^-1000 is 0 in every float, and that is no error, whatever ``np.seterr`` was told: hence ``under="ignore"``.
+same.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 r"""Tokenizers: from text to a list of small integers, and back.
 
-A model reads numbers. One number per word would leave no number for words that were never seen; one per byte would make
-every text long. *Byte-pair encoding* lies between: it begins with the 256 bytes, and gives frequent neighbours a number
-of their own, as often as the vocabulary allows. Ten lines show all of it:
+A model reads numbers. One number per word would leave no number for words that were never seen; one
+per byte would make every text long. *Byte-pair encoding* lies between: it begins with the 256
+bytes, and gives frequent neighbours a number of their own, as often as the vocabulary allows. Ten
+lines show all of it:
 
 >>> text = " low" * 5 + " lower" * 2 + " newest" * 6 + " widest" * 3
 >>> tokenizer = BPETokenizer.train([text], vocab_size=256 + 4, special_tokens=())
@@ -17,11 +18,12 @@ of their own, as often as the vocabulary allows. Ten lines show all of it:
 >>> tokenizer.encode("é"), tokenizer.decode([127, 102])     # never seen: its two bytes
 ([127, 102], 'é')
 
-Read in this order: bpe.py (the two functions at its top are all of byte-pair encoding), patterns.py and pieces.py (how
-text is cut before), base.py and specials.py (what all tokenizers share: special tokens, decoding), char.py, lattice.py,
-unigram.py and unigram_train.py (T5: every piece has a probability). The rest are formats (byte_level.py, normalize.py,
-character_map.py, sentencepiece.py, to_json.py, from_json.py, files.py), stream.py (texts too large to hold) and show.py
-(`minillm tokenize`).
+Read in this order: bpe.py (the three functions at its top are all of byte-pair encoding),
+patterns.py and pieces.py (how text is cut before), base.py and specials.py (what all tokenizers
+share: special tokens, decoding), char.py, lattice.py, unigram.py and unigram_train.py (T5: every
+piece has a probability). The rest are formats (byte_level.py, normalize.py, character_map.py,
+sentencepiece.py, to_json.py, from_json.py, files.py), stream.py (texts too large to hold) and
+show.py (`minillm tokenize`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What every tokenizer shares: special tokens, batches, decoding, streaming, saving.
 
-A tokenizer is a reversible map between text and a list of small integers. The three kinds of this package differ in
-`_encode_ordinary`, which knows nothing of special tokens; everything around it stands here.
+A tokenizer is a reversible map between text and a list of small integers. The three kinds of this
+package differ in `_encode_ordinary`, which knows nothing of special tokens; everything around it
+stands here.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ Offsets = list[tuple[int, int]]  # of each token, the characters [start, end) th
 def join_tokens(ids: np.ndarray, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
     """The bytes of all tokens, one after the other.
 
-    ids: (N,) int64; data: (M + 8,) uint8, the bytes of the vocabulary, padded; starts, ends: (V,) int64, where those
-    of each token begin and end, the end at -1 for an id that is not used -> (L,) uint8; None when an id is no token.
+    ids: (N,) int64; data: (M + 8,) uint8, the bytes of the vocabulary, padded; starts, ends: (V,)
+    int64, where those of each token begin and end, the end at -1 for an id that is not used -> (L,)
+    uint8; None when an id is no token.
     """
     if len(ids) and not 0 <= ids.min() <= ids.max() < len(starts) or (ends[ids] < 0).any():
         return None
@@ -41,7 +43,9 @@ def join_tokens(ids: np.ndarray, data: np.ndarray, starts: np.ndarray, ends: np.
 
 
 class Tokenizer(ABC):
-    """A vocabulary and the way text is cut into it; see `BPETokenizer`, `CharTokenizer`, `UnigramTokenizer`."""
+    """A vocabulary and the way text is cut into it; see `BPETokenizer`, `CharTokenizer`,
+    `UnigramTokenizer`.
+    """
 
     _end: int | None = None  # what ends a text, where no name says so: see ending.py
 
@@ -51,17 +55,21 @@ class Tokenizer(ABC):
         self._specials = specials
         self._names = specials.names()
         self._template = template or Template()
-        self._last_matchers: tuple[Collection[str], tuple[Matcher, Matcher]] = (), (Matcher({}, {}), Matcher({}, {}))
+        self._last_matchers: tuple[Collection[str], tuple[Matcher, Matcher]] = (), (Matcher({}), Matcher({}))
 
     # ---- what a kind of tokenizer defines ----
 
     @abstractmethod
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """All ids of all normalized texts in one array, and where each ends: (N,) int32, (len(texts),) int64."""
+        """All ids of all normalized texts in one array, and where each ends: (N,) int32,
+        (len(texts),) int64.
+        """
 
     @abstractmethod
     def _ordinary_offsets(self, text: str, first: bool) -> tuple[list[int], Offsets]:
-        """The ids of one text, and for each the characters that it came from; first: nothing stands before it."""
+        """The ids of one text, and for each the characters that it came from; first: nothing stands
+        before it.
+        """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +80,9 @@ class Tokenizer(ABC):
         return text
 
     def _aligned(self, text: str) -> tuple[str, Sequence[int], Sequence[int]]:
-        """The same, and of each of its characters where in `text` what it came from begins and ends."""
+        """The same, and of each of its characters where in `text` what it came from begins and
+        ends.
+        """
         return text, range(len(text)), range(1, len(text) + 1)
 
     # ---- the vocabulary ----
@@ -124,9 +134,10 @@ class Tokenizer(ABC):
     ) -> list[int]:
         """Turn a text into ids.
 
-        A special token written in the text is ordinary text unless `allowed_special` names it ("all": every one).
-        `add_special_tokens` puts in what the vocabulary's template asks for, such as T5's `</s>` at the end; the
-        tokenizers trained here ask for nothing. Lone surrogates, which no encoding can write, become U+FFFD.
+        A special token written in the text is ordinary text unless `allowed_special` names it
+        ("all": every one). `add_special_tokens` puts in what the vocabulary's template asks for,
+        such as T5's `</s>` at the end; the tokenizers trained here ask for nothing. Lone
+        surrogates, which no encoding can write, become U+FFFD.
 
         Raises ValueError for an unknown name in `allowed_special`.
         """
@@ -136,7 +147,9 @@ class Tokenizer(ABC):
     def encode_batch(
         self, texts: Sequence[str], allowed_special: Collection[str] | str = (), add_special_tokens: bool = True
     ) -> list[list[int]]:
-        """Turn several texts into one list of ids each, the same as `encode` one by one, on all threads."""
+        """Turn several texts into one list of ids each, the same as `encode` one by one, on all
+        threads.
+        """
         ids, ends = self.encode_array(texts, allowed_special, add_special_tokens, caller="encode_batch")
         flat, stops = ids.tolist(), ends.tolist()
         return [flat[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
@@ -150,7 +163,8 @@ class Tokenizer(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Turn several texts into one int32 array of ids, without the cost of Python lists.
 
-        Returns (ids, ends): the ids of `texts[i]` are `ids[ends[i - 1]:ends[i]]`, where `ends[-1]` of the first is 0.
+        Returns (ids, ends): the ids of `texts[i]` are `ids[ends[i - 1]:ends[i]]`, where `ends[-1]`
+        of the first is 0.
         """
         if isinstance(texts, str):
             raise TypeError(f"{caller}: texts must be a sequence of strings; got one string")
@@ -167,7 +181,9 @@ class Tokenizer(ABC):
         return _assemble(parts, iter(np.split(ids, ends)), template)
 
     def _matchers(self, allowed_special: Collection[str] | str, caller: str) -> tuple[Matcher, Matcher]:
-        """Those that find the allowed tokens in a text, and in a normalized one; kept for the next call."""
+        """Those that find the allowed tokens in a text, and in a normalized one; kept for the next
+        call.
+        """
         tokens = self._specials.allowed(allowed_special, caller)
         names, matchers = self._last_matchers
         if names != tokens.keys():
@@ -188,10 +204,11 @@ class Tokenizer(ABC):
     def encode_with_offsets(
         self, text: str, allowed_special: Collection[str] | str = (), add_special_tokens: bool = True
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Turn a text into ids, and say for each which characters [start, end) of `text` it came from.
+        """Turn a text into ids, and say for each which characters [start, end) of `text` it came
+        from.
 
-        Tokens that the template adds come from no character: (0, 0). A character of several bytes can be shared by
-        several tokens; each then covers the whole of it.
+        Tokens that the template adds come from no character: (0, 0). A character of several bytes
+        can be shared by several tokens; each then covers the whole of it.
         """
         if not isinstance(text, str):
             raise TypeError(f"encode_with_offsets: text must be a string; got {type(text).__name__}")
@@ -223,8 +240,8 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         """Turn ids back into text: `decode(encode(s)) == s`.
 
-        A list that begins or ends within a character gives U+FFFD there. Raises ValueError, with the position, for an
-        id that is not in the vocabulary.
+        A list that begins or ends within a character gives U+FFFD there. Raises ValueError, with
+        the position, for an id that is not in the vocabulary.
         """
         return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors="replace")
 
@@ -255,7 +272,9 @@ class Tokenizer(ABC):
         return set(self._specials.special.values())
 
     def _joined(self, ids: Sequence[int]) -> bytes:
-        """The bytes of all ids; KeyError, TypeError or OverflowError where one is no id of the vocabulary."""
+        """The bytes of all ids; KeyError, TypeError or OverflowError where one is no id of the
+        vocabulary.
+        """
         if len(ids) < _MANY:
             return b"".join(map(self._bytes.__getitem__, ids))
         joined = join_tokens(np.frombuffer(array("q", ids), np.int64), *self._vocabulary)
@@ -265,7 +284,9 @@ class Tokenizer(ABC):
 
     @cached_property
     def _vocabulary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The bytes of all tokens in a row, and where those of each begin and end, as `join_tokens` takes them."""
+        """The bytes of all tokens in a row, and where those of each begin and end, as `join_tokens`
+        takes them.
+        """
         words = [token or b"" for token in self._tokens]
         ends = np.cumsum([len(word) for word in words], dtype=np.int64)
         starts = np.concatenate([[0], ends[:-1]])
@@ -296,8 +317,8 @@ class Tokenizer(ABC):
     def save(self, path: str | Path) -> Path:
         """Write `tokenizer.json`, which `tokenizers` and `transformers` open with the same ids.
 
-        `path` is a file ending in `.json`, or a folder (made if it is absent); a folder also gets the small
-        `tokenizer_config.json` that `transformers` looks for. Returns the file written.
+        `path` is a file ending in `.json`, or a folder (made if it is absent); a folder also gets
+        the small `tokenizer_config.json` that `transformers` looks for. Returns the file written.
         """
         path = Path(path)
         file = path if path.suffix == ".json" and not path.is_dir() else path / "tokenizer.json"
@@ -314,8 +335,9 @@ class Tokenizer(ABC):
 class StreamDecoder:
     """Turns ids into text while they arrive, and never shows a broken character.
 
-    The bytes of one character can be spread over several tokens: they are held back until it is whole. The strings
-    that `push` and the final `flush` return add up to `tokenizer.decode(all ids)`.
+    The bytes of one character can be spread over several tokens: they are held back until it is
+    whole. The strings that `push` and the final `flush` return add up to `tokenizer.decode(all
+    ids)`.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = False) -> None:
@@ -340,7 +362,9 @@ class StreamDecoder:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with lone surrogates replaced by U+FFFD (and pairs of them joined), so that it has a UTF-8 form."""
+    """The text with lone surrogates replaced by U+FFFD (and pairs of them joined), so that it has a
+    UTF-8 form.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -351,7 +375,9 @@ def replace_surrogates(text: str) -> str:
 def _assemble(
     parts: Iterable[Iterable[str | int]], encoded: Iterator[np.ndarray], template: Template
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put the encoded stretches, the special ids between them and the template's together, row by row."""
+    """Put the encoded stretches, the special ids between them and the template's together, row by
+    row.
+    """
     arrays, lengths = [np.zeros(0, np.int32)], []
     for row in parts:
         row_arrays = [next(encoded) if isinstance(part, str) else np.array([part], np.int32) for part in row]

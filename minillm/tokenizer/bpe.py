@@ -1,9 +1,10 @@
 """Byte-pair encoding on bytes: any text, no unknown words.
 
-Training starts from the 256 single bytes and joins, again and again, the pair of neighbours that is most frequent in
-the text. Encoding applies the same merges in the same order. The first two functions below are the whole algorithm.
-Both run on *pieces*, words with the space before them, which no token crosses: see patterns.py. Source: Sennrich et
-al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; on bytes: Radford et al. 2019.
+Training starts from the 256 single bytes and joins, again and again, the pair of neighbours that is
+most frequent in the text. Encoding applies the same merges in the same order. The first three
+functions below are the whole algorithm. They run on *pieces*, words with the space before them,
+which no token crosses: see patterns.py. Source: Sennrich et al. 2016, "Neural Machine Translation
+of Rare Words with Subword Units"; on bytes: Radford et al. 2019.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ def learn_merges(
     min_frequency: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Learn merges: n times join the pair that is most frequent now, the lowest pair of ids among equals.
+    """Learn merges: n times join the pair that is most frequent now, the lowest pair of ids among
+    equals.
 
-    ids: (N,) int32, the ids of the bytes of all distinct pieces, one after the other; ends: (P,) int64, where each
-    piece ends; counts: (P,) int64, how often each occurs in the text. The k-th merge makes the id first_id + k. Ends
-    early when no pair is left that occurs `min_frequency` times -> pairs, (<= n_merges, 2) int32.
+    ids: (N,) int32, the ids of the bytes of all distinct pieces, one after the other; ends: (P,)
+    int64, where each piece ends; counts: (P,) int64, how often each occurs in the text. The k-th
+    merge makes the id first_id + k. Ends early when no pair is left that occurs `min_frequency`
+    times -> pairs, (<= n_merges, 2) int32.
     """
     pieces = [ids[start:end].tolist() for start, end in pairwise([0, *ends])]
     merges: list[Pair] = []
@@ -77,9 +80,11 @@ def replaced(piece: list[int], pair: Pair, new: int) -> list[int]:
 
 
 def join_pairs(ids: list[int], merges: Mapping[Pair, tuple[int, int]]) -> Iterator[list[int]]:
-    """Encode one piece, the ids of its bytes: again and again join the pair of lowest rank, the leftmost of equals.
+    """Encode one piece, the ids of its bytes: again and again join the pair of lowest rank, the
+    leftmost of equals.
 
-    merges: pair -> (rank, new id). Yields the piece after 0, 1, 2 ... merges, until none of its pairs has a rank.
+    merges: pair -> (rank, new id). Yields the piece after 0, 1, 2 ... merges, until none of its
+    pairs has a rank.
 
     >>> [*join_pairs([1, 2, 1, 2], {(1, 2): (0, 3), (3, 3): (1, 4)})]
     [[1, 2, 1, 2], [3, 1, 2], [3, 3], [4]]
@@ -96,9 +101,9 @@ def join_pairs(ids: list[int], merges: Mapping[Pair, tuple[int, int]]) -> Iterat
 class Merges:
     """What encoding needs to know of a vocabulary.
 
-    byte_ids: (256,) int32, the ids of the single bytes, -1 for one that the vocabulary lacks. pairs: (left, right) ids
-    -> (rank, new id); equal ranks only where they make the same token. whole: pieces that are one token whatever the
-    merges say.
+    byte_ids: (256,) int32, the ids of the single bytes, -1 for one that the vocabulary lacks.
+    pairs: (left, right) ids -> (rank, new id); equal ranks only where they make the same token.
+    whole: pieces that are one token whatever the merges say.
     """
 
     def __init__(
@@ -118,8 +123,8 @@ class Merges:
 def encode_pieces(data: np.ndarray, ends: np.ndarray, merges: Merges) -> tuple[np.ndarray, np.ndarray]:
     """Encode pieces of bytes, each as `join_pairs` does.
 
-    data: (N,) uint8; ends: (P,) int64, where each piece ends -> ids (M,) int32, and lengths (P,) int32, how many of
-    them each piece became. A byte that the vocabulary lacks gives -1.
+    data: (N,) uint8; ends: (P,) int64, where each piece ends -> ids (M,) int32, and lengths (P,)
+    int32, how many of them each piece became. A byte that the vocabulary lacks gives -1.
     """
     text, start = data.tobytes(), 0
     known = {piece: [id] for piece, id in merges.whole.items()}  # a frequent piece is worked out once
@@ -138,16 +143,17 @@ def encode_pieces(data: np.ndarray, ends: np.ndarray, merges: Merges) -> tuple[n
 class BPETokenizer(Tokenizer):
     """Byte-level BPE, the tokenizer of GPT-2, SmolLM2 and most models since.
 
-    tokens: the bytes of every id, None where an id is unused. merges: pairs of ids, in the order they are applied.
-    pattern: "gpt2", "gpt4", "smollm2" or a regular expression; merges never cross its pieces.
+    tokens: the bytes of every id, None where an id is unused. merges: pairs of ids, in the order
+    they are applied. pattern: "gpt2", "gpt4", "smollm2" or a regular expression; merges never cross
+    its pieces.
 
-    The rest is what files of other libraries ask for. prefix_space: put a space before a text that begins with none,
-    so that its first word is the same token as later ones. ranks: the order of the merges, where several share one.
-    whole_first: a piece that is a token is taken whole, whatever the merges. trim_offsets: `encode_with_offsets` leaves
-    out the spaces around a token.
+    The rest is what files of other libraries ask for. prefix_space: put a space before a text that
+    begins with none, so that its first word is the same token as later ones. ranks: the order of
+    the merges, where several share one. whole_first: a piece that is a token is taken whole,
+    whatever the merges. trim_offsets: `encode_with_offsets` leaves out the spaces around a token.
 
-    Raises ValueError when a merge makes a token that is not in the vocabulary, or for a prefix space with another
-    pattern than "gpt2".
+    Raises ValueError when a merge makes a token that is not in the vocabulary, or for a prefix
+    space with another pattern than "gpt2".
     """
 
     def __init__(
@@ -171,14 +177,14 @@ class BPETokenizer(Tokenizer):
         self.whole_first = whole_first
         self.trim_offsets = trim_offsets
         self._splitter = Splitter(pattern)
-        ids = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        learned = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        ids = {token: id for id, token in self._bytes.items()} | learned  # an added token may be a merged one too
         byte_ids = [ids.get(bytes([byte]), -1) for byte in range(256)]
         self._lacks_bytes = min(byte_ids) < 0
-        self._merges = Merges(byte_ids, [*self._triples(ids)], ranks, ids if whole_first else None)
+        self._merges = Merges(byte_ids, [*self._triples(ids)], ranks, learned if whole_first else None)
 
-    def _triples(self, ids: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
-        """The merges with the id that each makes; ids: of the tokens that are not special."""
-        made = {token: id for id, token in self._bytes.items()} | {**ids}  # an added token may be a merged one too
+    def _triples(self, made: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
+        """The merges with the id that each makes."""
         for rank, (left, right) in enumerate(self.merges):
             if left not in self._bytes or right not in self._bytes:
                 raise ValueError(f"BPETokenizer: merge {rank}, {left} + {right}, joins an id that is no token")
@@ -198,11 +204,13 @@ class BPETokenizer(Tokenizer):
         progress: Callable[[int, int], None] | None = None,
         prefix_space: bool = False,
     ) -> BPETokenizer:
-        """Learn a vocabulary of `vocab_size` ids: the special tokens, the 256 bytes, then the merges.
+        """Learn a vocabulary of `vocab_size` ids: the special tokens, the 256 bytes, then the
+        merges.
 
-        texts: an iterable of documents, read once and never held as a whole. A pair is joined only while it occurs
-        `min_frequency` times; a small text can therefore give a smaller vocabulary. `progress(done, total)` is called
-        as merges are learned. The result depends on the texts alone: ties go to the pair with the lowest ids.
+        texts: an iterable of documents, read once and never held as a whole. A pair is joined only
+        while it occurs `min_frequency` times; a small text can therefore give a smaller vocabulary.
+        `progress(done, total)` is called as merges are learned. The result depends on the texts
+        alone: ties go to the pair with the lowest ids.
 
         Raises ValueError when `vocab_size` leaves no room for the bytes and special tokens.
         """
@@ -223,9 +231,7 @@ class BPETokenizer(Tokenizer):
             texts, untrained._splitter, names, untrained._prefixed, caller="BPETokenizer.train"
         )
         byte_ids = untrained._merges.byte_ids
-        pairs = learn_merges(
-            byte_ids[data], ends, counts, first_id, vocab_size - first_id, min_frequency, progress
-        )
+        pairs = learn_merges(byte_ids[data], ends, counts, first_id, vocab_size - first_id, min_frequency, progress)
         merges = [(left, right) for left, right in pairs.tolist()]
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
@@ -276,12 +282,14 @@ class BPETokenizer(Tokenizer):
     def from_ranks(
         cls, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int], pattern: str = "gpt4"
     ) -> BPETokenizer:
-        """The tokenizer that tiktoken's files describe: a vocabulary where a token's id is also its rank.
+        """The tokenizer that tiktoken's files describe: a vocabulary where a token's id is also its
+        rank.
 
-        Any two neighbours join if their bytes together are a token, the token of lowest id first. Special tokens that
-        share an id decode to the first of their names.
+        Any two neighbours join if their bytes together are a token, the token of lowest id first.
+        Special tokens that share an id decode to the first of their names.
 
-        Raises ValueError when two other tokens share an id, or one is so high that most ids would be unused.
+        Raises ValueError when two other tokens share an id, or one is so high that most ids would
+        be unused.
         """
         specials = Specials(dict(special_tokens))
         try:
@@ -320,8 +328,8 @@ class BPETokenizer(Tokenizer):
     def _trimmed(self, token: bytes, start: int, end: int, put_in: bool, first: bool) -> tuple[int, int]:
         """The offsets of a token without the spaces around it.
 
-        put_in: its first space is not in the text. first: it begins the text, where `tokenizers` takes a single space
-        for one that was put in, whether it was or not.
+        put_in: its first space is not in the text. first: it begins the text, where `tokenizers`
+        takes a single space for one that was put in, whether it was or not.
         """
         before, after = (len(token) - len(rest) for rest in (token.lstrip(b" "), token.rstrip(b" ")))
         if put_in or (first and self.prefix_space and before == 1):

@@ -1,8 +1,9 @@
 """The byte alphabet of GPT-2: a printable character for each of the 256 bytes.
 
-Vocabulary files are JSON, which holds text and not bytes. So each byte is written as one character: itself where it is
-a visible Latin-1 character, else the next free one from U+0100 on. A space (0x20) becomes `Ġ`, a line end (0x0a) `Ċ`.
-Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", and the code released with it.
+Vocabulary files are JSON, which holds text and not bytes. So each byte is written as one character:
+itself where it is a visible Latin-1 character, else the next free one from U+0100 on. A space
+(0x20) becomes `Ġ`, a line end (0x0a) `Ċ`. Source: Radford et al. 2019, "Language Models are
+Unsupervised Multitask Learners", and the code released with it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 _VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 
-# Bytes in the order of the characters that stand for them. Vocabularies number single bytes in this order.
+# Bytes in the order of the characters that stand for them. Vocabularies number single bytes in this
+# order.
 BYTE_ORDER = bytes(_VISIBLE + _HIDDEN)
 
 _CHARACTERS = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(0x100 + n) for n, byte in enumerate(_HIDDEN)}

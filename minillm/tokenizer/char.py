@@ -1,4 +1,6 @@
-"""One token per character: the simplest tokenizer, good for first experiments and small alphabets."""
+"""One token per character: the simplest tokenizer, good for first experiments and small
+alphabets.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from .to_json import char_to_json
 
 
 class CharTokenizer(Tokenizer):
-    """A vocabulary of single characters after the special tokens; a character outside it is an error.
+    """A vocabulary of single characters after the special tokens; a character outside it is an
+    error.
 
     tokens: the text of every id, special tokens included.
     """
@@ -31,7 +34,8 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], special_tokens: Sequence[str] = (END_OF_TEXT,)) -> CharTokenizer:
-        """Take every character that occurs in the texts: the special tokens first, then the characters in order.
+        """Take every character that occurs in the texts: the special tokens first, then the
+        characters in order.
 
         If `</s>` is a special token, encoding ends with it, as with T5.
 

@@ -1,8 +1,8 @@
 """SentencePiece's table of replacements: `ﬁ` becomes `fi`, a full-width letter an ASCII one.
 
-The table is a trie of UTF-8 strings, stored as a double array (Aoe 1989): from a node, the byte `b` leads to the unit
-at `offset XOR b`, which is right if it carries the label `b`. A leaf says where in the second part of the table the
-replacement begins; it ends with a zero byte.
+The table is a trie of UTF-8 strings, stored as a double array (Aoe 1989): from a node, the byte `b`
+leads to the unit at `offset XOR b`, which is right if it carries the label `b`. A leaf says where
+in the second part of the table the replacement begins; it ends with a zero byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class CharacterMap:
         self._steps: dict[tuple[int, str], tuple[int, int]] = {}  # node, character -> the next node, a leaf
 
     def shortest(self, text: str) -> str | None:
-        """The replacement of the shortest beginning of the text, in bytes, that has one; None for none."""
+        """The replacement of the shortest beginning of the text, in bytes, that has one; None for
+        none.
+        """
         if text not in self._known:
             node, leaf = self._root, _NOWHERE
             for byte in text.encode("utf-8"):

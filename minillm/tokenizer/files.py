@@ -25,12 +25,13 @@ _SYMBOL_SCORE = -0.1  # of a user-defined symbol, so that it is always taken: se
 def load(path: str | Path) -> Tokenizer:
     """Read a tokenizer from a file, or from the folder that holds it.
 
-    Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's `vocab.json` beside
-    `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and, where the `sentencepiece` library is
-    installed, its `*.model`. What a `tokenizer.json` says of truncation and padding is ignored: `encode` does neither.
+    Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's
+    `vocab.json` beside `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and,
+    where the `sentencepiece` library is installed, its `*.model`. What a `tokenizer.json` says of
+    truncation and padding is ignored: `encode` does neither.
 
-    Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component that minillm does
-    not have; the message names it.
+    Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component
+    that minillm does not have; the message names it.
     """
     path = Path(path)
     names = ("tokenizer.json", "vocab.json", "spiece.model")
@@ -81,10 +82,11 @@ def load_ranks(
     pattern: str = "gpt4",
     special_tokens: Sequence[str] | Mapping[str, int] = (END_OF_TEXT,),
 ) -> BPETokenizer:
-    """Read a rank file of tiktoken: on each line a token in base 64, and its rank, which is also its id.
+    """Read a rank file of tiktoken: on each line a token in base 64, and its rank, which is also
+    its id.
 
-    The file holds neither the pattern nor the special tokens: names get the ids after the last rank, a mapping gives
-    its own.
+    The file holds neither the pattern nor the special tokens: names get the ids after the last
+    rank, a mapping gives its own.
     """
     ranks: dict[bytes, int] = {}
     lines = Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK).splitlines()
@@ -106,11 +108,12 @@ def load_ranks(
 def load_sentencepiece(path: str | Path, sentinels: int = 0) -> UnigramTokenizer:
     """Read a Unigram model of the `sentencepiece` library, which must be installed.
 
-    sentinels: as many tokens `<extra_id_0>` ... are added at the end, numbered downwards, as T5 has 100 of them (in its
-    file `spiece.model`). A model with a piece `</s>` ends every text with it. Texts are read and unknown pieces written
-    as `sentencepiece` does, see sentencepiece.py.
+    sentinels: as many tokens `<extra_id_0>` ... are added at the end, numbered downwards, as T5 has
+    100 of them (in its file `spiece.model`). A model with a piece `</s>` ends every text with it.
+    Texts are read and unknown pieces written as `sentencepiece` does, see sentencepiece.py.
 
-    Raises ValueError when the file is damaged, no Unigram model, or one with settings that minillm does not have.
+    Raises ValueError when the file is damaged, no Unigram model, or one with settings that minillm
+    does not have.
     """
     from sentencepiece import sentencepiece_model_pb2 as messages
 

@@ -1,8 +1,8 @@
 """Reading `tokenizer.json`, the file format of the `tokenizers` library.
 
-Reading is strict: a component or setting that is not implemented here would change the ids, so it is refused by name.
-Only `truncation` and `padding` are ignored: they say how texts were made into batches when the file was saved, and
-`encode` here does neither.
+Reading is strict: a component or setting that is not implemented here would change the ids, so it
+is refused by name. Only `truncation` and `padding` are ignored: they say how texts were made into
+batches when the file was saved, and `encode` here does neither.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from ..files import read_json
 from .base import Tokenizer
 from .bpe import BPETokenizer
-from .byte_level import to_bytes
+from .byte_level import to_bytes, to_characters
 from .char import CharTokenizer
 from .normalize import Normalizer
 from .patterns import PATTERNS
@@ -24,13 +24,15 @@ from .to_json import CHARACTERS
 from .unigram import UnigramTokenizer
 
 _MOST_BYTES = 200_000_000  # of a file; a vocabulary of 256,000 tokens takes 30 MB
+_HIGH_BYTES = {to_characters(bytes([byte])) for byte in range(128, 256)}
 _FLAGS = ("normalized", "lstrip", "rstrip", "single_word")  # of an added token, see specials.Matching
 
 
 def read(file: Path) -> Tokenizer:
     """Read a `tokenizer.json`.
 
-    Raises ValueError, naming the file and the component, when it is damaged or asks for what is not implemented.
+    Raises ValueError, naming the file and the component, when it is damaged or asks for what is not
+    implemented.
     """
     try:
         return from_json(read_json(file, _MOST_BYTES))
@@ -42,7 +44,8 @@ def read(file: Path) -> Tokenizer:
 def from_json(content: Mapping[str, Any]) -> Tokenizer:
     """Build the tokenizer that the content of a `tokenizer.json` describes.
 
-    Raises ValueError, KeyError, TypeError, AttributeError or IndexError when it does not describe one.
+    Raises ValueError, KeyError, TypeError, AttributeError or IndexError when it does not describe
+    one.
     """
     _only(content, "tokenizer.json", "version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
           "decoder", "model", "truncation", "padding")  # fmt: skip
@@ -61,7 +64,9 @@ def _expect(condition: bool, message: str) -> None:
 
 
 def _only(component: Mapping[str, Any], name: str, *known: str, unset: tuple[str, ...] = ()) -> None:
-    """Refuse a component with keys that are not known, or with a value for those that must stay unset."""
+    """Refuse a component with keys that are not known, or with a value for those that must stay
+    unset.
+    """
     for key, value in component.items():
         _expect(key in known or key in unset, f"{name}: {key!r} is not implemented")
         _expect(key in known or not value, f"{name}: {key}={value!r} is not implemented")
@@ -77,7 +82,9 @@ def _flat(component: Mapping[str, Any] | None, steps: str) -> list[Any]:
 
 
 def _read_specials(content: Mapping[str, Any]) -> Specials:
-    """The added tokens. Of several with one id the last in the file is what the id decodes to, as in `tokenizers`."""
+    """The added tokens. Of several with one id the last in the file is what the id decodes to, as
+    in `tokenizers`.
+    """
     special: dict[str, int] = {}
     plain: dict[str, int] = {}
     matching: dict[str, Matching] = {}
@@ -99,7 +106,9 @@ def _as_id(value: Any) -> int:
 
 
 def _read_processors(content: Mapping[str, Any]) -> tuple[Template, bool]:
-    """What the post-processors do: the template they fill in, and whether they trim spaces off the offsets."""
+    """What the post-processors do: the template they fill in, and whether they trim spaces off the
+    offsets.
+    """
     template, trim_offsets = Template(), False
     for step in _flat(content.get("post_processor"), "processors"):
         if step["type"] == "ByteLevel":
@@ -133,6 +142,8 @@ def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
     specials = _read_specials(content)
     names = specials.by_name
     vocab = {text: _as_id(id) for text, id in model["vocab"].items()}
+    for name in names.keys() & _HIGH_BYTES:
+        _expect(name not in vocab, f"added token {name!r} has the id of a single byte, which is written like it")
     words = {to_bytes(text): id for text, id in vocab.items() if text not in names}
     bytes_known = sum(len(word) == 1 for word in words)
     _expect(not model.get("unk_token") or bytes_known == 256, "BPE: unk_token is not implemented")
@@ -180,7 +191,7 @@ def _read_char(content: Mapping[str, Any]) -> CharTokenizer:
 
 def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
     model = content["model"]
-    _only(model, "Unigram", "type", "vocab", "unk_id", unset=("byte_fallback",))
+    _only(model, "Unigram", "type", "vocab", "unk_id", "sentencepiece", unset=("byte_fallback",))
     pieces = []
     for text, score in model["vocab"]:
         number = isinstance(score, (int, float)) and score <= 0
@@ -211,7 +222,9 @@ def _read_unigram(content: Mapping[str, Any]) -> UnigramTokenizer:
 
 
 def _read_metaspace(content: Mapping[str, Any]) -> bool:
-    """Whether white space is collapsed, from the pre-tokenizer; it and the decoder must be Metaspace."""
+    """Whether white space is collapsed, from the pre-tokenizer; it and the decoder must be
+    Metaspace.
+    """
     steps = _flat(content.get("pre_tokenizer"), "pretokenizers")
     _expect(bool(steps), "Unigram: the pre-tokenizer must be Metaspace; got none")
     _expect(bool(content.get("decoder")), "Unigram: the decoder must be Metaspace; got none")

@@ -1,7 +1,9 @@
-"""All ways to cut a word into pieces of a vocabulary, as a lattice, and the questions one asks of it.
+"""All ways to cut a word into pieces of a vocabulary, as a lattice, and the questions one asks of
+it.
 
-A *node* stands before, between and after the characters; a piece that spells the characters between two nodes is an
-*edge*, with the piece's log-probability as score. A way through the lattice is a segmentation; its score is the sum.
+A *node* stands before, between and after the characters; a piece that spells the characters between
+two nodes is an *edge*, with the piece's log-probability as score. A way through the lattice is a
+segmentation; its score is the sum.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ class Edge(NamedTuple):
 class Lattice:
     """The lattice of one word: the edges that end at each node.
 
-    pieces: what the vocabulary knows, piece -> (id, score); longest: the length of its longest piece. Where no single
-    character is known, an edge of `unknown` (id, score) takes its place, so that there is always a way.
+    pieces: what the vocabulary knows, piece -> (id, score); longest: the length of its longest
+    piece. Where no single character is known, an edge of `unknown` (id, score) takes its place, so
+    that there is always a way.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Lattice:
                     self.ending[end].append(Edge(start, end, *found))
 
     def best(self) -> list[Edge]:
-        """The segmentation of highest score (Viterbi 1967); among equals, the one with the longer last piece."""
+        """The segmentation of highest score (Viterbi 1967); among equals, the one with the longer
+        last piece.
+        """
         score = [0.0] + [-math.inf] * len(self.word)
         back: list[Edge | None] = [None] * (len(self.word) + 1)
         for node, edges in enumerate(self.ending):
@@ -55,7 +60,8 @@ class Lattice:
 
     def n_best(self, n: int) -> list[tuple[float, list[Edge]]]:
         """The `n` segmentations of highest score, best first, each with its score."""
-        # ways[node]: the best ways to get there, each (score, last edge, rank of the way to that edge's start)
+        # ways[node]: the best ways to get there, each (score, last edge, rank of the way to that
+        # edge's start)
         ways: list[list[tuple[float, Edge | None, int]]] = [[(0.0, None, 0)]]
         for edges in self.ending[1:]:
             candidates = (
@@ -92,7 +98,9 @@ class Lattice:
         return self._totals(1.0)[-1]
 
     def _totals(self, alpha: float) -> list[float]:
-        """For each node, the log of the sum of exp(alpha * score) over all ways from the beginning to it."""
+        """For each node, the log of the sum of exp(alpha * score) over all ways from the beginning
+        to it.
+        """
         total = [0.0]
         for edges in self.ending[1:]:
             total.append(log_sum([total[edge.start] + alpha * edge.score for edge in edges]))

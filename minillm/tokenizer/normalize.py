@@ -1,8 +1,8 @@
 """Normalizers: texts that look the same become the same characters before they are cut.
 
-A normalizer can also say where every character of its result came from, so that tokens can be shown in the original.
-Where one character becomes several, or several become one, which old one a new one counts to is a matter of
-convention: here that of the `tokenizers` library.
+A normalizer can also say where every character of its result came from, so that tokens can be shown
+in the original. Where one character becomes several, or several become one, which old one a new one
+counts to is a matter of convention: here that of the `tokenizers` library.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from .character_map import CharacterMap
 
 Aligned = tuple[str, list[int]]  # a new text, and for each of its characters the old one that it came from
 
-# A new text by its characters, each with 0: it takes the place of the next old one; 1: it was added after that of the
-# one before; -n: it takes the place of the next old one, and the n after that vanish.
+# A new text by its characters, each with 0: it takes the place of the next old one; 1: it was added
+# after that of the one before; -n: it takes the place of the next old one, and the n after that
+# vanish.
 Changes = list[tuple[str, int]]
 
 
@@ -36,8 +37,8 @@ class Step(Protocol):
 class Normalizer:
     """A chain of normalizers, described as in `tokenizer.json`; no steps: the text stays as it is.
 
-    Steps: NFC, NFD, NFKC, NFKD, Nmt (control characters and odd spaces), Strip, Replace, Precompiled (SentencePiece's
-    table of replacements, see character_map.py).
+    Steps: NFC, NFD, NFKC, NFKD, Nmt (control characters and odd spaces), Strip, Replace,
+    Precompiled (SentencePiece's table of replacements, see character_map.py).
 
     Raises ValueError for a step that is not known, by name.
     """
@@ -53,7 +54,9 @@ class Normalizer:
         return text
 
     def aligned(self, text: str) -> tuple[str, list[int]]:
-        """The normalized text, and the position in `text` of the character that each of its characters came from."""
+        """The normalized text, and the position in `text` of the character that each of its
+        characters came from.
+        """
         origins = list(range(len(text)))
         for step in self._chain:
             text, sources = step.aligned(text)
@@ -88,7 +91,9 @@ def _step(description: dict[str, Any]) -> Step:
 
 
 class UnicodeForm:
-    """The normal forms of Unicode: C joins letters and marks, D takes them apart, K unites variants such as `ﬁ`."""
+    """The normal forms of Unicode: C joins letters and marks, D takes them apart, K unites variants
+    such as `ﬁ`.
+    """
 
     def __init__(self, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
         self.form = form
@@ -98,7 +103,9 @@ class UnicodeForm:
         return unicodedata.normalize(self.form, text)
 
     def aligned(self, text: str) -> Aligned:
-        """The same by hand: taken apart, marks put in order, joined again (Unicode Standard Annex 15)."""
+        """The same by hand: taken apart, marks put in order, joined again (Unicode Standard Annex
+        15).
+        """
         apart: Literal["NFD", "NFKD"] = "NFKD" if "K" in self.form else "NFD"
         changes: Changes = []
         for character in text:
@@ -133,7 +140,9 @@ def _composed(changes: Changes) -> Changes:
 
 
 class Nmt:
-    """What machine translation cleans away: control characters vanish, odd spaces become plain ones."""
+    """What machine translation cleans away: control characters vanish, odd spaces become plain
+    ones.
+    """
 
     DROPPED = frozenset({*range(0x1, 0x9), 0xB, *range(0xE, 0x20), 0x7F, 0x8F, 0x9F})
     SPACES = frozenset({0x9, 0xA, 0xC, 0xD, 0x1680, *range(0x200B, 0x2010), 0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD})
@@ -191,8 +200,8 @@ class Replace:
 class Precompiled:
     """SentencePiece's table of replacements, as the `tokenizers` library reads it.
 
-    It looks up letters with their marks as a whole, and takes the shortest entry that they begin with. SentencePiece
-    itself takes the longest entry, wherever it ends: see sentencepiece.py.
+    It looks up letters with their marks as a whole, and takes the shortest entry that they begin
+    with. SentencePiece itself takes the longest entry, wherever it ends: see sentencepiece.py.
     """
 
     def __init__(self, table: bytes) -> None:
@@ -212,7 +221,9 @@ class Precompiled:
         return _applied(changes)
 
     def _parts(self, text: str) -> Iterator[tuple[str, int]]:
-        """The new text, stretch by stretch, with the length of the old: letters with their marks, or characters."""
+        """The new text, stretch by stretch, with the length of the old: letters with their marks,
+        or characters.
+        """
         for match in regex.finditer(r"\X", text):
             cluster = match.group()
             whole = self._map.shortest(cluster) if len(cluster.encode("utf-8")) < 6 else None

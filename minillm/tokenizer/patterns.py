@@ -1,4 +1,6 @@
-"""Patterns: how a text is cut into pieces before merging. No token ever crosses from one piece into the next."""
+"""Patterns: how a text is cut into pieces before merging. No token ever crosses from one piece into
+the next.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,23 @@ import regex
 
 from ..kernels import compiled
 
-# Each alternative of a pattern is one kind of piece: contractions ('s), words with the space before them, numbers,
-# punctuation, white space. `\s+(?!\S)` leaves the last space of a run to the word that follows it.
+# Each alternative of a pattern is one kind of piece: contractions ('s), words with the space before
+# them, numbers, punctuation, white space. `\s+(?!\S)` leaves the last space of a run to the word
+# that follows it.
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    # GPT-2's, after each digit was cut out alone: white space before a digit is the end of its stretch
+    # GPT-2's, after each digit was cut out alone: white space before a digit is the end of its
+    # stretch
     "smollm2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
-    # any case of contractions, numbers three digits at a time, line ends with the punctuation before them
+    # any case of contractions, numbers three digits at a time, line ends with the punctuation
+    # before them
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+",
 }
 SECONDS = 5.0  # a pattern may take this long on one text ...
 SECONDS_PER_CHARACTER = 1e-5  # ... and this much more for each character: twenty times what a sane one needs
-# before a space, or after a line end between two visible characters: Chinese and Japanese have no spaces
+# before a space, or after a line end between two visible characters: Chinese and Japanese have no
+# spaces
 _SAFE_CUT = regex.compile(r"(?<=\S)(?= )|(?<=\S\n)(?=\S)")
 
 
@@ -31,8 +37,9 @@ _SAFE_CUT = regex.compile(r"(?<=\S)(?= )|(?<=\S\n)(?=\S)")
 def split(text: str, stops: np.ndarray, pattern: str) -> np.ndarray:
     """Where each piece ends, in characters.
 
-    text: several texts, one after the other; stops: (D,) int64, where each text ends, which also ends a piece;
-    pattern: a name from PATTERNS -> (P,) int64, ascending; the last is the length of `text`.
+    text: several texts, one after the other; stops: (D,) int64, where each text ends, which also
+    ends a piece; pattern: a name from PATTERNS -> (P,) int64, ascending; the last is the length of
+    `text`.
     """
     ends: list[int] = []
     for start, stop in pairwise([0, *stops.tolist()]):
@@ -47,7 +54,8 @@ def expression(pattern: str) -> regex.Pattern:
 
 
 class Splitter:
-    """Cuts texts into pieces by a pattern: "gpt2", "gpt4", "smollm2", or any expression of the `regex` module.
+    """Cuts texts into pieces by a pattern: "gpt2", "gpt4", "smollm2", or any expression of the
+    `regex` module.
 
     Text that an expression does not match is kept, as pieces of its own: nothing is ever lost.
 
@@ -66,7 +74,9 @@ class Splitter:
 
     @property
     def cuts_at_spaces(self) -> bool:
-        """Whether a piece always ends before a space that follows a visible character, as in the known patterns."""
+        """Whether a piece always ends before a space that follows a visible character, as in the
+        known patterns.
+        """
         return self.pattern in PATTERNS
 
     def ends(self, text: str, stops: np.ndarray) -> np.ndarray:
@@ -97,7 +107,8 @@ class Splitter:
     def pieces(self, text: str) -> Iterator[str]:
         """The pieces of one text, by the `regex` module.
 
-        Raises TimeoutError when the expression takes too long: some, such as `(a+)+b`, need exponential time.
+        Raises TimeoutError when the expression takes too long: some, such as `(a+)+b`, need
+        exponential time.
         """
         limit = SECONDS + SECONDS_PER_CHARACTER * len(text)
         position = 0

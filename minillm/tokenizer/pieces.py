@@ -1,6 +1,8 @@
-"""Pieces in arrays: cutting many texts at once, and counting the distinct pieces of a text of any size.
+"""Pieces in arrays: cutting many texts at once, and counting the distinct pieces of a text of any
+size.
 
-Pieces lie one after the other: `data`, (N,) uint8, holds their UTF-8, and `ends`, (P,) int64, where each ends.
+Pieces lie one after the other: `data`, (N,) uint8, holds their UTF-8, and `ends`, (P,) int64, where
+each ends.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def unique_pieces(data: np.ndarray, ends: np.ndarray, counts: np.ndarray) -> Cou
 
 
 def cut(texts: Sequence[str], splitter: Splitter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut texts into pieces; returns data, ends, and (D,) int64: how many pieces there are up to each text's end."""
+    """Cut texts into pieces; returns data, ends, and (D,) int64: how many pieces there are up to
+    each text's end.
+    """
     text = texts[0] if len(texts) == 1 else "".join(texts)
     stops = np.cumsum([len(text) for text in texts], dtype=np.int64)
     ends = splitter.ends(text, stops)
@@ -72,7 +76,9 @@ def count_pieces(
 def _blocks(
     texts: Iterable[str], splitter: Splitter, special_tokens: Sequence[str], prepare: Callable[[str], str], caller: str
 ) -> Iterator[list[str]]:
-    """The texts without their special tokens, in lists of about `SHARE` characters; a longer text is cut."""
+    """The texts without their special tokens, in lists of about `SHARE` characters; a longer text
+    is cut.
+    """
     block: list[str] = []
     size = 0
     for text in [texts] if isinstance(texts, str) else texts:
@@ -100,7 +106,9 @@ def _together(parts: Sequence[Counted]) -> Counted:
 
 
 def shares(texts: Sequence[str], splitter: Splitter) -> tuple[list[list[str]], list[bool]]:
-    """Texts in groups of about `SHARE` characters, long ones cut; and of every part, whether it ends its text."""
+    """Texts in groups of about `SHARE` characters, long ones cut; and of every part, whether it
+    ends its text.
+    """
     groups: list[list[str]] = [[]]
     last_of_text, size = [], 0
     for text in texts:

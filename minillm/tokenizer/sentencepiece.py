@@ -1,12 +1,15 @@
 """How the `sentencepiece` library reads a text: replacements, spaces, symbols of the user.
 
-The reference is its own program (normalizer.cc). `tokenizer.json` describes T5's tokenizer by other components, which
-give the same ids on ordinary text but not on letters followed by loose marks, tabs, or symbols inside a word.
+The reference is its own program (normalizer.cc). `tokenizer.json` describes T5's tokenizer by other
+components, which give the same ids on ordinary text but not on letters followed by loose marks,
+tabs, or symbols inside a word.
 """
 
 from __future__ import annotations
 
 import base64
+import math
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,15 +21,16 @@ SPACE = "▁"
 
 
 class SentencePieceText:
-    """Turns a text into what the pieces of a model spell: spaces become `▁`, one `▁` stands before the first word.
+    """Turns a text into what the pieces of a model spell: spaces become `▁`, one `▁` stands before
+    the first word.
 
-    steps: the table of replacements, as in `tokenizer.json`, or nothing; symbols: the ids of texts that stay as they
-    are and are always one token ("user defined"); unused: ids that are never given; unknown: what an unknown piece
-    decodes to.
+    steps: the table of replacements, as in `tokenizer.json`, or nothing; symbols: the ids of texts
+    that stay as they are and are always one token ("user defined"); unused: ids that are never
+    given; unknown: what an unknown piece decodes to.
 
-    At each place the longest entry of the table is replaced. White space is what the table makes a plain space: runs
-    of it become one, none is left at the ends. A tab or a line end that the table does not know is a character like
-    any other.
+    At each place the longest entry of the table is replaced. White space is what the table makes a
+    plain space: runs of it become one, none is left at the ends. A tab or a line end that the table
+    does not know is a character like any other.
     """
 
     def __init__(
@@ -52,25 +56,31 @@ class SentencePieceText:
 
     def aligned(self, text: str) -> tuple[str, list[int], list[int]]:
         """The same, and of each character where in `text` what it came from begins and ends."""
-        parts: list[str] = []
-        starts: list[int] = []
-        at, after_space = 0, True  # white space at the beginning is left out as any after white space
+        at = 0
+        while at < len(text) and self._replaced(text, at)[0] == " ":
+            at = self._replaced(text, at)[1]
+        if at == len(text):
+            return "", [], []
+        parts, starts = [SPACE], [at]
+        after_space = True
         while at < len(text):
             new, end = self._replaced(text, at)
             if after_space:
                 new = new.lstrip(" ")
-            if new and not parts:
-                parts.append(SPACE)
-                starts.append(at)
             if new:
                 parts.append(new.replace(" ", SPACE))
                 starts += [at] * len(new)
                 after_space = new.endswith(" ")
             at = end
         marked = "".join(parts)
+        ends, following = [0] * len(marked), len(text)
+        for i in reversed(range(len(marked))):  # up to where the next begins that came from elsewhere
+            if i + 1 < len(marked) and starts[i + 1] > starts[i]:
+                following = starts[i + 1]
+            ends[i] = following
+        ends[0] = starts[0]  # the first mark came from nothing
         kept = len(marked.rstrip(SPACE))
-        starts.append(len(text))
-        return marked[:kept], starts[:kept], starts[1 : kept + 1]
+        return marked[:kept], starts[:kept], ends[:kept]
 
     def _replaced(self, text: str, at: int) -> tuple[str, int]:
         """What the text at this place becomes, and where it ends."""
@@ -78,3 +88,35 @@ class SentencePieceText:
         if symbol:
             return symbol.group(), symbol.end()
         return self._map.longest(text, at) if self._map else (text[at], at + 1)
+
+
+def segment(
+    text: str, pieces: Mapping[str, tuple[int, float]], longest: int, unknown: tuple[int, float]
+) -> list[tuple[int, int]]:
+    """The best segmentation of a normalized text: (id, end) of each token, as `Lattice.best` finds
+    it.
+
+    Segmentations of the same pieces in another order are equally likely: which one `sentencepiece`
+    takes depends on how it rounds. It goes through the whole text, and stores the score of the best
+    way to each place in float32 (unigram_model.cc, EncodeOptimized).
+    """
+    score = array("f", [-math.inf]) * (len(text) + 1)
+    score[0] = 0.0
+    back: list[tuple[int, int]] = [(-1, 0)] * (len(text) + 1)  # the last token of the best way, and where it begins
+    rounded = array("f", [0.0])
+    for start in range(len(text)):
+        known = [(end, pieces.get(text[start:end])) for end in range(start + 1, min(start + longest, len(text)) + 1)]
+        if known[0][1] is None:
+            known[0] = start + 1, unknown
+        for end, found in known:
+            if found is not None:
+                rounded[0] = score[start] + found[1]
+                if rounded[0] > score[end]:
+                    score[end], back[end] = rounded[0], (found[0], start)
+    tokens: list[tuple[int, int]] = []
+    end = len(text)
+    while end:
+        id, start = back[end]
+        tokens.append((id, end))
+        end = start
+    return tokens[::-1]

@@ -25,11 +25,12 @@ _PARAGRAPH = "\n\n"
 
 
 def render(tokenizer: Tokenizer, text: str, merges: bool = False, color: bool = False) -> str:
-    """The tokens of a text for people to read: the cut text, a table of ids and bytes, and a summary.
+    """The tokens of a text for people to read: the cut text, a table of ids and bytes, and a
+    summary.
 
-    merges: also how each piece came about, merge by merge; for a Unigram vocabulary the lattice of each word with the
-    best way marked. color: tokens on coloured backgrounds (ANSI escapes) instead of `|` between them. Characters that
-    would not be visible are written as escapes.
+    merges: also how each piece came about, merge by merge; for a Unigram vocabulary the lattice of
+    each word with the best way marked. color: tokens on coloured backgrounds (ANSI escapes) instead
+    of `|` between them. Characters that would not be visible are written as escapes.
 
     Raises ValueError when the tokenizer cannot encode the text.
     """
@@ -79,7 +80,8 @@ def _derivations(tokenizer: Tokenizer, text: str) -> Iterator[str]:
 
 
 def merge_table(tokenizer: BPETokenizer, piece: str) -> str:
-    """How one piece is joined, a line per merge: which pair of neighbours, and its rank. A space is written `␣`.
+    """How one piece is joined, a line per merge: which pair of neighbours, and its rank. A space is
+    written `␣`.
 
     >>> print(merge_table(BPETokenizer.train(["low low lower"], 260), "lower"))
     'lower'
@@ -104,7 +106,8 @@ def merge_table(tokenizer: BPETokenizer, piece: str) -> str:
 
 
 def lattice_table(tokenizer: UnigramTokenizer, word: str) -> str:
-    """The lattice of one word: every piece at its place with its log-probability; `*` marks the best way.
+    """The lattice of one word: every piece at its place with its log-probability; `*` marks the
+    best way.
 
     >>> scores = [("<unk>", 0.0), ("▁a", -2.0), ("b", -3.0), ("▁", -4.0), ("ab", -1.5), ("a", -4.0)]
     >>> print(lattice_table(UnigramTokenizer(scores, 0), "▁ab"))

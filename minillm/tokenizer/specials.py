@@ -1,7 +1,9 @@
-"""Tokens that are recognised whole in a text, before it is cut into pieces: `<|endoftext|>`, turn markers, sentinels.
+"""Tokens that are recognised whole in a text, before it is cut into pieces: `<|endoftext|>`, turn
+markers, sentinels.
 
-They are looked for twice, as the `tokenizers` library does: first those that must stand in the text as they are, then,
-in what is left and after it was normalized, those that are normalized themselves.
+They are looked for twice, as the `tokenizers` library does: first those that must stand in the text
+as they are, then, in what is left and after it was normalized, those that are normalized
+themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _MOST_UNUSED = 1 << 20  # ids without a token that a vocabulary may have, beside
 
 @dataclass(frozen=True)
 class Template:
-    """The special ids that encoding puts around a text: T5 ends each with `</s>`, Llama 3 begins with one."""
+    """The special ids that encoding puts around a text: T5 ends each with `</s>`, Llama 3 begins
+    with one.
+    """
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
@@ -46,10 +50,11 @@ class Span(NamedTuple):
 class Specials:
     """The tokens that are recognised whole.
 
-    `special` are control tokens (end of text, turn markers, sentinels): they are recognised only where the caller
-    allows it, because a user who types `<|endoftext|>` must not be able to end a document. `plain` are ordinary words
-    that a vocabulary adds to what it learned: always recognised. Several names may share an id, which then decodes to
-    the first of them. `matching` says how a name is looked for; without an entry, exactly as it is.
+    `special` are control tokens (end of text, turn markers, sentinels): they are recognised only
+    where the caller allows it, because a user who types `<|endoftext|>` must not be able to end a
+    document. `plain` are ordinary words that a vocabulary adds to what it learned: always
+    recognised. Several names may share an id, which then decodes to the first of them. `matching`
+    says how a name is looked for; without an entry, exactly as it is.
     """
 
     special: Mapping[str, int] = field(default_factory=dict)
@@ -90,16 +95,18 @@ class Specials:
         return {**self.plain, **{name: self.special[name] for name in names}}
 
     def matchers(self, tokens: Mapping[str, int], normalize: Callable[[str], str]) -> tuple[Matcher, Matcher]:
-        """Those that find `tokens` in a text as it is, and those that find the others after it was normalized."""
-        exact: dict[str, int] = {}
-        normalized: dict[str, int] = {}
-        matching: dict[str, Matching] = {}
+        """Those that find `tokens` in a text as it is, and those that find the others after it was
+        normalized.
+        """
+        exact: dict[str, tuple[int, Matching]] = {}
+        normalized: dict[str, tuple[int, Matching]] = {}
         for name, id in tokens.items():
             how = self.matching.get(name, Matching())
-            pattern = normalize(name) if how.normalized else name
-            (normalized if how.normalized else exact)[pattern] = id
-            matching[pattern] = how
-        return Matcher(exact, matching), Matcher(normalized, matching)
+            if how.normalized:
+                normalized[normalize(name)] = id, how
+            else:
+                exact[name] = id, how
+        return Matcher(exact), Matcher(normalized)
 
 
 _SPACE_AFTER = regex.compile(r"\p{White_Space}*")
@@ -109,9 +116,8 @@ _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")  # \
 class Matcher:
     """Finds tokens in a text: the leftmost first, the longest of those that begin together."""
 
-    def __init__(self, tokens: Mapping[str, int], matching: Mapping[str, Matching]) -> None:
-        self._tokens = {name: id for name, id in tokens.items() if name}
-        self._matching = matching
+    def __init__(self, tokens: Mapping[str, tuple[int, Matching]]) -> None:
+        self._tokens = {name: token for name, token in tokens.items() if name}
         longest_first = sorted(self._tokens, key=len, reverse=True)
         self._expression = regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
 
@@ -125,11 +131,13 @@ class Matcher:
         return any(name in text for name in self._tokens)
 
     def spans(self, text: str) -> Iterator[Span]:
-        """The text from its beginning to its end, in tokens and the stretches of ordinary text between them."""
+        """The text from its beginning to its end, in tokens and the stretches of ordinary text
+        between them.
+        """
         done = 0
         for match in self._expression.finditer(text) if self._expression else ():
             start, end = match.span()
-            how = self._matching.get(match.group(), Matching())
+            id, how = self._tokens[match.group()]
             if how.single_word and (_WORD.match(text, end) or (start and _WORD.match(text, start - 1))):
                 continue
             if how.lstrip:
@@ -138,7 +146,7 @@ class Matcher:
                 end = _SPACE_AFTER.match(text, end).end()
             if done < start:
                 yield Span(done, start, None)
-            yield Span(start, end, self._tokens[match.group()])
+            yield Span(start, end, id)
             done = end
         if done < len(text):
             yield Span(done, len(text), None)
@@ -153,12 +161,14 @@ def _white_space_before(text: str, end: int) -> int:
 
 def stretches(text: str, names: Collection[str]) -> list[str]:
     """The ordinary text between special tokens: what a tokenizer may learn from."""
-    matcher = Matcher({name: 0 for name in names if name in text}, {})
+    matcher = Matcher({name: (0, Matching()) for name in names if name in text})
     return [text[start:end] for start, end, id in matcher.spans(text) if id is None]
 
 
 def check_special_names(names: Sequence[str], caller: str) -> list[str]:
-    """The names of special tokens as a list; ValueError when one is empty, repeated or a single byte."""
+    """The names of special tokens as a list; ValueError when one is empty, repeated or a single
+    byte.
+    """
     if isinstance(names, str):
         raise TypeError(f"{caller}: special_tokens must be a sequence of names; got the string {names!r}")
     for position, name in enumerate(names):
@@ -173,7 +183,8 @@ def check_special_names(names: Sequence[str], caller: str) -> list[str]:
 def tokens_by_id(vocab: Mapping[bytes, int], specials: Specials) -> list[bytes | None]:
     """The bytes of every id, None where an id is not used.
 
-    Raises ValueError when an id belongs to two tokens, is negative, or is so high that most ids would be unused.
+    Raises ValueError when an id belongs to two tokens, is negative, or is so high that most ids
+    would be unused.
     """
     words = [*vocab.items(), *((name.encode("utf-8"), id) for id, name in specials.names().items())]
     highest = max((id for _, id in words), default=-1)

@@ -20,11 +20,11 @@ _SEEN = 3  # how many characters before a cut the expression looks at
 def read_parts(path: str | Path, size: int = PART, progress: Callable[[int], None] | None = None) -> Iterator[str]:
     r"""Yield a UTF-8 file in parts of about `size` bytes that give the same tokens as the whole.
 
-    A part ends before a space that follows a visible character, or after a line end between two of them (Chinese and
-    Japanese have no spaces): the known patterns end a piece at every such place, and a tokenizer says so with
-    `cuts_at_spaces`. No special token that holds no space is ever cut in two. A text with neither is held until one
-    comes. Windows line ends become `\n`, a byte order mark at the beginning is left out. `progress(n)` is told how
-    many bytes were read.
+    A part ends before a space that follows a visible character, or after a line end between two of
+    them (Chinese and Japanese have no spaces): the known patterns end a piece at every such place,
+    and a tokenizer says so with `cuts_at_spaces`. No special token that holds no space is ever cut
+    in two. A text with neither is held until one comes. Windows line ends become `\n`, a byte order
+    mark at the beginning is left out. `progress(n)` is told how many bytes were read.
 
     Raises ValueError when the file is not UTF-8, with the offset of the bad byte.
     """

@@ -1,6 +1,7 @@
 """Writing `tokenizer.json`, the file format of the `tokenizers` library.
 
-The file names a chain of components: added tokens, normalizer, pre-tokenizer, model, post-processor, decoder.
+The file names a chain of components: added tokens, normalizer, pre-tokenizer, model,
+post-processor, decoder.
 """
 
 from __future__ import annotations
@@ -90,6 +91,11 @@ def bpe_to_json(tokenizer: BPETokenizer) -> dict[str, Any]:
     merged = {id for (left, right), (_, new) in merges.items() for id in (left, right, new)}
     written = {id: to_characters(token) for id, token in tokenizer._bytes.items()}
     vocab = {written[id]: id for id in written if id not in specials.ids or id in merged}
+    for name, id in specials.by_name.items():
+        if vocab.get(name, id) != id:
+            raise ValueError(
+                f"save: tokenizer.json has one id for {name!r}, which is token {vocab[name]} and added as {id}"
+            )
     processor = _template_to_json(tokenizer)
     if tokenizer.trim_offsets:
         trim = _byte_level(True, prefix_space, trim_offsets=True)
@@ -134,7 +140,8 @@ def char_to_json(tokenizer: CharTokenizer) -> dict[str, Any]:
 def unigram_to_json(tokenizer: UnigramTokenizer) -> dict[str, Any]:
     """The file of a `UnigramTokenizer`.
 
-    One that reads texts as `sentencepiece` does says so in its model, where `tokenizers` does not look.
+    One that reads texts as `sentencepiece` does says so in its model, where `tokenizers` does not
+    look.
     """
     text = tokenizer.sentencepiece
     steps = text.steps if text else tokenizer.normalizer.steps

@@ -1,13 +1,14 @@
-"""Unigram: every piece has a probability, and a text is cut in the way that makes the product largest.
+"""Unigram: every piece has a probability, and a text is cut in the way that makes the product
+largest.
 
-Source: Kudo 2018, "Subword Regularization"; the tokenizer of SentencePiece and T5. Spaces are written as `▁` (U+2581)
-in front of the word they precede, the first word included.
+Source: Kudo 2018, "Subword Regularization"; the tokenizer of SentencePiece and T5. Spaces are
+written as `▁` (U+2581) in front of the word they precede, the first word included.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +18,13 @@ import regex
 from .base import Offsets, Tokenizer
 from .lattice import Lattice
 from .normalize import Normalizer
-from .sentencepiece import SPACE, SentencePieceText
-from .specials import Specials, Template
+from .sentencepiece import SPACE, SentencePieceText, segment
+from .specials import Matching, Specials, Template
 from .to_json import unigram_to_json
 from .unigram_train import learn_pieces, runs_of_letters, word_counts
 
 UNKNOWN_PENALTY = 10.0  # how far below the least likely piece an unknown character is
 _WORDS_KEPT = 1 << 17  # words whose segmentation is remembered
-_LONGEST_KEPT = 64  # characters of a word that is remembered
 _WORD = regex.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 _VISIBLE = regex.compile(r"\S+")
 
@@ -32,10 +32,11 @@ _VISIBLE = regex.compile(r"\S+")
 class UnigramTokenizer(Tokenizer):
     """A vocabulary of pieces with log-probabilities.
 
-    pieces: (text, log-probability) of every id, special tokens included, whose probability is not used; unknown_id: the
-    id of what the vocabulary cannot spell, None if that is an error. collapse_spaces: white space of any kind and
-    length is one space, none at the ends, as T5 has it; otherwise only the plain space is special, and all are kept.
-    sentencepiece: how a model of the `sentencepiece` library reads a text, instead of normalizer and collapse_spaces.
+    pieces: (text, log-probability) of every id, special tokens included, whose probability is not
+    used; unknown_id: the id of what the vocabulary cannot spell, None if that is an error.
+    collapse_spaces: white space of any kind and length is one space, none at the ends, as T5 has
+    it; otherwise only the plain space is special, and all are kept. sentencepiece: how a model of
+    the `sentencepiece` library reads a text, instead of normalizer and collapse_spaces.
 
     Raises ValueError when `unknown_id` is not an id.
     """
@@ -56,11 +57,15 @@ class UnigramTokenizer(Tokenizer):
         tokens: list[bytes | None] = [text.replace(SPACE, " ").encode("utf-8") for text, _ in pieces]
         if sentencepiece and unknown_id is not None:
             tokens[unknown_id] = sentencepiece.unknown.encode("utf-8")
+        normalizer = normalizer or Normalizer()
+        for id, name in specials.names().items():
+            if specials.matching.get(name, Matching()).normalized:
+                tokens[id] = normalizer(name).encode("utf-8")
         super().__init__(tokens, specials, template)
         self.pieces = [(text, float(score)) for text, score in pieces]
         self.unknown_id = unknown_id
         self.sentencepiece = sentencepiece
-        self.normalizer = normalizer or Normalizer()
+        self.normalizer = normalizer
         self.collapse_spaces = collapse_spaces
         unused = set(sentencepiece.unused) if sentencepiece else set()
         reserved = specials.ids | {unknown_id} | unused
@@ -79,12 +84,14 @@ class UnigramTokenizer(Tokenizer):
         sentinels: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> UnigramTokenizer:
-        """Learn a vocabulary of `vocab_size` ids by expectation maximisation; see `unigram_train.learn_pieces`.
+        """Learn a vocabulary of `vocab_size` ids by expectation maximisation; see
+        `unigram_train.learn_pieces`.
 
-        The special tokens come first, then `<unk>`, then the pieces, most likely first, then as many sentinels as
-        asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has them. Texts are normalized by NFKC. No
-        piece holds both letters and other characters. If `</s>` is a special token, encoding ends with it.
-        `progress(done, total)` counts pieces pruned away.
+        The special tokens come first, then `<unk>`, then the pieces, most likely first, then as
+        many sentinels as asked for, numbered downwards to the last id, `<extra_id_0>`, as T5 has
+        them. Texts are normalized by NFKC. No piece holds both letters and other characters. If
+        `</s>` is a special token, encoding ends with it. `progress(done, total)` counts pieces
+        pruned away.
 
         Raises ValueError when `vocab_size` has no room for the single characters of the texts.
         """
@@ -118,7 +125,9 @@ class UnigramTokenizer(Tokenizer):
         return new, origins, [origin + 1 for origin in origins]
 
     def _marked(self, text: str) -> tuple[str, list[int]]:
-        """A normalized text with `▁` for its spaces, and the character of `text` that each character stands for."""
+        """A normalized text with `▁` for its spaces, and the character of `text` that each
+        character stands for.
+        """
         if self.sentencepiece:
             return text, [*range(len(text))]
         if self.collapse_spaces:
@@ -152,24 +161,39 @@ class UnigramTokenizer(Tokenizer):
     def lattice(self, word: str) -> Lattice:
         """The lattice of one word, marked with `▁`.
 
-        Raises ValueError for a character that the vocabulary does not know, if it has no unknown token.
+        Raises ValueError for a character that the vocabulary does not know, if it has no unknown
+        token.
         """
+        return Lattice(word, self._scores, self._longest, self._unknown(word))
+
+    def _unknown(self, word: str) -> tuple[int, float]:
+        """The id and the score of a character that the vocabulary does not know."""
         if self.unknown_id is None:
             for character in word:
                 if character not in self._scores:
                     raise ValueError(f"UnigramTokenizer: the vocabulary cannot spell {character!r} (no unknown token)")
-        return Lattice(word, self._scores, self._longest, (self.unknown_id or 0, self._unknown_score))
+        return self.unknown_id or 0, self._unknown_score
 
     def _segment(self, word: str) -> list[tuple[int, int]]:
-        """The best segmentation of a word: (id, end) of each token; unknown characters in a row are one."""
-        if word in self._segmented:
-            return self._segmented[word]
-        best = self._fused([(edge.id, edge.end) for edge in self.lattice(word).best()])
-        if len(word) <= _LONGEST_KEPT:
+        """The best segmentation of a word: (id, end) of each token; unknown characters in a row are
+        one.
+        """
+        if word not in self._segmented:
             if len(self._segmented) >= _WORDS_KEPT:
                 self._segmented.clear()
-            self._segmented[word] = best
-        return best
+            self._segmented[word] = self._fused([(edge.id, edge.end) for edge in self.lattice(word).best()])
+        return self._segmented[word]
+
+    def _best_tokens(self, marked: str) -> Iterator[tuple[int, int]]:
+        """The best segmentation of a marked text: (id, end) of each token."""
+        if self.sentencepiece:
+            yield from self._fused(segment(marked, self._scores, self._longest, self._unknown(marked)))
+            return
+        start = 0
+        for word in self._cut(marked):
+            for id, end in self._segment(word):
+                yield id, start + end
+            start += len(word)
 
     def _fused(self, tokens: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         fused: list[tuple[int, int]] = []
@@ -183,8 +207,7 @@ class UnigramTokenizer(Tokenizer):
         ids: list[int] = []
         ends = []
         for text in texts:
-            for word in self._cut(self._marked(text)[0]):
-                ids += [id for id, _ in self._segment(word)]
+            ids += [id for id, _ in self._best_tokens(self._marked(text)[0])]
             ends.append(len(ids))
         return np.array(ids, np.int32), np.array(ends, np.int64)
 
@@ -192,16 +215,16 @@ class UnigramTokenizer(Tokenizer):
         ids, offsets = [], []
         marked, origins = self._marked(text)
         start = 0
-        for word in self._cut(marked):
-            begin = start
-            for id, end in self._segment(word):
-                ids.append(id)
-                offsets.append((origins[start], origins[begin + end - 1] + 1))
-                start = begin + end
+        for id, end in self._best_tokens(marked):
+            ids.append(id)
+            offsets.append((origins[start], origins[end - 1] + 1))
+            start = end
         return ids, offsets
 
     def encode_n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
-        """The `n` most likely segmentations of a text, best first, each with its log-probability."""
+        """The `n` most likely segmentations of a text, best first, each with its
+        log-probability.
+        """
         ways: list[tuple[list[int], float]] = [([], 0.0)]
         for word in self.words(text):
             choices = self.lattice(word).n_best(n)
@@ -214,7 +237,8 @@ class UnigramTokenizer(Tokenizer):
         return ways
 
     def encode_sample(self, text: str, rng: np.random.Generator, alpha: float = 1.0) -> list[int]:
-        """A segmentation drawn at random, so that a model sees a text in many spellings (subword regularisation).
+        """A segmentation drawn at random, so that a model sees a text in many spellings (subword
+        regularisation).
 
         Proportional to probability ** alpha: 1 is the model's own distribution, 0 draws all alike.
         """

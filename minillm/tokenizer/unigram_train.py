@@ -1,10 +1,11 @@
 """Learning the pieces of a Unigram vocabulary and their probabilities.
 
-Start from far too many pieces, every frequent substring of a word. Then, in turn: fit the probabilities to the text by
-expectation maximisation, and throw out the quarter of the pieces that the text would miss least. Source: Kudo 2018.
+Start from far too many pieces, every frequent substring of a word. Then, in turn: fit the
+probabilities to the text by expectation maximisation, and throw out the quarter of the pieces that
+the text would miss least. Source: Kudo 2018.
 
-All words are worked on at once, as arrays: the lattices of all words have their nodes in one row, and step t handles
-the edges that end (or begin) at the t-th character of any word.
+All words are worked on at once, as arrays: the lattices of all words have their nodes in one row,
+and step t handles the edges that end (or begin) at the t-th character of any word.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ ROOM = 1.1  # pruning stops at this much above the size asked for; the least lik
 LEAST = 0.5  # a piece expected to occur less often than this goes at once
 
 
-def word_counts(
-    texts: Iterable[str], words: Callable[[str], list[str]], special_tokens: Sequence[str]
-) -> Counter[str]:
+def word_counts(texts: Iterable[str], words: Callable[[str], list[str]], special_tokens: Sequence[str]) -> Counter[str]:
     """How often each word occurs in the texts, outside special tokens."""
     counts: Counter[str] = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
@@ -41,9 +40,11 @@ _RUN = regex.compile(r"▁*[\p{L}\p{M}]+|▁*[^\p{L}\p{M}▁]+|▁+")
 
 
 def runs_of_letters(words: Mapping[str, int]) -> Counter[str]:
-    """The words cut between letters and what is none, so that a piece learned from them holds one or the other.
+    """The words cut between letters and what is none, so that a piece learned from them holds one
+    or the other.
 
-    So "dog" is the same piece before a comma and before a full stop; ``sentencepiece`` does the like by default.
+    So "dog" is the same piece before a comma and before a full stop; ``sentencepiece`` does the
+    like by default.
 
     >>> runs_of_letters({"▁dog.": 2, "▁dog": 1, "▁(1.5)": 1})
     Counter({'▁dog': 3, '.': 2, '▁(1.5)': 1})
@@ -58,7 +59,8 @@ def runs_of_letters(words: Mapping[str, int]) -> Counter[str]:
 def learn_pieces(
     words: Mapping[str, int], n_pieces: int, progress: Callable[[int, int], None] | None = None
 ) -> list[tuple[str, float]]:
-    """The pieces and their log-probabilities, most likely first: every single character, and the best longer ones.
+    """The pieces and their log-probabilities, most likely first: every single character, and the
+    best longer ones.
 
     words: how often each word occurs. A small text can give fewer than `n_pieces`.
 
@@ -104,13 +106,16 @@ def learn_pieces(
 
 
 def _seeds(words: Mapping[str, int], characters: Sequence[str], most: int) -> tuple[list[str], np.ndarray]:
-    """The pieces to start from: the characters, then substrings by frequency times length; and their frequencies."""
+    """The pieces to start from: the characters, then substrings by frequency times length; and
+    their frequencies.
+    """
     frequency: Counter[str] = Counter()
     for word, count in words.items():
         for start in range(len(word)):
             for end in range(start + 1, min(start + LONGEST, len(word)) + 1):
                 frequency[word[start:end]] += count
-    # a substring that is always followed by the same character says nothing that the longer one does not
+    # a substring that is always followed by the same character says nothing that the longer one
+    # does not
     inside = {text[:-1] for text, count in frequency.items() if len(text) > 1 and frequency[text[:-1]] == count}
     longer = [t for t, count in frequency.items() if len(t) > 1 and count > 1 and t not in inside]
     longer.sort(key=lambda text: (-frequency[text] * len(text), text))
@@ -118,16 +123,17 @@ def _seeds(words: Mapping[str, int], characters: Sequence[str], most: int) -> tu
     return seeds, np.array([frequency[text] for text in seeds], float)
 
 
-def _losses(
-    corpus: Lattices, inner: Lattices, scores: np.ndarray, counts: np.ndarray, keep: np.ndarray
-) -> np.ndarray:
-    """By how much the text's log-probability would fall if each piece had to be spelled by others, per token."""
+def _losses(corpus: Lattices, inner: Lattices, scores: np.ndarray, counts: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """By how much the text's log-probability would fall if each piece had to be spelled by others,
+    per token.
+    """
     used, best = corpus.best_edges(scores)
     frequency = np.bincount(corpus.piece[used], counts[corpus.word[used]], len(scores))
     frequency = np.maximum(frequency, 1e-9)  # a piece on no best way loses nothing, and its logarithm is a number
     spelled, other_score = inner.best_edges(scores)
     owner, other = np.searchsorted(keep, inner.word[spelled]), inner.piece[spelled]
-    # where a piece goes, its occurrences go to those that spell it, and there are more tokens in all
+    # where a piece goes, its occurrences go to those that spell it, and there are more tokens in
+    # all
     total = frequency.sum()
     extra = np.bincount(owner, minlength=len(scores)) - 1
     replaced = np.bincount(owner, np.log(frequency[other] + frequency[owner]), len(scores))
@@ -139,9 +145,9 @@ def _losses(
 class Lattices:
     """The lattices of many words, by their edges: each a piece at its place in a word.
 
-    word, piece: (E,) whose edge it is, and which piece; start, end: (E,) its nodes in the row of all nodes; from_, to:
-    (E,) the same in characters of the word. Edges are sorted by `to`, then `end`. whole=False leaves out the edges that
-    are a whole word.
+    word, piece: (E,) whose edge it is, and which piece; start, end: (E,) its nodes in the row of
+    all nodes; from_, to: (E,) the same in characters of the word. Edges are sorted by `to`, then
+    `end`. whole=False leaves out the edges that are a whole word.
     """
 
     def __init__(self, words: Sequence[str], pieces: Sequence[str], whole: bool = True) -> None:
@@ -169,7 +175,9 @@ class Lattices:
         self._out_of = _steps(-self.from_[self._back], self.start[self._back])
 
     def restricted(self, left: np.ndarray, words: np.ndarray | None = None) -> Lattices:
-        """The same with the pieces that are left only, numbered anew. left: (V,) bool; words: those that are left."""
+        """The same with the pieces that are left only, numbered anew. left: (V,) bool; words: those
+        that are left.
+        """
         edges = left[self.piece]
         if words is not None:
             edges &= np.isin(self.word, words)
@@ -181,7 +189,8 @@ class Lattices:
         return smaller
 
     def expected_counts(self, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """How often each piece is expected, over all segmentations: (V,), by the forward-backward algorithm.
+        """How often each piece is expected, over all segmentations: (V,), by the forward-backward
+        algorithm.
 
         scores: (V,) log-probabilities; counts: (W,) how often each word occurs.
         """
@@ -199,7 +208,9 @@ class Lattices:
         return np.bincount(self.piece, share * counts[self.word], self.n_pieces)
 
     def best_edges(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The edges on the best way through each word, and its score (Viterbi): indices into the edges, (W,)."""
+        """The edges on the best way through each word, and its score (Viterbi): indices into the
+        edges, (W,).
+        """
         score = scores[self.piece]
         best = np.full(self.n_nodes, -np.inf)
         best[self.first] = 0.0
@@ -223,7 +234,9 @@ class Lattices:
 
 
 def _steps(position: np.ndarray, node: np.ndarray) -> list[tuple[slice, np.ndarray]]:
-    """Sorted edges in steps of equal position, and in each step where the edges of another node begin."""
+    """Sorted edges in steps of equal position, and in each step where the edges of another node
+    begin.
+    """
     bounds = [0, *(np.flatnonzero(np.diff(position)) + 1).tolist(), len(position)]
     steps = []
     for low, high in zip(bounds, bounds[1:], strict=False):
@@ -242,7 +255,9 @@ def _log_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def digamma(x: np.ndarray) -> np.ndarray:
-    """The derivative of log gamma, for x > 0: near log x, and lower for small x, which makes rare pieces rarer."""
+    """The derivative of log gamma, for x > 0: near log x, and lower for small x, which makes rare
+    pieces rarer.
+    """
     x = np.asarray(x, float)
     shift = np.zeros_like(x)
     for _ in range(6):  # digamma(x) = digamma(x + 1) - 1 / x, up to where the series is exact

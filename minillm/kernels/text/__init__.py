@@ -1,1 +1,3 @@
-"""Compiled loops over text: cutting it into pieces, learning and applying byte-pair merges, and back to bytes."""
+"""Compiled loops over text: cutting it into pieces, learning and applying byte-pair merges, and
+back to bytes.
+"""

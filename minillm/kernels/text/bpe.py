@@ -1,7 +1,8 @@
 """Byte-pair encoding: from pieces of bytes to tokens. See tokenizer/bpe.py.
 
-Short pieces are looked through for each merge. The candidates of long ones are kept in a heap, so that a million equal
-letters take time n log n, not n^2. Most pieces are one token as a whole: that is asked first.
+Short pieces are looked through for each merge. The candidates of long ones are kept in a heap, so
+that a million equal letters take time n log n, not n^2. Most pieces are one token as a whole: that
+is asked first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .tables import (
     short_slot,
     slots_for,
 )
+
+PARALLEL = False  # a text is worked on by one thread; several Python threads share a long one
 
 if TYPE_CHECKING:
     from ...tokenizer.bpe import Merges
@@ -55,7 +58,8 @@ def _tables(merges: Merges) -> tuple[np.ndarray, WordTable]:
     for (left, right), (_, new) in merges.pairs.items():
         if left in made and right in made:
             made[new] = made[left] + made[right]
-    # subtle: a hand-made vocabulary can hold a token that its own merges never reach; so each is encoded once
+    # subtle: a hand-made vocabulary can hold a token that its own merges never reach; so each is
+    # encoded once
     data = padded(np.frombuffer(b"".join(made.values()), np.uint8))
     ends = np.cumsum([len(word) for word in made.values()], dtype=np.int64)
     ids, lengths = np.empty(len(data), np.int32), np.empty(len(ends), np.int32)
@@ -66,13 +70,17 @@ def _tables(merges: Merges) -> tuple[np.ndarray, WordTable]:
 
 @jit
 def _value(left, right, pairs):
-    """Rank and result of joining two tokens: NONE in a free row of the table, so also where there is no merge."""
+    """Rank and result of joining two tokens: NONE in a free row of the table, so also where there
+    is no merge.
+    """
     return pairs[pair_slot(np.int64(left) << 32 | np.int64(right), pairs), 1]
 
 
 @jit
 def _merge_short(ids, joins, n, pairs):
-    """Merge ids[:n] in place, looking through all pairs for each merge; returns how many tokens are left."""
+    """Merge ids[:n] in place, looking through all pairs for each merge; returns how many tokens are
+    left.
+    """
     for i in range(n - 1):
         joins[i] = _value(ids[i], ids[i + 1], pairs)
     while n > 1:
@@ -96,7 +104,9 @@ def _merge_short(ids, joins, n, pairs):
 
 @jit
 def _sift_up(heap, i):
-    """Move entry i to its place. Each entry has four children, which share a cache line: half as many levels as two."""
+    """Move entry i to its place. Each entry has four children, which share a cache line: half as
+    many levels as two.
+    """
     entry = heap[i]
     while i > 0 and heap[(i - 1) >> 2] > entry:
         heap[i] = heap[(i - 1) >> 2]
@@ -122,7 +132,9 @@ def _sift_down(heap, size):
 
 @jit
 def _merge_long(ids, pairs):
-    """Merge all of `ids` in place with a heap of candidates and links between the living tokens; returns how many."""
+    """Merge all of `ids` in place with a heap of candidates and links between the living tokens;
+    returns how many.
+    """
     n = len(ids)
     after, before = np.empty(n, np.int32), np.empty(n, np.int32)  # the living tokens on both sides; n, -1: none
     joins = np.empty(n, np.int64)  # rank and result of the pair that begins at each token
@@ -165,7 +177,9 @@ def _merge_long(ids, pairs):
 
 @jit
 def _encode(data, ends, byte_ids, pairs, words, out, lengths):
-    """Encode the pieces data[:ends[0]], data[ends[0]:ends[1]] ...; returns how many ids were written to `out`."""
+    """Encode the pieces data[:ends[0]], data[ends[0]:ends[1]] ...; returns how many ids were
+    written to `out`.
+    """
     count, start = 0, np.int64(0)  # subtle: to Numba a plain 0 is a type of its own, and all below is compiled twice
     keys, values, word_data, word_starts, word_ends = words  # subtle: a use inside the tuple would be counted
     ids, joins = np.empty(_SHORT, np.int32), np.empty(_SHORT, np.int64)

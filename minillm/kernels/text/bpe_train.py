@@ -1,9 +1,10 @@
 """Learning a byte-pair vocabulary. See tokenizer/bpe.py.
 
-All pieces lie in one row of cells, a cell per byte, with an edge between two pieces. A token of several bytes stands in
-its first cell; its last cell holds minus its length, so that the token before any cell is found at once. The cells
-where a pair begins are a linked list, so that a merge goes from one occurrence to the next and never looks at anything
-else. The pairs are in a hash table, and the most frequent one is on top of a heap.
+All pieces lie in one row of cells, a cell per byte, with an edge between two pieces. A token of
+several bytes stands in its first cell; its last cell holds minus its length, so that the token
+before any cell is found at once. The cells where a pair begins are a linked list, so that a merge
+goes from one occurrence to the next and never looks at anything else. The pairs are in a hash
+table, and the most frequent one is on top of a heap.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 
 from .._jit import jit
 from .tables import grown, pair_slot
+
+PARALLEL = False  # a text is worked on by one thread; several Python threads share a long one
 
 _AT_A_TIME = 64  # merges between two calls of `progress`
 _EDGE = np.int32(-(1 << 31))  # what stands in the cell between two pieces
@@ -97,7 +100,9 @@ def _drop(cell, key, count, cells, pairs):
 
 @jit
 def _join(cell, new, sizes, counts, cells, pairs, fresh, n_fresh):
-    """Join the pair that begins at this cell. Writes keys of pairs never seen into `fresh`; returns how many it has."""
+    """Join the pair that begins at this cell. Writes keys of pairs never seen into `fresh`; returns
+    how many it has.
+    """
     count = counts[cells[cell, _PIECE]]
     previous = _token_before(cell, cells)
     middle = cell + sizes[cells[cell, _TOKEN]]
@@ -117,7 +122,9 @@ def _join(cell, new, sizes, counts, cells, pairs, fresh, n_fresh):
 
 @jit
 def _join_everywhere(key, new, sizes, counts, cells, pairs, fresh):
-    """Join one pair wherever it stands; returns how many keys of pairs never seen it wrote into `fresh`."""
+    """Join one pair wherever it stands; returns how many keys of pairs never seen it wrote into
+    `fresh`.
+    """
     n_fresh = np.int64(0)
     at = pair_slot(key, pairs)
     while pairs[at, _HEAD] >= 0:
@@ -185,7 +192,9 @@ def _with_room(pairs, n_pairs):
 
 @jit
 def _first_pairs(ids, ends, counts, sizes, cells):
-    """Lay the pieces out as single bytes and count their pairs; returns the table of pairs and how many it holds."""
+    """Lay the pieces out as single bytes and count their pairs; returns the table of pairs and how
+    many it holds.
+    """
     cells[0, _TOKEN] = _EDGE
     cell, start = 1, 0
     for piece in range(len(ends)):
@@ -216,7 +225,9 @@ def _first_heap(pairs, n_pairs):
 
 @jit
 def _learn(learned, done, until, first_id, min_frequency, sizes, counts, cells, pairs, n_pairs, heap, size):
-    """Learn merges number `done` to `until`; returns how many there are, and the table and the heap as they are now."""
+    """Learn merges number `done` to `until`; returns how many there are, and the table and the heap
+    as they are now.
+    """
     fresh = np.empty(2 * len(sizes) + 2, np.int64)  # a new token has at most every token on each of its sides
     while done < until and size > 0:
         key = heap[0, 0]

@@ -8,9 +8,7 @@ from .._jit import jit
 from .tables import LONG, first_slot, grown, long_key, long_slot, padded, short_key, short_slot
 
 
-def unique_pieces(
-    data: np.ndarray, ends: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unique_pieces(data: np.ndarray, ends: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """See tokenizer/pieces.py."""
     found = _unique(padded(data), ends, counts)
     starts, stops, totals = found.T

@@ -25,7 +25,8 @@ def _join_tokens(ids, data, starts, ends, out):
     """Write the bytes of the tokens into `out`, which has room for eight more than there are."""
     at = U(0)
     for id in ids:
-        # subtle: always eight bytes, which LLVM moves at once; the next token is written over what was too much
+        # subtle: always eight bytes, which LLVM moves at once; the next token is written over what
+        # was too much
         start = U(starts[id])
         n = U(ends[id]) - start
         for i in range(8):

@@ -1,8 +1,8 @@
 """Cutting text into pieces. See tokenizer/patterns.py.
 
-The loops walk over the code points with a table that says of each whether it is a letter, a number, white space or
-something else: that is all the known patterns ask. A test compares them with the `regex` module on every code point, in
-every context that a pattern can tell apart.
+The loops walk over the code points with a table that says of each whether it is a letter, a number,
+white space or something else: that is all the known patterns ask. A test compares them with the
+`regex` module on every code point, in every context that a pattern can tell apart.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 import regex
 
 from .._jit import jit
+
+PARALLEL = False  # a text is worked on by one thread; several Python threads share a long one
 
 _GPT2, _SMOLLM2, _GPT4 = np.arange(3)
 _NUMBERS = {"gpt2": _GPT2, "smollm2": _SMOLLM2, "gpt4": _GPT4}
@@ -31,7 +33,9 @@ def split(text: str, stops: np.ndarray, pattern: str) -> np.ndarray:
 
 @cache
 def code_point_classes() -> np.ndarray:
-    """(0x110000,) uint8: OTHER, LETTER, NUMBER or SPACE for every code point, as the `regex` module sees it."""
+    """(0x110000,) uint8: OTHER, LETTER, NUMBER or SPACE for every code point, as the `regex` module
+    sees it.
+    """
     classes = np.full(0x110000, OTHER, np.uint8)
     everything = np.arange(0x110000, dtype=np.uint32).tobytes().decode(_UTF32, "surrogatepass")
     for kind, expression in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (SPACE, r"\s+")):
@@ -50,7 +54,9 @@ def _run(points, i, stop, classes, kind):
 
 @jit
 def _contraction(points, i, stop, any_case):
-    """The end of 's 'd 'm 't 'll 've 're at i, where an apostrophe stands; i itself when there is none."""
+    """The end of 's 'd 'm 't 'll 've 're at i, where an apostrophe stands; i itself when there is
+    none.
+    """
     if i + 1 == stop:
         return i
     fold = 0x20 if any_case else 0  # the bit that tells ASCII lower case from upper
@@ -70,7 +76,9 @@ def _contraction(points, i, stop, any_case):
 
 @jit
 def _white_space(points, i, stop, classes, pattern):
-    """The end of the piece of white space that begins at i: a run, without the last space before a word."""
+    """The end of the piece of white space that begins at i: a run, without the last space before a
+    word.
+    """
     end = _run(points, i, stop, classes, SPACE)
     if pattern == _GPT4:
         for last in range(end - 1, i - 1, -1):

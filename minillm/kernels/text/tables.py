@@ -19,8 +19,8 @@ U = np.uint64
 class WordTable(NamedTuple):
     """Byte strings and their ids; a power of two of slots.
 
-    Up to eight bytes are compared as one number. The key of a longer word only sorts out nearly all others: its bytes
-    are compared too.
+    Up to eight bytes are compared as one number. The key of a longer word only sorts out nearly all
+    others: its bytes are compared too.
     """
 
     keys: np.ndarray  # (S,) uint64, the bytes of a short word, a hash of a long one
@@ -44,7 +44,9 @@ class WordTable(NamedTuple):
 
 
 def padded(data: np.ndarray) -> np.ndarray:
-    """The bytes and eight zeros after them, so that eight bytes can be read wherever a word begins."""
+    """The bytes and eight zeros after them, so that eight bytes can be read wherever a word
+    begins.
+    """
     return np.concatenate([data, np.zeros(8, np.uint8)])
 
 
@@ -55,7 +57,9 @@ def slots_for(n: int) -> int:
 
 @jit
 def pair_slot(key, table):
-    """The row of the table that holds a pair, or the free one where it belongs; column 0 holds the keys."""
+    """The row of the table that holds a pair, or the free one where it belongs; column 0 holds the
+    keys.
+    """
     mask = U(len(table) - 1)
     at = (U(key) * _SPREAD) >> U(32) & mask
     while table[at, 0] >= 0 and table[at, 0] != key:
