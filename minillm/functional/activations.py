@@ -96,8 +96,8 @@ def _below(x: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
         erfc = np.vectorize(math.erfc, otypes=[x.dtype])  # erfc(-z) = 1 + erf(z), without cancellation
         return erfc(-x / math.sqrt(2)) / 2, np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     c = math.sqrt(2 / math.pi)
-    t = np.tanh(c * (x + 0.044715 * x**3))
-    return (1 + t) / 2, (1 - t * t) / 2 * c * (1 + 3 * 0.044715 * x**2)
+    P = sigmoid_forward(2 * c * (x + 0.044715 * x**3))  # = (1 + tanh u) / 2, which cancels where tanh u is near -1
+    return P, P * (1 - P) * 2 * c * (1 + 3 * 0.044715 * x**2)
 
 
 def silu(x: Tensor) -> Tensor:
