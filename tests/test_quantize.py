@@ -228,10 +228,15 @@ def test_the_folder_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     before = set(tmp_path.iterdir())
-    monkeypatch.setattr(quantize, "plot_errors", full)
-    with pytest.raises(OSError, match="no space"):
-        quantize.quantize_folder(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(models.QuantizedModel, "save_pretrained", full)
+        with pytest.raises(OSError, match="no space"):
+            quantize.quantize_folder(run)
     assert set(tmp_path.iterdir()) == before
+    monkeypatch.setattr(quantize, "plot_errors", full)
+    with pytest.warns(UserWarning, match="picture of the errors failed, and the run goes on: no space"):
+        report = quantize.quantize_folder(run)
+    assert models.from_pretrained(report.path)
 
 
 def test_the_picture(tmp_path):
