@@ -5,6 +5,7 @@ Each folder is opened by both; the logits, and where a folder says how a text en
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -28,7 +29,7 @@ AUTO = {
 
 
 def saved(name, folder):
-    theirs = random_model(CONFIGS[name])
+    theirs = random_model(copy.deepcopy(CONFIGS[name]))
     theirs.save_pretrained(folder)
     return theirs
 
@@ -232,20 +233,20 @@ def test_a_model_of_another_task_says_how_to_go_on(tmp_path):
 
 
 def test_a_bare_llama_opens_where_its_head_is_tied(tmp_path):
-    theirs = random_model(CONFIGS["llama 1 kv head, tied"])
+    theirs = random_model(copy.deepcopy(CONFIGS["llama 1 kv head, tied"]))
     theirs.model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaModel"]
     np.testing.assert_allclose(our_logits(models.from_pretrained(tmp_path)), their_logits(theirs), atol=1e-4)
 
 
 def test_a_bare_t5_opens_and_an_encoder_alone_does_not(tmp_path):
-    theirs = random_model(CONFIGS["t5"])
+    theirs = random_model(copy.deepcopy(CONFIGS["t5"]))
     config = theirs.config
     bare = transformers.T5Model(config)
     bare.load_state_dict({k: v for k, v in theirs.state_dict().items() if k in bare.state_dict()})
     bare.save_pretrained(tmp_path / "bare")
     np.testing.assert_allclose(our_logits(models.from_pretrained(tmp_path / "bare")), their_logits(theirs), atol=1e-4)
-    transformers.T5EncoderModel(config).save_pretrained(tmp_path / "encoder")
+    transformers.T5EncoderModel(copy.deepcopy(config)).save_pretrained(tmp_path / "encoder")
     with pytest.raises(ValueError, match="is_encoder_decoder = False is not implemented .only True."):
         models.from_pretrained(tmp_path / "encoder")
     with pytest.raises(ValueError, match="missing decoder.block.0.layer.0.SelfAttention.q.weight"):
