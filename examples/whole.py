@@ -1,6 +1,6 @@
 """The whole thing on one page: a language model made of nothing but arrays, which learns to tell stories in a minute.
 
-    python examples/whole.py
+    python examples/whole.py      # its arrays are small: where others use the cores, set OPENBLAS_NUM_THREADS=1
 
 Text becomes numbers, numbers go through a GPT, the chain rule says how to change it, and numbers become text again.
 This is the complete algorithm. Each part of minillm/ is the careful version of some lines: checked, general, fast.
