@@ -157,6 +157,11 @@ def test_texts_are_read_as_sentencepiece_reads_them(tmp_path):
         assert each.decode([3, 3, 4]) == "hello"  # at the beginning each `▁` is the mark of the first word
 
 
+def test_only_the_first_mark_of_a_text_is_left_out():
+    tok = sentencepiece_like(["▁a▁b"])
+    assert tok.decode([11]) == "a b" and tok.decode([11, 11]) == "a b a b"
+
+
 def test_sentencepiece_settings_of_a_file_are_checked(tmp_path):
     content = sentencepiece_like(["<n>"]).to_json()
     for key, value, message in (
