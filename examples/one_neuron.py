@@ -2,8 +2,8 @@
 
     python examples/one_neuron.py
 
-The neuron weighs its input, adds a bias, and is told how wrong it was. The gradient says in which direction each of the
-two numbers makes the error grow; we go the other way, a little, and again.
+The neuron weighs its input, adds a bias, and is told how wrong it was. The gradient says in which
+direction each of the two numbers makes the error grow; we go the other way, a little, and again.
 """
 
 import numpy as np

@@ -1,4 +1,5 @@
-"""A language model in a loop that hides nothing: characters, a small GPT-2, gradient descent, and then it writes.
+"""A language model in a loop that hides nothing: characters, a small GPT-2, gradient descent, and
+then it writes.
 
     python examples/plain_loop.py                      # on made-up stories
     python examples/plain_loop.py my.txt --steps 2000  # on a text of your own

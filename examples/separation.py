@@ -1,9 +1,10 @@
-"""Layers are projections into a space where things separate: two spirals that no straight line can part.
+"""Layers are projections into a space where things separate: two spirals that no straight line can
+part.
 
     python examples/separation.py
 
-One neuron draws one straight line through the plane. A hidden layer draws many, bends the plane along them, and hands
-the result to the next layer, until one straight line suffices.
+One neuron draws one straight line through the plane. A hidden layer draws many, bends the plane
+along them, and hands the result to the next layer, until one straight line suffices.
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
     python examples/t5_span_corruption.py                            # about two minutes
     python examples/t5_span_corruption.py --steps 300 --held-out 50  # a first impression
 
-The texts say one thing twice, in French and in English: what is hidden on one side can be read from the other. Nobody
-tells the model so. To fill the gaps it has to find out by itself which words belong together, and that *la vache* is
-*noire* where *le chat* is *noir*.
+The texts say one thing twice, in French and in English: what is hidden on one side can be read from
+the other. Nobody tells the model so. To fill the gaps it has to find out by itself which words
+belong together, and that *la vache* is *noire* where *le chat* is *noir*.
 """
 
 import argparse

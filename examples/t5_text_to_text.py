@@ -1,10 +1,12 @@
-"""Every task is a text that is answered by a text: a small T5 learns to reverse, to sort, to write dates, to translate.
+"""Every task is a text that is answered by a text: a small T5 learns to reverse, to sort, to write
+dates, to translate.
 
     python examples/t5_text_to_text.py                            # some minutes
     python examples/t5_text_to_text.py --steps 300 --held-out 50  # a first impression
 
-The encoder reads a question, whose first words say what is wanted. The decoder writes the answer, letter by letter, and
-looks at the question at every step. The examination is on questions that were kept apart before training began.
+The encoder reads a question, whose first words say what is wanted. The decoder writes the answer,
+letter by letter, and looks at the question at every step. The examination is on questions that were
+kept apart before training began.
 """
 
 import argparse

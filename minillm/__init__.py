@@ -1,10 +1,11 @@
 """minillm: a deep learning library in NumPy that shows how a language model works.
 
-Read the source in this order: ``tensor`` (an array that remembers how it was made), ``autograd`` (the engine),
-``functional`` (operations and their derivatives), ``nn`` (layers), ``models``, ``training``, ``generation``. What makes
-it fast is in ``kernels``, and changes no sentence above.
+Read the source in this order: ``tensor`` (an array that remembers how it was made), ``autograd``
+(the engine), ``functional`` (operations and their derivatives), ``nn`` (layers), ``models``,
+``training``, ``generation``. What makes it fast is in ``kernels``, and changes no sentence above.
 
-Size letters, here and in every file: B batch, T time, C channels, H heads, D head size, V vocabulary.
+Size letters, here and in every file: B batch, T time, C channels, H heads, D head size, V
+vocabulary.
 """
 
 from __future__ import annotations

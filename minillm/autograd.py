@@ -1,9 +1,10 @@
-"""The engine of backpropagation: results that remember what they were made of, and the walk back through them.
+"""The engine of backpropagation: results that remember what they were made of, and the walk back
+through them.
 
-Every operation computes its result and leaves behind a small function, ``backward``, that knows its own derivative
-and nothing else. ``loss.backward()`` walks from the loss to the parameters and multiplies these derivatives
-together: that is the chain rule, and all there is to backpropagation. A `Tensor` (tensor.py) is a `Node` that can
-also be used like an array.
+Every operation computes its result and leaves behind a small function, ``backward``, that knows its
+own derivative and nothing else. ``loss.backward()`` walks from the loss to the parameters and
+multiplies these derivatives together: that is the chain rule, and all there is to backpropagation.
+A `Tensor` (tensor.py) is a `Node` that can also be used like an array.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ class Node:
     def from_op(cls, data: np.ndarray, inputs: tuple[Node, ...], backward: Backward, op: str | None = None) -> Self:
         """The result of an operation on ``inputs``.
 
-        ``backward(dy)`` gets the gradient of the loss with respect to this result (an array of its shape) and
-        returns one gradient per input, of that input's shape, or None. It must hold arrays, never the result Tensor
-        itself: a circle of references would keep the graph alive until the garbage collector runs. It must not
-        write into ``dy``, nor return an array that it keeps.
+        ``backward(dy)`` gets the gradient of the loss with respect to this result (an array of its
+        shape) and returns one gradient per input, of that input's shape, or None. It must hold
+        arrays, never the result Tensor itself: a circle of references would keep the graph alive
+        until the garbage collector runs. It must not write into ``dy``, nor return an array that it
+        keeps.
 
-        op: the operation's name; that of the function in which ``backward`` was written, unless given.
+        op: the operation's name; that of the function in which ``backward`` was written, unless
+        given.
         """
         out = object.__new__(cls)
         out._data = data if type(data) is np.ndarray else np.asarray(data)  # of 0-d arrays NumPy makes scalars
@@ -64,26 +67,28 @@ class Node:
             this_thread.observer.on_forward(out, inputs)
         return out
 
-    # ---- backpropagation ---------------------------------------------------------------------------------------------
+    # ---- backpropagation -------------------------------------------------------------------------
 
     @np.errstate(under="ignore")  # a gradient too small for a float is 0
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
         """Fill ``.grad`` of every parameter that this tensor was computed from, by the chain rule.
 
-        grad: the gradient of the loss with respect to this tensor; may be left out when the tensor is a single
-        number (the loss itself: d loss / d loss = 1). The recorded graph is dropped on the way, unless
-        ``retain_graph``. Raises RuntimeError when there is nothing to go back through, or when an array that is
-        needed was changed since.
+        grad: the gradient of the loss with respect to this tensor; may be left out when the tensor
+        is a single number (the loss itself: d loss / d loss = 1). The recorded graph is dropped on
+        the way, unless ``retain_graph``. Raises RuntimeError when there is nothing to go back
+        through, or when an array that is needed was changed since.
 
-        In which order? An operation may pass its gradient on only when *all* of it has arrived. Take ``b = a + a;
-        c = b * b``, then ``d = c + b``: b is used by c and by d. Going back from d to b and on to a before c has
-        given its share would pass on a wrong gradient, and the late share would be lost, or sent twice. So every
-        operation waits for all that use its result. That order comes free: an operation can only use tensors that
-        exist already, so the newest is always ready.
+        In which order? An operation may pass its gradient on only when *all* of it has arrived.
+        Take ``b = a + a;
+        c = b * b``, then ``d = c + b``: b is used by c and by d. Going back from d to b and on to a
+        before c has given its share would pass on a wrong gradient, and the late share would be
+        lost, or sent twice. So every operation waits for all that use its result. That order comes
+        free: an operation can only use tensors that exist already, so the newest is always ready.
 
-        Why do gradients add? If x reaches the loss by two paths, a small change of x moves the loss by the sum of
-        what it does along each. For the same reason a second ``backward()`` adds to ``.grad``: call ``zero_grad()``
-        between steps, or leave it out on purpose to sum the gradients of several batches.
+        Why do gradients add? If x reaches the loss by two paths, a small change of x moves the loss
+        by the sum of what it does along each. For the same reason a second ``backward()`` adds to
+        ``.grad``: call ``zero_grad()`` between steps, or leave it out on purpose to sum the
+        gradients of several batches.
         """
         arriving = Arriving(self, self._first_gradient(grad))
         nodes, changed = self._reachable()  # oldest first
@@ -116,9 +121,11 @@ class Node:
         return grad
 
     def _reachable(self) -> tuple[list[Node], set[Node]]:
-        """The tensors that this one was computed from and that need gradients, oldest first (parameters before all).
+        """The tensors that this one was computed from and that need gradients, oldest first
+        (parameters before all).
 
-        And those, of all inputs, whose arrays were changed in place since they were made (a parameter: used).
+        And those, of all inputs, whose arrays were changed in place since they were made (a
+        parameter: used).
         """
         seen, stack = {self}, [self]
         changed = {self} if self._changed > self._born else set()
@@ -132,10 +139,12 @@ class Node:
                     stack.append(t)
         return sorted(seen, key=operator.attrgetter("_born")), changed
 
-    # ---- what may go wrong on the way --------------------------------------------------------------------------------
+    # ---- what may go wrong on the way ------------------------------------------------------------
 
     def _check_unchanged(self, changed: set[Node]) -> None:
-        """Raise if an array, or a view of it, is needed here as it was before it was changed in place."""
+        """Raise if an array, or a view of it, is needed here as it was before it was changed in
+        place.
+        """
         for t in changed:
             if t._changed > self._born and _keeps(self._backward, t._data):
                 inputs = [id(source) for source in self._inputs]
@@ -162,12 +171,13 @@ class Node:
                     f"whose shape is {t._data.shape}"
                 )
 
-    # ---- looking at gradients ----------------------------------------------------------------------------------------
+    # ---- looking at gradients --------------------------------------------------------------------
 
     def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """Call ``hook(gradient)`` when this tensor's gradient is complete in ``backward()``.
 
-        What the hook returns, if anything, takes the gradient's place. Returns a function that removes the hook.
+        What the hook returns, if anything, takes the gradient's place. Returns a function that
+        removes the hook.
         """
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor has no gradient (requires_grad is False)")
@@ -176,7 +186,9 @@ class Node:
         return lambda: hooks.remove(hook) if hook in hooks else None
 
     def retain_grad(self) -> None:
-        """Keep ``.grad`` of a tensor in the middle of the graph too (else only parameters keep theirs)."""
+        """Keep ``.grad`` of a tensor in the middle of the graph too (else only parameters keep
+        theirs).
+        """
         if not self.requires_grad:
             raise RuntimeError("retain_grad: this tensor has no gradient (requires_grad is False)")
         self._keeps_grad = True
@@ -187,15 +199,17 @@ class Node:
         return None if self._backward is None or self._op is None else operation_name(self._op)
 
     def mark_changed(self) -> None:
-        """Say that the array was written into (an optimiser's step): older graphs can no longer use it."""
+        """Say that the array was written into (an optimiser's step): older graphs can no longer use
+        it.
+        """
         self._changed = _clock()
 
 
 class Arriving:
     """The gradients on their way back: tensor -> the sum of those that have reached it so far.
 
-    The first that comes may be an array that others use too (``a + b`` passes one array on to both). The sum with a
-    second one is a new array, which is ours: later ones are added into it.
+    The first that comes may be an array that others use too (``a + b`` passes one array on to
+    both). The sum with a second one is a new array, which is ours: later ones are added into it.
     """
 
     def __init__(self, loss: Node, gradient: np.ndarray) -> None:
@@ -216,7 +230,9 @@ class Arriving:
             self._ours.add(t)
 
     def take(self, t: Node) -> np.ndarray | None:
-        """The gradient of ``t``, now complete, as its hooks leave it; kept in ``.grad`` where it was asked for."""
+        """The gradient of ``t``, now complete, as its hooks leave it; kept in ``.grad`` where it
+        was asked for.
+        """
         g = self._sums.pop(t, None)
         if g is None:
             return None
@@ -234,7 +250,7 @@ class Arriving:
         return g
 
 
-# ---- recording -------------------------------------------------------------------------------------------------------
+# ---- recording -----------------------------------------------------------------------------------
 
 
 class _ThisThread(threading.local):
@@ -251,7 +267,8 @@ _clock = itertools.count(1).__next__  # one tick for each operation and each cha
 
 
 class no_grad(contextlib.ContextDecorator):
-    """Record nothing inside: for evaluation and generation, and for parameter updates. Other threads go on recording.
+    """Record nothing inside: for evaluation and generation, and for parameter updates. Other
+    threads go on recording.
 
     >>> from minillm import Tensor
     >>> with no_grad():
@@ -270,7 +287,9 @@ class no_grad(contextlib.ContextDecorator):
 
 @contextlib.contextmanager
 def observed_by(observer: Any) -> Iterator[None]:
-    """Show every operation of this thread to ``observer``: its ``on_forward`` and ``on_backward`` are called."""
+    """Show every operation of this thread to ``observer``: its ``on_forward`` and ``on_backward``
+    are called.
+    """
     before, this_thread.observer = this_thread.observer, observer
     try:
         yield
@@ -279,7 +298,9 @@ def observed_by(observer: Any) -> Iterator[None]:
 
 
 def operation_name(qualname: str) -> str:
-    """The name of the operation in which a function was written: ``softmax.<locals>.backward`` -> softmax."""
+    """The name of the operation in which a function was written: ``softmax.<locals>.backward`` ->
+    softmax.
+    """
     return qualname.rsplit(".<locals>.", 1)[0].split(".")[-1].strip("_")
 
 

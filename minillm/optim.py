@@ -1,7 +1,8 @@
 """Optimisers: from gradients to better parameters.
 
-A gradient says in which direction the loss grows, for the smallest of steps. An optimiser decides how far to go the
-other way. `SGD` takes the gradient as it is; `AdamW` gives every single weight a step size of its own.
+A gradient says in which direction the loss grows, for the smallest of steps. An optimiser decides
+how far to go the other way. `SGD` takes the gradient as it is; `AdamW` gives every single weight a
+step size of its own.
 
 The loop around it is always the same, here with one weight that should become 3:
 
@@ -12,7 +13,7 @@ The loop around it is always the same, here with one weight that should become 3
 ...     loss = ((w - 3.0) ** 2).sum()
 ...     loss.backward()                     # w.grad = d loss / d w = 2 (w - 3)
 ...     optimizer.step()                    # w <- w - lr w.grad
-...     optimizer.zero_grad()               # gradients add: without this, the next one would be piled on top
+...     optimizer.zero_grad()               # gradients add: the next one would be piled on top
 >>> round(w.item(), 3)
 3.0
 """
@@ -46,10 +47,12 @@ Group = dict[str, Any]  # {"params": iterable of Tensor, "weight_decay": float}
 
 
 class Optimizer:
-    """What optimisers share: the parameters, the learning rate, `zero_grad`, and a state that can be saved.
+    """What optimisers share: the parameters, the learning rate, `zero_grad`, and a state that can
+    be saved.
 
-    params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of them. ``lr`` may be
-    set at any time, as schedules do. Raises ValueError when there is no parameter, or one is given twice.
+    params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of
+    them. ``lr`` may be set at any time, as schedules do. Raises ValueError when there is no
+    parameter, or one is given twice.
     """
 
     _averages: tuple[str, ...] = ()  # the attributes that hold a number for each number of the parameters
@@ -66,7 +69,9 @@ class Optimizer:
         return self._rows.flat
 
     def zero_grad(self) -> None:
-        """Forget all gradients: the next `backward()` begins from nothing instead of adding to them."""
+        """Forget all gradients: the next `backward()` begins from nothing instead of adding to
+        them.
+        """
         for p in self.params:
             p.grad = None
 
@@ -85,14 +90,18 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on beside the parameters: name -> array (views, not copies)."""
+        """Everything that the next step depends on beside the parameters: name -> array (views, not
+        copies).
+        """
         state = {"lr": np.array(self.lr), "steps": np.array(self.steps)}
         for name in self._averages:
             state |= {f"{name}.{i}": array for i, array in enumerate(self._rows.by_parameter(getattr(self, name)))}
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over a state that `state_dict` gave; raises ValueError when it belongs to other parameters."""
+        """Take over a state that `state_dict` gave; raises ValueError when it belongs to other
+        parameters.
+        """
         own = self.state_dict()
         for name, array in own.items():
             if name not in state or np.shape(state[name]) != array.shape:
@@ -113,8 +122,9 @@ class SGD(Optimizer):
 
     b <- momentum * b + g + weight_decay * w;   w <- w - lr * b
 
-    With momentum the step is a running sum of gradients: directions on which they agree add up, directions on which
-    they change sign cancel. "Stochastic" because the gradient g is that of one batch, not of all the data.
+    With momentum the step is a running sum of gradients: directions on which they agree add up,
+    directions on which they change sign cancel. "Stochastic" because the gradient g is that of one
+    batch, not of all the data.
     """
 
     _averages = ("velocity",)
@@ -138,7 +148,9 @@ class SGD(Optimizer):
 def sgd_update(
     w: np.ndarray, grads: Sequence[np.ndarray], velocity: np.ndarray, lr: float, momentum: float, weight_decay: float
 ) -> None:
-    """One step in place.   w, velocity: (n,); grads: arrays of any shapes that hold n numbers together."""
+    """One step in place.   w, velocity: (n,); grads: arrays of any shapes that hold n numbers
+    together.
+    """
     g = _in_a_row(grads)  # (n,)
     velocity[...] = momentum * velocity + g + weight_decay * w
     w -= lr * velocity
@@ -151,10 +163,11 @@ class AdamW(Optimizer):
     v <- beta2 v + (1 - beta2) g^2          the mean of its square
     w <- w - lr (m' / (sqrt(v') + eps) + weight_decay w)
 
-    where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t): both start at 0 and would be too small in the first steps.
-    The quotient is about 1 for a weight whose gradient keeps its sign, and near 0 for one whose gradient is mostly
-    noise: every weight moves at most about ``lr``, whatever the scale of its gradient. `adamw_update` is the step.
-    """
+    where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t): both start at 0 and would be too small
+    in the first steps. The quotient is about 1 for a weight whose gradient keeps its sign, and near
+    0 for one whose gradient is mostly noise: every weight moves at most about ``lr``, whatever the
+    scale of its gradient. `adamw_update` is the step.
+    """  # noqa: W505
 
     _averages = ("m", "v")
 
@@ -191,7 +204,9 @@ def adamw_update(
     weight_decay: float,
     step: int,
 ) -> None:
-    """One step in place.   w, m, v: (n,); grads: arrays of any shapes that hold n numbers together; step: 1, 2 ..."""
+    """One step in place.   w, m, v: (n,); grads: arrays of any shapes that hold n numbers together;
+    step: 1, 2 ...
+    """
     g = _in_a_row(grads)  # (n,)
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * g**2
@@ -205,7 +220,9 @@ def _in_a_row(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[Group]:
-    """Two groups: weight decay for matrices, none for biases and the gains of norms, which have no excess to lose."""
+    """Two groups: weight decay for matrices, none for biases and the gains of norms, which have no
+    excess to lose.
+    """
     tensors = [p for p in params if p.requires_grad]
     groups: list[Group] = [
         {"params": [p for p in tensors if p.ndim >= 2], "weight_decay": weight_decay},
@@ -215,11 +232,12 @@ def decay_groups(params: Iterable[Tensor], weight_decay: float) -> list[Group]:
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
-    """Shorten the gradient, all parameters' as one long vector, to length ``max_norm`` where it is longer.
+    """Shorten the gradient, all parameters' as one long vector, to length ``max_norm`` where it is
+    longer.
 
-    g <- g * min(1, max_norm / (|g| + 1e-6)). Its direction stays. One strange batch can then not throw the weights far
-    away. Returns the length |g| before; an infinity or NaN is not repaired, and comes out as the returned number. With
-    max_norm=inf it only measures.
+    g <- g * min(1, max_norm / (|g| + 1e-6)). Its direction stays. One strange batch can then not
+    throw the weights far away. Returns the length |g| before; an infinity or NaN is not repaired,
+    and comes out as the returned number. With max_norm=inf it only measures.
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm: max_norm must be a number >= 0; got {max_norm}")
@@ -244,7 +262,7 @@ def scale_all(arrays: Sequence[np.ndarray], factor: float) -> None:
         x *= factor
 
 
-# ---- schedules: the learning rate of each step -----------------------------------------------------------------------
+# ---- schedules: the learning rate of each step ---------------------------------------------------
 
 Schedule = Callable[[int], float]  # step (the first is 0) -> learning rate
 
@@ -252,7 +270,8 @@ Schedule = Callable[[int], float]  # step (the first is 0) -> learning rate
 def constant(lr: float, *, steps: int, warmup: int = 0) -> Schedule:
     """The learning rate ``lr``, reached in a straight line over ``warmup`` steps.
 
-    Why warm up: Adam's averages know little in the first steps, so its first moves are as large as they are uncertain.
+    Why warm up: Adam's averages know little in the first steps, so its first moves are as large as
+    they are uncertain.
     """
     _check_schedule("constant", steps, warmup)
     return lambda step: lr * min(1.0, (step + 1) / (warmup + 1))
@@ -261,7 +280,8 @@ def constant(lr: float, *, steps: int, warmup: int = 0) -> Schedule:
 def warmup_cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Warm up to ``lr``, then fall along half a cosine to ``final`` at the last of ``steps`` steps.
 
-    Long strides first, then ever smaller ones that settle (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    Long strides first, then ever smaller ones that settle (Loshchilov and Hutter 2017,
+    arXiv:1608.03983).
 
     >>> schedule = warmup_cosine(1.0, steps=9, warmup=4)
     >>> [round(schedule(step), 2) for step in range(9)]
@@ -279,10 +299,11 @@ def warmup_cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0)
 
 
 def wsd(lr: float, *, steps: int, warmup: int = 0, decay: float = 0.2, final: float = 0.0) -> Schedule:
-    """Warm up, stay at ``lr``, and fall in a straight line over the last share ``decay`` of the steps.
+    """Warm up, stay at ``lr``, and fall in a straight line over the last share ``decay`` of the
+    steps.
 
-    Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395): as good as a cosine, and the length of the run need not
-    be known before the fall begins.
+    Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395): as good as a cosine, and the length
+    of the run need not be known before the fall begins.
     """
     _check_schedule("wsd", steps, warmup)
     _within("wsd", "decay", decay, 0.0, 1.0)
@@ -297,13 +318,15 @@ def wsd(lr: float, *, steps: int, warmup: int = 0, decay: float = 0.2, final: fl
     return schedule
 
 
-# ---- all parameters in one array -------------------------------------------------------------------------------------
+# ---- all parameters in one array -----------------------------------------------------------------
 
 
 class _InOneArray:
-    """The parameters side by side in one long array, ``flat``, of which each ``p.data`` becomes a view.
+    """The parameters side by side in one long array, ``flat``, of which each ``p.data`` becomes a
+    view.
 
-    One call of a kernel can then change all of them, where a call for each would spend its time on waking threads.
+    One call of a kernel can then change all of them, where a call for each would spend its time on
+    waking threads.
     """
 
     def __init__(self, params: list[Tensor]) -> None:
@@ -314,21 +337,27 @@ class _InOneArray:
         self.take_in()
 
     def take_in(self) -> None:
-        """Bring in the parameters whose ``data`` is another array: at first all, later those that were replaced."""
+        """Bring in the parameters whose ``data`` is another array: at first all, later those that
+        were replaced.
+        """
         for p, view in zip(self.params, self.views, strict=True):
             if p.data is not view:
                 view[...] = p.data
                 p.data = view
 
     def by_parameter(self, flat: np.ndarray) -> list[np.ndarray]:
-        """An array as long as ``flat`` -> for each parameter the part that is its own, in its shape (views)."""
+        """An array as long as ``flat`` -> for each parameter the part that is its own, in its shape
+        (views).
+        """
         pieces = np.split(flat, self.ends[:-1])
         return [piece.reshape(p.shape) for piece, p in zip(pieces, self.params, strict=True)]
 
     def with_gradients(self, *alike: list[Any]) -> Iterator[tuple[slice, int, list[np.ndarray]]]:
-        """Runs of neighbours that have a gradient, and whose entries in the lists ``alike`` are the same.
+        """Runs of neighbours that have a gradient, and whose entries in the lists ``alike`` are the
+        same.
 
-        Yields where a run lies in ``flat``, its first parameter's index, and the gradients. As a rule all are one run.
+        Yields where a run lies in ``flat``, its first parameter's index, and the gradients. As a
+        rule all are one run.
         """
         keys = list(zip([p.grad is None for p in self.params], *alike, strict=True))
         for (without, *_), group in itertools.groupby(range(len(keys)), key=keys.__getitem__):
@@ -339,7 +368,7 @@ class _InOneArray:
                 yield where, first, [p.grad for p in self.params[first : last + 1] if p.grad is not None]
 
 
-# ---- arguments -------------------------------------------------------------------------------------------------------
+# ---- arguments -----------------------------------------------------------------------------------
 
 
 def _parameters_and_decays(

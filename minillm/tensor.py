@@ -6,10 +6,12 @@
 >>> a.grad, b.grad                  # d loss / da = b + 1,   d loss / db = a
 (array([4.], dtype=float32), array([2.], dtype=float32))
 
-How ``backward`` finds its way is told in autograd.py, the engine. Here are the operations with Python syntax, and
-those that reduce or reshape, each with its derivative; operations with a name are functions in ``functional``.
+How ``backward`` finds its way is told in autograd.py, the engine. Here are the operations with
+Python syntax, and those that reduce or reshape, each with its derivative; operations with a name
+are functions in ``functional``.
 
-Size letters, here and in every file: B batch, T time, C channels, H heads, D head size, V vocabulary.
+Size letters, here and in every file: B batch, T time, C channels, H heads, D head size, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ __all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operan
 class Tensor(Node):
     """An array, its gradient, and the operation that made it.
 
-    array: anything NumPy makes an array of. Floats become float32 unless the array is float64; integers and booleans
-    are kept, and cannot have gradients. ``requires_grad=True`` marks a parameter: ``backward()`` fills its ``.grad``,
-    an array of the same shape, adding to what is there.
+    array: anything NumPy makes an array of. Floats become float32 unless the array is float64;
+    integers and booleans are kept, and cannot have gradients. ``requires_grad=True`` marks a
+    parameter: ``backward()`` fills its ``.grad``, an array of the same shape, adding to what is
+    there.
     """
 
     __slots__ = ()
@@ -46,7 +49,7 @@ class Tensor(Node):
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"Tensor: only floats can have gradients; got {self.dtype}. Convert it to float32 first")
 
-    # ---- arithmetic --------------------------------------------------------------------------------------------------
+    # ---- arithmetic ------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor:
         other = operand(other, self)
@@ -152,7 +155,8 @@ class Tensor(Node):
     def __rmatmul__(self, other: Any) -> Tensor:
         return operand(other, self) @ self
 
-    # Comparisons give boolean tensors, which & | ~ combine. They are steps: there is no gradient worth following.
+    # Comparisons give boolean tensors, which & | ~ combine. They are steps: there is no gradient
+    # worth following.
 
     def _compare(self, function: np.ufunc, other: Any) -> Tensor:
         if isinstance(other, int) and self.dtype.kind != "f":  # 300 is more than any uint8, but none itself
@@ -189,10 +193,11 @@ class Tensor(Node):
     def __invert__(self) -> Tensor:
         return Tensor(~self._data)
 
-    # ---- choosing, reducing, reshaping -------------------------------------------------------------------------------
+    # ---- choosing, reducing, reshaping -----------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Tensor:
-        """y = x[index]: any NumPy index;   dx[index] += dy. An entry that is taken several times gets the sum.
+        """y = x[index]: any NumPy index;   dx[index] += dy. An entry that is taken several times
+        gets the sum.
 
         (M, N) -> (N,) for an integer, (K, N) for a slice or array of K, (M, 1, N) for [:, None].
         """
@@ -212,7 +217,9 @@ class Tensor(Node):
 
     @axes_as_numpys
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = sum of x over ``axis`` (all axes by default);   dx = dy for every summand.   (..., N, ...) -> (...)"""
+        """y = sum of x over ``axis`` (all axes by default);   dx = dy for every
+        summand.   (..., N, ...) -> (...)
+        """
         shape = self.shape
 
         def backward(dy):
@@ -222,7 +229,9 @@ class Tensor(Node):
 
     @axes_as_numpys
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.   (..., N, ...) -> (...)"""
+        """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.   (..., N, ...) ->
+        (...)
+        """
         shape = self.shape
         y = total(floats(self), axis, keepdims)
         n = self._data.size / max(1, np.size(y))
@@ -248,12 +257,16 @@ class Tensor(Node):
 
     @axes_as_numpys
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
+        """y = the greatest entry over ``axis``; it gets dy, those that tie share it
+        evenly.   (..., N, ...) -> (...)
+        """
         return _extremum(self, np.max, axis, keepdims)
 
     @axes_as_numpys
     def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = the least entry over ``axis``; it gets dy, those that tie share it evenly.   (..., N, ...) -> (...)"""
+        """y = the least entry over ``axis``; it gets dy, those that tie share it
+        evenly.   (..., N, ...) -> (...)
+        """
         return _extremum(self, np.min, axis, keepdims)
 
     @axes_as_numpys
@@ -262,7 +275,8 @@ class Tensor(Node):
         return Tensor(np.asarray(np.argmax(self._data, axis=axis, keepdims=keepdims)))
 
     def reshape(self, *shape: Any) -> Tensor:
-        """The same entries in the same order, with other axes: ``x.reshape(B, T, C)`` or ``x.reshape((B, -1))``.
+        """The same entries in the same order, with other axes: ``x.reshape(B, T, C)`` or
+        ``x.reshape((B, -1))``.
 
         (...) -> any shape with as many entries;   dx = dy in x's shape.
         """
@@ -281,7 +295,8 @@ class Tensor(Node):
         return Tensor.from_op(y, (self,), backward)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order, as NumPy's: reversed by default, else ``x.transpose(0, 2, 1)``.
+        """The axes in another order, as NumPy's: reversed by default, else
+        ``x.transpose(0, 2, 1)``.
 
         (L, M, N) -> (N, M, L), or (L, N, M);   dx = dy with its axes back in their places.
         """
@@ -299,7 +314,9 @@ class Tensor(Node):
         return Tensor.from_op(self._data.transpose(order), (self,), backward)
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        """Two axes change places: (..., M, N) -> (..., N, M) for -1 and -2;   dx = dy, changed back."""
+        """Two axes change places: (..., M, N) -> (..., N, M) for -1 and -2;   dx = dy, changed
+        back.
+        """
 
         def backward(dy):
             return (dy.swapaxes(axis1, axis2),)
@@ -311,11 +328,13 @@ class Tensor(Node):
         """The transpose, all axes reversed: (M, N) -> (N, M);   dx = dy transposed."""
         return self.transpose()
 
-    # ---- like an array -----------------------------------------------------------------------------------------------
+    # ---- like an array ---------------------------------------------------------------------------
 
     @property
     def data(self) -> np.ndarray:
-        """The values. ``t.data -= step`` is noticed: a ``backward()`` that needs the old values says so."""
+        """The values. ``t.data -= step`` is noticed: a ``backward()`` that needs the old values
+        says so.
+        """
         return self._data
 
     @data.setter
@@ -399,7 +418,9 @@ class Tensor(Node):
         return np.array(self._data, dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """``array + t``, which Python lets NumPy begin, is our own sum; on ``np.exp(t)`` see numpy_functions.py."""
+        """``array + t``, which Python lets NumPy begin, is our own sum; on ``np.exp(t)`` see
+        numpy_functions.py.
+        """
         if operation := python_operator(ufunc, method, inputs, options):
             return operation(*[operand(x, self) for x in inputs])
         return on_arrays(self, getattr(ufunc, method), (), inputs, options)
@@ -436,11 +457,13 @@ class Tensor(Node):
         )
 
 
-# ---- what operations share -------------------------------------------------------------------------------------------
+# ---- what operations share -----------------------------------------------------------------------
 
 
 def _as_data(array: Any) -> np.ndarray:
-    """What ``Tensor(array)`` holds: numbers or booleans, floats as float32 unless they came as a float64 array."""
+    """What ``Tensor(array)`` holds: numbers or booleans, floats as float32 unless they came as a
+    float64 array.
+    """
     if isinstance(array, Tensor):
         array = array.data
     if isinstance(array, (list, tuple)) and any(isinstance(t, Tensor) and t.requires_grad for t in array):
@@ -459,9 +482,11 @@ def native(array: np.ndarray) -> np.ndarray:
 
 
 def operand(x: Any, like: Tensor) -> Tensor:
-    """``x`` as a Tensor that can stand beside ``like`` in an operator: Python numbers take its dtype, as in NumPy.
+    """``x`` as a Tensor that can stand beside ``like`` in an operator: Python numbers take its
+    dtype, as in NumPy.
 
-    But for a wider kind: True and 1 give 2, 1 and 0.5 a float32. Raises OverflowError for 300 beside uint8.
+    But for a wider kind: True and 1 give 2, 1 and 0.5 a float32. Raises OverflowError for 300
+    beside uint8.
     """
     if isinstance(x, Tensor):
         return x
@@ -478,12 +503,15 @@ def _divisible(x: Tensor) -> Tensor:
 
 @compiled("matmul")
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The matrix product.   a: (..., M, K), b: (..., K, N) -> (..., M, N): y_ij = sum_k a_ik b_kj."""
+    """The matrix product.   a: (..., M, K), b: (..., K, N) -> (..., M, N): y_ij = sum_k a_ik b_kj.
+    """
     return np.matmul(a, b)
 
 
 def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, keepdims: bool) -> Tensor:
-    """y = ``choose`` (np.max or np.min) of x over ``axis``;   dx = dy / k where x = y, k how many do, else 0."""
+    """y = ``choose`` (np.max or np.min) of x over ``axis``;   dx = dy / k where x = y, k how many
+    do, else 0.
+    """
     data = x.data
     try:
         y = choose(data, axis=axis, keepdims=True)

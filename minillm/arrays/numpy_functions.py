@@ -1,15 +1,17 @@
-"""NumPy's functions on a Tensor: ``np.median(t)`` takes it as its array, unless a gradient would be lost.
+"""NumPy's functions on a Tensor: ``np.median(t)`` takes it as its array, unless a gradient would be
+lost.
 
-Outside the graph a tensor is as good as its array. But NumPy knows no chain rule: ``np.exp(t)`` of a tensor that needs
-a gradient would be a plain array, through which nothing flows back. NumPy asks before it computes (``__array_ufunc__``
-and ``__array_function__`` in tensor.py), and the answer is a sentence, with the function that keeps the gradient:
+Outside the graph a tensor is as good as its array. But NumPy knows no chain rule: ``np.exp(t)`` of
+a tensor that needs a gradient would be a plain array, through which nothing flows back. NumPy asks
+before it computes (``__array_ufunc__`` and ``__array_function__`` in tensor.py), and the answer is
+a sentence, with the function that keeps the gradient:
 
 >>> from minillm import Tensor
 >>> np.exp(Tensor([1.0], requires_grad=True))
 Traceback (most recent call last):
     ...
 TypeError: np.exp would lose the gradient of this tensor: use F.exp(...), or give it t.data, the values alone
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def on_arrays(
 ) -> Any:
     """``function`` of the arrays behind all tensors; a TypeError when one of them needs a gradient.
 
-    The arrays cannot be written into (``out=t``, ``np.fill_diagonal(t, 0)``): the graph would not know.
+    The arrays cannot be written into (``out=t``, ``np.fill_diagonal(t, 0)``): the graph would not
+    know.
     """
 
     def array(x: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Shapes and dtypes that do not match: what NumPy stretches forward must be summed back in the gradient."""
+"""Shapes and dtypes that do not match: what NumPy stretches forward must be summed back in the
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ..autograd import Node
 def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Undo broadcasting: (what NumPy stretched) is summed back to ``shape``.
 
-    An entry that was copied along an axis reaches the loss by as many paths as it has copies, and gradients add.
+    An entry that was copied along an axis reaches the loss by as many paths as it has copies, and
+    gradients add.
 
     >>> unbroadcast(np.ones((2, 3)), (3,))
     array([2., 2., 2.])
@@ -29,27 +32,31 @@ def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def total(x: np.ndarray, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> np.ndarray:
     """The sum of ``x`` over ``axis``, that of float32 numbers in float64.   (..., N, ...) -> (...)
 
-    From 16,777,216 on float32 cannot count one by one: a plain sum over the first axis would stand still there.
+    From 16,777,216 on float32 cannot count one by one: a plain sum over the first axis would stand
+    still there.
     """
     wide = np.float64 if x.dtype == np.float32 else None
     return np.asarray(x.sum(axis=axis, keepdims=keepdims, dtype=wide)).astype(x.dtype if wide else None, copy=False)
 
 
 def running_total(x: np.ndarray, axis: int) -> np.ndarray:
-    """The sums of the first 1, 2, ... entries along ``axis``, those of float32 numbers in float64."""
+    """The sums of the first 1, 2, ... entries along ``axis``, those of float32 numbers in float64.
+    """
     wide = np.float64 if x.dtype == np.float32 else None
     return x.cumsum(axis=axis, dtype=wide).astype(x.dtype if wide else None, copy=False)
 
 
 def deviations(x: np.ndarray, axis: int | tuple[int, ...] | None) -> tuple[np.ndarray, int]:
-    """How far each entry is from the mean over ``axis``, and of how many entries that is the mean."""
+    """How far each entry is from the mean over ``axis``, and of how many entries that is the mean.
+    """
     sums = total(x, axis, keepdims=True)
     n = x.size // max(1, sums.size)
     return x - sums / n, n
 
 
 def added_at(shape: tuple[int, ...], index: Any, dy: np.ndarray) -> np.ndarray:
-    """Zeros of ``shape`` with ``dy`` added in at ``index``: an entry that is named several times gets the sum.
+    """Zeros of ``shape`` with ``dy`` added in at ``index``: an entry that is named several times
+    gets the sum.
 
     >>> added_at((3,), np.array([0, 2, 2]), np.array([1.0, 2.0, 3.0]))
     array([1., 0., 5.])
@@ -63,7 +70,8 @@ def added_at(shape: tuple[int, ...], index: Any, dy: np.ndarray) -> np.ndarray:
 def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``function(a, b)``, with a sentence instead of NumPy's message when the shapes do not fit.
 
-    Integers and booleans beside floats become floats of that width; NumPy would widen int64 and float32 to float64.
+    Integers and booleans beside floats become floats of that width; NumPy would widen int64 and
+    float32 to float64.
     """
     if a.dtype != b.dtype:
         if b.dtype.kind == "f" and a.dtype.kind != "f":
@@ -85,7 +93,8 @@ def broadcasting(function: Callable, a: np.ndarray, b: np.ndarray) -> np.ndarray
 
 
 def floats(x: Node) -> np.ndarray:
-    """The array behind ``x``, for operations on real numbers: integers and booleans become float32."""
+    """The array behind ``x``, for operations on real numbers: integers and booleans become float32.
+    """
     if not isinstance(x, Node):
         raise TypeError(f"expected a Tensor; got {type(x).__name__}. Tensor(x) makes one")
     return x._data if x._data.dtype.kind == "f" else x._data.astype(np.float32)
@@ -99,7 +108,8 @@ def alike(*tensors: Node) -> list[np.ndarray]:
 
 
 def with_axes(y: np.ndarray, axis: int | tuple[int, ...] | None, keepdims: bool, ndim: int) -> np.ndarray:
-    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1: for axis 1, (M,) -> (M, 1).
+    """Give an array of ``ndim`` axes that was reduced its axes back, with length 1: for axis 1,
+    (M,) -> (M, 1).
 
     So it broadcasts against what it was reduced from. A 0-d array had no axes to lose.
     """

@@ -1,4 +1,5 @@
-"""Where a word of torch's leads: a name that is not here is answered by a sentence with what to write instead.
+"""Where a word of torch's leads: a name that is not here is answered by a sentence with what to
+write instead.
 
 >>> from minillm import Tensor
 >>> Tensor([1.0]).view(1, 1)
@@ -174,7 +175,9 @@ def sentence(where: str, name: str, words: dict[str, str], otherwise: str = "") 
 
 
 def axes_as_numpys(function: Function) -> Function:
-    """Let a call with torch's ``dim=`` or ``keepdim=`` end in a sentence that says ``axis=``, ``keepdims=``."""
+    """Let a call with torch's ``dim=`` or ``keepdim=`` end in a sentence that says ``axis=``,
+    ``keepdims=``.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

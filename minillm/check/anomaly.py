@@ -1,7 +1,7 @@
 """The NaN detective: where did the first NaN or infinity come from?
 
-A loss of NaN says nothing about its cause, hundreds of operations earlier. Inside ``detect_anomaly`` every operation is
-looked at as it happens:
+A loss of NaN says nothing about its cause, hundreds of operations earlier. Inside
+``detect_anomaly`` every operation is looked at as it happens:
 
 >>> import minillm.functional as F
 >>> x = Tensor([1.0, 0.0], requires_grad=True)
@@ -10,7 +10,7 @@ looked at as it happens:
 Traceback (most recent call last):
     ...
 FloatingPointError: forward of 'log' gave -inf at (1,), from input 0 = 0.0 there; called at <doctest ...>, line 2: ...
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ HOME = str(Path(__file__).parents[1]) + os.sep
 
 @contextlib.contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Stop at the first operation that makes a NaN or an infinity out of finite numbers, forward or backward.
+    """Stop at the first operation that makes a NaN or an infinity out of finite numbers, forward or
+    backward.
 
-    Raises FloatingPointError that names the operation, the input and its value, and the line of your code that called
-    it. An array that was written into between forward and backward (``x.data[0] = 5``) is noticed too: RuntimeError.
-    Costs time, about twice that of training; use it to find a mistake, then take it away.
+    Raises FloatingPointError that names the operation, the input and its value, and the line of
+    your code that called it. An array that was written into between forward and backward
+    (``x.data[0] = 5``) is noticed too: RuntimeError. Costs time, about twice that of training; use
+    it to find a mistake, then take it away.
     """
     with observed_by(_Detective()):
         yield

@@ -1,7 +1,7 @@
 """Is a gradient right? Compare it with what a tiny change really does.
 
-*Write your own operation.* Forward with NumPy, then the derivative that you found on paper, then let ``gradcheck``
-judge. Here the cube, y = x^3 with dy/dx = 3 x^2:
+*Write your own operation.* Forward with NumPy, then the derivative that you found on paper, then
+let ``gradcheck`` judge. Here the cube, y = x^3 with dy/dx = 3 x^2:
 
 >>> def cube(x):
 ...     a = x.data
@@ -20,7 +20,7 @@ And with a slip, 2 x^2 instead of 3 x^2:
 Traceback (most recent call last):
     ...
 AssertionError: gradcheck: input 0, entry (1,): backward says 6.15829, a small change says 9.23744 (3 of 3 differ)
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -40,14 +40,16 @@ def gradcheck(
     atol: float = 1e-5,
     rtol: float = 1e-3,
 ) -> bool:
-    """Compare ``backward`` of ``fn(*inputs)`` with central differences, entry by entry; True, or an AssertionError.
+    """Compare ``backward`` of ``fn(*inputs)`` with central differences, entry by entry; True, or an
+    AssertionError.
 
-    fn: any function of Tensors to a Tensor, or a Module (its parameters are checked too). inputs: a Tensor or several,
-    of which those with floats are checked; other arguments are passed as they are. Everything is computed in float64,
-    whatever the dtype of the inputs, which are left as they were: in float32 a difference of 1e-6 would drown in
-    rounding. The outcome y is summed up as L = sum r y with fixed random weights r, because the plain sum would not
-    notice some mistakes (the gradient of sum(softmax) is zero). Then dL/dx ~ (L(x + eps) - L(x - eps)) / (2 eps).
-    The message names the worst entry: |found - expected| - rtol |expected| is greatest there.
+    fn: any function of Tensors to a Tensor, or a Module (its parameters are checked too). inputs: a
+    Tensor or several, of which those with floats are checked; other arguments are passed as they
+    are. Everything is computed in float64, whatever the dtype of the inputs, which are left as they
+    were: in float32 a difference of 1e-6 would drown in rounding. The outcome y is summed up as L =
+    sum r y with fixed random weights r, because the plain sum would not notice some mistakes (the
+    gradient of sum(softmax) is zero). Then dL/dx ~ (L(x + eps) - L(x - eps)) / (2 eps). The message
+    names the worst entry: |found - expected| - rtol |expected| is greatest there.
     """
     arguments = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     checked: list[tuple[str, Tensor]] = []

@@ -9,7 +9,7 @@ layer        kind        result  parameters  operations
 1            Tanh        (5, 8)           0           0
 2            Linear      (5, 1)           9          80
 33 parameters, 0.1 kB; 240 multiplications and additions of products for this input
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from ..tensor import Tensor
 
 @dataclass
 class Line:
-    """One layer: its path, its class, the shape of what it gave, its parameters, its multiplications and additions."""
+    """One layer: its path, its class, the shape of what it gave, its parameters, its
+    multiplications and additions.
+    """
 
     path: str
     kind: str
@@ -83,10 +85,12 @@ class Summary:
 
 
 def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
-    """Call ``model(*inputs, **options)`` once, without gradients, and tell of every layer what it did.
+    """Call ``model(*inputs, **options)`` once, without gradients, and tell of every layer what it
+    did.
 
-    Operations are the multiplications and additions of matrix products, convolutions, recurrences and attention; what
-    is done to each number by itself is not counted. A layer that stands in two places is listed once, with the sum.
+    Operations are the multiplications and additions of matrix products, convolutions, recurrences
+    and attention; what is done to each number by itself is not counted. A layer that stands in two
+    places is listed once, with the sum.
     Raises TypeError when there is no input: ``summary(model, ids)``.
     """
     if not isinstance(model, Module):

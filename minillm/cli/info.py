@@ -109,7 +109,9 @@ def _part(name: str) -> str:
 
 
 def _cache_size(model: Any) -> int:
-    """The bytes that a token of a text takes while the text goes on: its keys and values in all layers."""
+    """The bytes that a token of a text takes while the text goes on: its keys and values in all
+    layers.
+    """
     cache = model.new_cache(1, 1)
     return sum(array.nbytes for array in (*cache.keys, *cache.values))
 

@@ -27,15 +27,18 @@ def bytes_bar(what: str, size: int) -> Any:
 
 @contextlib.contextmanager
 def forgiving_streams() -> Iterator[None]:
-    """Inside, standard output and error take every text: what they cannot show becomes a question mark.
+    """Inside, standard output and error take every text: what they cannot show becomes a question
+    mark.
 
-    Where the process was started without one of them (``>&-`` in a shell), what is written to it is lost.
+    Where the process was started without one of them (``>&-`` in a shell), what is written to it is
+    lost.
     """
     with contextlib.ExitStack() as afterwards:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:
-                # subtle: this takes the stream's own number, which else the next file to be opened would get
+                # subtle: this takes the stream's own number, which else the next file to be opened
+                # would get
                 nowhere = afterwards.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 setattr(sys, name, nowhere)
                 afterwards.callback(setattr, sys, name, None)

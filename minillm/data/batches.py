@@ -5,8 +5,8 @@ next token. Targets of -100 ask nothing (they pad a row). Two kinds of text, one
 (`Dataset`):
 
 - `StreamDataset`: one long text; a row is a random window of it.
-- `DocumentDataset`: many short texts; a row holds whole documents, each from its beginning to its end-of-text
-  token.
+- `DocumentDataset`: many short texts; a row holds whole documents, each from its beginning to its
+  end-of-text token.
 
 A batch is a pure function of (seed, step): a training run that was interrupted at step 700
 continues at step 700 with the very batch it would have seen.
@@ -83,7 +83,8 @@ class StreamDataset:
         return len(self._validation) - 1
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """Return ``batch_size`` windows, drawn anew for each (seed, step): x and y, (B, T) int64."""
+        """Return ``batch_size`` windows, drawn anew for each (seed, step): x and y, (B, T) int64.
+        """
         rng = np.random.default_rng((seed, step))
         starts = rng.integers(0, len(self._train) - self.context, size=batch_size)
         windows = self._train[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)  # (B, T + 1)
@@ -147,7 +148,8 @@ class DocumentDataset:
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return the next ``batch_size`` rows of the epoch's order: x and y, (B, T) int64.
 
-        A batch that reaches the end of an epoch goes on with the next one, so all batches have the same size.
+        A batch that reaches the end of an epoch goes on with the next one, so all batches have the
+        same size.
         """
         chosen = self._order.chosen(step, batch_size, seed)
         return _inputs_and_targets(self._train_rows[chosen], padding_id=self.eos_id)
@@ -160,14 +162,18 @@ class DocumentDataset:
 
 
 class Shuffled:
-    """Which of ``count`` rows each step sees: an epoch is a permutation of all, drawn from (seed, epoch)."""
+    """Which of ``count`` rows each step sees: an epoch is a permutation of all, drawn from
+    (seed, epoch).
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._permutation: tuple[tuple[int, int], np.ndarray] | None = None  # of the epoch that was asked for last
 
     def chosen(self, step: int, batch_size: int, seed: int) -> np.ndarray:
-        """The rows of a step, (batch_size,); one that reaches the end of an epoch goes on with the next."""
+        """The rows of a step, (batch_size,); one that reaches the end of an epoch goes on with the
+        next.
+        """
         epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), self._count)
         chosen = np.empty(batch_size, dtype=np.int64)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
@@ -234,7 +240,9 @@ def _pack(documents: list[np.ndarray], context: int, eos_id: int) -> np.ndarray:
 
 
 def _windows(ids: np.ndarray, context: int) -> np.ndarray:
-    """Cut ids (N,) into rows (R, context + 1), each begun by the last token of the row before; -100 pads."""
+    """Cut ids (N,) into rows (R, context + 1), each begun by the last token of the row before; -100
+    pads.
+    """
     count = -(-(len(ids) - 1) // context)
     padded = np.full(count * context + 1, IGNORE, dtype=np.int64)
     padded[: len(ids)] = ids
@@ -242,7 +250,9 @@ def _windows(ids: np.ndarray, context: int) -> np.ndarray:
 
 
 def _inputs_and_targets(rows: np.ndarray, padding_id: int) -> Batch:
-    """Rows (B, T + 1) padded with -100 -> x padded with ``padding_id``, y with -100: both (B, T) int64."""
+    """Rows (B, T + 1) padded with -100 -> x padded with ``padding_id``, y with -100: both (B, T)
+    int64.
+    """
     x = rows[:, :-1].astype(np.int64)
     y = rows[:, 1:].astype(np.int64)
     x[x == IGNORE] = padding_id

@@ -27,7 +27,8 @@ def encode_files(
     """Encode UTF-8 files into the shards of a new corpus folder, as streams; returns the tokens of
     both parts.
 
-    Which text is held out for validation, see `corpus_parts`. `progress(n)` is told how many bytes were read.
+    Which text is held out for validation, see `corpus_parts`. `progress(n)` is told how many bytes
+    were read.
 
     Raises FileExistsError when the folder exists, ValueError when a file is not UTF-8, when there
     is no text, or when `validation` is not in (0, 0.5].
@@ -128,7 +129,9 @@ def _documents(
 
 
 def _blocks(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """Parts in lists of about `_BLOCK` characters, which are encoded together: a document may be a line."""
+    """Parts in lists of about `_BLOCK` characters, which are encoded together: a document may be a
+    line.
+    """
     block: list[Part] = []
     size = 0
     for part in parts:

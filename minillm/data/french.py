@@ -2,12 +2,15 @@
 
     les petites souris noires cherchent l'oiseau  =  the small black mice look for the bird
 
-Small as it is, a translation word by word would fail: what the languages do differently has to be learned.
+Small as it is, a translation word by word would fail: what the languages do differently has to be
+learned.
 
 - Gender: *le chat noir*, but *la vache noire*; English does not care.
 - Number: *l'oiseau chante*, *les oiseaux chantent*; in *les souris* the article alone tells.
-- Order: some adjectives stand before the noun, colours behind it: *le petit chat noir*, the small black cat.
-- Elision: *le* and *la* lose their vowel before another, *vieux* becomes *vieil*: *l'arbre*, *le vieil arbre*.
+- Order: some adjectives stand before the noun, colours behind it: *le petit chat noir*, the small
+  black cat.
+- Elision: *le* and *la* lose their vowel before another, *vieux* becomes *vieil*: *l'arbre*, *le
+  vieil arbre*.
 - *des* becomes *de* before an adjective: *des chats*, *de petits chats*.
 """
 

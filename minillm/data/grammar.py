@@ -36,15 +36,20 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 World = Any
-"""What later scenes must know of earlier ones: a NamedTuple, or None where nothing is remembered."""
+"""What later scenes must know of earlier ones: a NamedTuple, or None where nothing is remembered.
+"""
 
 Scene = Callable[["Pen", World], "Step | None"]
-"""Writes a few sentences, then returns the next scene with its world, or None at the end of the text."""
+"""Writes a few sentences, then returns the next scene with its world, or None at the end of the
+text.
+"""
 
 Step = tuple[Scene, World]
 
 Hand = Callable[[Sequence[str], Sequence[float] | None, bool], int]
-"""Decides: (options, their weights or None when all are equally likely, does it matter later?) -> index."""
+"""Decides: (options, their weights or None when all are equally likely, does it matter later?) ->
+index.
+"""
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
@@ -77,11 +82,14 @@ class Pen:
         self.nats: list[float] = []
 
     def say(self, *variants: str) -> None:
-        """Write one of several ways to say something, all equally likely. A single one costs nothing."""
+        """Write one of several ways to say something, all equally likely. A single one costs
+        nothing.
+        """
         self._write(variants)
 
     def pick(self, words: Sequence[Word], but: Collection[str] = (), end: str = "") -> Word:
-        """Write one of ``words`` that is not in ``but``, all equally likely, then ``end``; return the word.
+        """Write one of ``words`` that is not in ``but``, all equally likely, then ``end``; return
+        the word.
 
         The words are alike: later sentences may repeat the one picked, but which sentences are
         possible, and how likely each is, must not depend on it. Where it does, use `choose`.
@@ -93,7 +101,8 @@ class Pen:
     def choose(self, branches: Mapping[str, T], weights: Sequence[float] | None = None) -> T:
         """Write one of the keys of ``branches`` and return its value.
 
-        weights: one positive number per branch, its share of the probability; None: all equally likely.
+        weights: one positive number per branch, its share of the probability; None: all equally
+        likely.
         """
         return tuple(branches.values())[self._write(tuple(branches), weights, matters=True)]
 
@@ -126,7 +135,9 @@ class Grammar:
         return Document("".join(pen.pieces), -sum(pen.nats))
 
     def logprob(self, text: str) -> float:
-        """Return log p(text) in nats; raises ValueError, with the position, where it leaves the grammar."""
+        """Return log p(text) in nats; raises ValueError, with the position, where it leaves the
+        grammar.
+        """
         return -sum(choice.nats for choice in self.choices(text))
 
     def choices(self, text: str) -> list[Choice]:
@@ -152,7 +163,8 @@ class Grammar:
         return [Choice(*found) for found in zip(positions[:-1], pen.pieces, pen.nats, strict=True)]
 
     def documents(self) -> Iterator[Document]:
-        """Yield every text there is (their number grows exponentially with the number of choices)."""
+        """Yield every text there is (their number grows exponentially with the number of choices).
+        """
 
         def continuations(step: Step | None) -> Iterator[Document]:
             if step is None:

@@ -7,7 +7,7 @@ comes next:
     ids          q1 q2 .. qm          (B, S)   padded with ``pad_id``, which the encoder does not look at
     decoder_ids  <start> a1 .. an-1   (B, T)   padded with ``pad_id``
     targets      a1 a2 .. an          (B, T)   padded with -100, which asks nothing
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ POOL = 16  # batches that are sorted together
 
 
 class PairDataset:
-    """Questions and their answers as token ids, each as the tokenizer gives it: its end of text included.
+    """Questions and their answers as token ids, each as the tokenizer gives it: its end of text
+    included.
 
     >>> data = PairDataset([([7, 8, 1], [5, 1]), ([9, 1], [6, 6, 1])], [([9, 9, 1], [4, 1])])
     >>> ids, decoder_ids, targets = next(data.validation(batch_size=1))
@@ -66,7 +67,8 @@ class PairDataset:
 
 
 def pair_batch(pairs: Sequence[IdPair], pad_id: int = 0, start_id: int = 0) -> Batch:
-    """Lay pairs of ids into arrays: ids (B, S), decoder_ids (B, T) and targets (B, T), all int64."""
+    """Lay pairs of ids into arrays: ids (B, S), decoder_ids (B, T) and targets (B, T), all int64.
+    """
     ids = np.full((len(pairs), max(len(question) for question, _ in pairs)), pad_id, np.int64)
     targets = np.full((len(pairs), max(len(answer) for _, answer in pairs)), IGNORE, np.int64)
     for row, (question, answer) in enumerate(pairs):

@@ -19,7 +19,8 @@ class ShardDataset:
     target counts once; where they hold more than `most_validation` tokens, only every n-th row is
     read, or a large corpus would be measured for hours.
 
-    Raises ValueError when no training shard has room for a window, or the validation shards hold no target.
+    Raises ValueError when no training shard has room for a window, or the validation shards hold no
+    target.
     """
 
     def __init__(

@@ -2,15 +2,17 @@ r"""Token ids on the disk: a corpus is encoded once, and read by memory map, how
 
 A shard is one file, little-endian::
 
-    64 bytes   b"minillm tokens\0\0", then uint32: version 1, bytes per token (2 or 4), id of the end-of-text token,
-               zero; uint64: tokens, documents; then the first 16 bytes of the tokenizer's fingerprint
+    64 bytes   b"minillm tokens\0\0", then uint32: version 1, bytes per token (2 or 4), id of the
+    end-of-text token,
+               zero; uint64: tokens, documents; then the first 16 bytes of the tokenizer's
+               fingerprint
     tokens     uint16 where the vocabulary fits, else uint32; after each document the end-of-text token
     padding    to a multiple of 8 bytes
     documents  uint64 each: where the document ends, past its end-of-text token
 
 A corpus is a folder with shards `train-00000.tokens` ... and `validation-00000.tokens` ..., which
 appears whole or not at all (see encode.py).
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ TOKENS_PER_SHARD = 1 << 28  # 512 MB of uint16
 
 
 class ShardWriter:
-    """Writes the shards of one part of a corpus, a new file when one is full; use it in a `with` block.
+    """Writes the shards of one part of a corpus, a new file when one is full; use it in a `with`
+    block.
 
     folder, name: the files are `folder/name-00000.tokens` and so on. Documents go in as parts of
     ids, so that a long one is never held as a whole.
@@ -127,7 +130,8 @@ class Shard:
             raise ValueError(f"Shard: {path}: the ends of its documents do not ascend to at most {size} tokens")
 
     def _map(self, dtype: str, offset: int, size: int) -> np.ndarray:
-        """Numbers in the file, as an array that stays on the disk (an empty one cannot be mapped)."""
+        """Numbers in the file, as an array that stays on the disk (an empty one cannot be mapped).
+        """
         return np.memmap(self.path, dtype, "r", offset, (size,)) if size else np.zeros(0, dtype)
 
     def __len__(self) -> int:
@@ -137,7 +141,8 @@ class Shard:
         """The ids from `start` up to `stop`, or to the end of the shard, which may come before: (<=
         stop - start,).
 
-        Raises ValueError, naming the file and the position, for an id that is not in the vocabulary.
+        Raises ValueError, naming the file and the position, for an id that is not in the
+        vocabulary.
         """
         ids = self.tokens[start:stop]
         if len(ids) and ids.max() >= self.vocab_size:
@@ -149,7 +154,8 @@ class Shard:
         return ids
 
     def document(self, number: int) -> np.ndarray:
-        """The ids of one document, without its end-of-text token. Raises ValueError as `read` does."""
+        """The ids of one document, without its end-of-text token. Raises ValueError as `read` does.
+        """
         start = int(self.ends[number - 1]) if number else 0
         return self.read(start, int(self.ends[number]) - 1)
 

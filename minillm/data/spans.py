@@ -1,4 +1,5 @@
-"""Span corruption: how T5 learns from text that nobody has labelled (Raffel et al. 2020, section 3.1.4).
+"""Span corruption: how T5 learns from text that nobody has labelled (Raffel et al. 2020, section
+3.1.4).
 
     text     Thank you for inviting me to your party last week .
     input    Thank you <extra_id_0> me to your party <extra_id_1> week .
@@ -36,7 +37,8 @@ def random_spans(
     >>> "".join("-x"[hidden] for hidden in random_spans(40, np.random.default_rng(0)).astype(int))
     '----------------------xx------xxxx------'
 
-    Raises ValueError for a text shorter than 2 tokens, a density outside (0, 1), or a mean length below 1.
+    Raises ValueError for a text shorter than 2 tokens, a density outside (0, 1), or a mean length
+    below 1.
     """
     hidden, spans = _how_many(length, density, mean_length)
     runs = np.empty(2 * spans + 1, np.int64)
@@ -151,7 +153,8 @@ class SpanCorruptionDataset:
         self._order = Shuffled(len(self._train))
         self._validation = [self.corrupt(ids, np.random.default_rng((0, i))) for i, ids in enumerate(validation)]
         counts = [_how_many(len(ids), density, mean_length) for ids in self._train]
-        # sentinels and the end are targets too; where a text ends in a gap, there is one sentinel less
+        # sentinels and the end are targets too; where a text ends in a gap, there is one sentinel
+        # less
         self.tokens_per_epoch = sum(hidden + spans + 2 for hidden, spans in counts)
         self.validation_tokens = sum(len(target) for _, target in self._validation)
 

@@ -11,7 +11,8 @@ import numpy as np
 def held_out(
     lengths: Sequence[int], validation: float, seed: int = 0, counts: Sequence[int] | None = None
 ) -> dict[int, float]:
-    """Choose documents for validation: number of the document -> how much of it, 1.0 or the share at its end.
+    """Choose documents for validation: number of the document -> how much of it, 1.0 or the share
+    at its end.
 
     lengths: characters of each document. counts: how often each comes; None: once.
 
@@ -92,7 +93,9 @@ def split_by_count(documents: Sequence[str], validation: float = 0.1, seed: int 
 
 
 def _distinct(documents: Sequence[str], validation: float) -> Counter[str]:
-    """How often each text comes, in the order of their first appearance; refuses what cannot be split."""
+    """How often each text comes, in the order of their first appearance; refuses what cannot be
+    split.
+    """
     if not 0.0 < validation < 1.0:
         raise ValueError(f"split_documents: validation must be between 0 and 1, both excluded; got {validation}")
     occurrences = Counter(documents)

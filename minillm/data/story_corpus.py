@@ -29,7 +29,8 @@ def corpus(n: int, seed: int = 0, exclude: Collection[str] = ()) -> list[Documen
 
 
 def train_and_validation(n_train: int, n_validation: int, seed: int = 0) -> tuple[list[Document], list[Document]]:
-    """Draw stories to learn from and others to be examined on: no text is in both, or twice in either.
+    """Draw stories to learn from and others to be examined on: no text is in both, or twice in
+    either.
 
     The validation stories depend on ``n_validation`` and ``seed`` only, so that runs of any length
     are measured on the same ones.

@@ -81,7 +81,8 @@ def sort(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def date(rng: np.random.Generator) -> tuple[str, str]:
-    """A day from 1900 to 2099, as one writes it in Britain or in America, in the form of ISO 8601."""
+    """A day from 1900 to 2099, as one writes it in Britain or in America, in the form of ISO 8601.
+    """
     first, last = datetime.date(1900, 1, 1).toordinal(), datetime.date(2099, 12, 31).toordinal()
     day = datetime.date.fromordinal(int(rng.integers(first, last + 1)))
     month = calendar.month_name[day.month]

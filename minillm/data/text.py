@@ -12,7 +12,8 @@ from ..tokenizer.specials import END_OF_TEXT
 
 
 def load_texts(path: str | Path) -> list[str]:
-    r"""Read a UTF-8 file, or every ``.txt`` file under a folder (recursively, in sorted order), as documents.
+    r"""Read a UTF-8 file, or every ``.txt`` file under a folder (recursively, in sorted order), as
+    documents.
 
     A file is one document, or one document per part between ``<|endoftext|>`` markers. White space
     next to a marker belongs to the marker; documents without any text are left out. Windows line
@@ -29,9 +30,11 @@ def load_texts(path: str | Path) -> list[str]:
 
 
 def text_files(path: str | Path) -> list[Path]:
-    """The file ``path``, or every ``.txt`` file under the folder ``path``, recursively, in sorted order.
+    """The file ``path``, or every ``.txt`` file under the folder ``path``, recursively, in sorted
+    order.
 
-    Raises FileNotFoundError when ``path`` does not exist, ValueError when a folder holds no ``.txt`` file.
+    Raises FileNotFoundError when ``path`` does not exist, ValueError when a folder holds no
+    ``.txt`` file.
     """
     path = Path(path)
     if not path.exists():

@@ -38,7 +38,7 @@ def write_text(path: Pathlike, text: str) -> None:
         file.write(text.encode())
 
 
-# ---- folders, whole or not at all ------------------------------------------------------------------------------------
+# ---- folders, whole or not at all ----------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def atomic_folder(path: Pathlike) -> Iterator[Path]:
     name, which no reader looks at, until somebody writes to the same path again. Raises
     FileExistsError when ``path`` exists.
 
-    >>> with atomic_folder("run/final") as folder:                                      # doctest: +SKIP
+    >>> with atomic_folder("run/final") as folder:  # doctest: +SKIP
     ...     write_json(folder / "config.json", {"n_layer": 2})
     """
     path = Path(path)

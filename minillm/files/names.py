@@ -34,7 +34,8 @@ def shell_path(path: Pathlike) -> str:
 
 
 def shell_word(text: str) -> str:
-    r"""A text as one word of a command line; what cannot be printed is written as bash and zsh read it.
+    r"""A text as one word of a command line; what cannot be printed is written as bash and zsh read
+    it.
 
     >>> print(shell_word("Ba$$in"), shell_word("caf\udce9"))
     'Ba$$in' $'caf\xe9'

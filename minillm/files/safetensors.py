@@ -1,10 +1,12 @@
 """Weights on the disk: the safetensors format, read from strangers and written durably.
 
-A safetensors file (https://huggingface.co/docs/safetensors) is a table of contents and then raw numbers::
+A safetensors file (https://huggingface.co/docs/safetensors) is a table of contents and then raw
+numbers::
 
     8 bytes    n, the length of the header (unsigned, little-endian)
     n bytes    JSON: {"__metadata__": {"format": "pt"},
-                      "wte.weight": {"dtype": "F32", "shape": [65, 8], "data_offsets": [0, 2080]}, ...}
+                      "wte.weight": {"dtype": "F32", "shape": [65, 8], "data_offsets": [0, 2080]},
+                      ...}
     the rest   the tensors' bytes, in C order, one after the other without a gap
 
 Whatever a file holds, reading it gives the right arrays or a ``ValueError`` that names the file and
@@ -45,7 +47,8 @@ _DTYPES = {
 class StoredTensor:
     """One tensor of a safetensors file: dtype and shape are known, its bytes are still on the disk.
 
-    NumPy takes it for an array (``np.asarray(tensor)``), and so does whatever asks for a ``.shape`` first.
+    NumPy takes it for an array (``np.asarray(tensor)``), and so does whatever asks for a ``.shape``
+    first.
     """
 
     dtype: str  # in the file's words: "F32", "BF16" ...
@@ -79,7 +82,9 @@ class StoredTensor:
         return np.array(self.read(), dtype, copy=copy)
 
     def _release(self) -> None:
-        """Give the pages of a converted tensor back, or file and float32 copy would both stay in memory."""
+        """Give the pages of a converted tensor back, or file and float32 copy would both stay in
+        memory.
+        """
         stop = self.start + math.prod(self.shape) * np.dtype(_DTYPES[self.dtype]).itemsize
         first, last = -(-self.start // mmap.PAGESIZE), stop // mmap.PAGESIZE  # the pages that are its own
         if first < last and hasattr(mmap, "MADV_DONTNEED"):
@@ -169,7 +174,8 @@ def _check_tiling(spans: list[tuple[int, int, str]], size: int, path: Pathlike) 
 
 
 def open_weights(folder: Pathlike) -> dict[str, StoredTensor]:
-    """Open the weights of a model folder: ``model.safetensors``, or the shards that its index lists.
+    """Open the weights of a model folder: ``model.safetensors``, or the shards that its index
+    lists.
 
     Raises FileNotFoundError when there are none, and ValueError when a file is damaged or the index
     and the shards disagree on which tensor is where.
@@ -199,7 +205,7 @@ def _is_shard_name(name: Any) -> bool:
     return isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) is not None
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def write_safetensors(

@@ -1,7 +1,7 @@
 """The operations that have a name. Read first ``activations``, then ``linear``, then ``losses``.
 
-Each function shows the forward computation, then ``backward``: the chain rule of that one operation. Where both are
-long enough to be worth compiling, their NumPy definitions stand below it.
+Each function shows the forward computation, then ``backward``: the chain rule of that one
+operation. Where both are long enough to be worth compiling, their NumPy definitions stand below it.
 """
 
 from ..arrays.torch_words import FUNCTIONS as _FUNCTIONS

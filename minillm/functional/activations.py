@@ -1,9 +1,10 @@
-"""What a neuron does with its weighted sum: the non-linearities, and softmax, which turns scores into probabilities.
+"""What a neuron does with its weighted sum: the non-linearities, and softmax, which turns scores
+into probabilities.
 
 "(...) -> (...)": each entry by itself, y has the shape of x, whatever that is.
 
-Below each operation stand its definitions, forward and backward, on arrays; ``@compiled`` lets a faster function do the
-same.
+Below each operation stand its definitions, forward and backward, on arrays; ``@compiled`` lets a
+faster function do the same.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ def relu(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
-    """y = x P(x), P(x) = P(N(0, 1) <= x): lets through what is large, damps what is small (Hendrycks & Gimpel 2016).
+    """y = x P(x), P(x) = P(N(0, 1) <= x): lets through what is large, damps what is small
+    (Hendrycks & Gimpel 2016).
 
-    approximate "none": P(x) = (1 + erf(x / sqrt 2)) / 2; "tanh", as GPT-2, near to it and once cheaper:
-    P(x) = (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+    approximate "none": P(x) = (1 + erf(x / sqrt 2)) / 2; "tanh", as GPT-2, near to it and once
+    cheaper: P(x) = (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
     dx = dy (P(x) + x P'(x)).   (...) -> (...)
     """
     check_gelu("gelu", approximate)
@@ -124,7 +126,8 @@ def silu_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """h = silu(gate) up: one half of the projections decides how much of the other half passes (Shazeer 2020).
+    """h = silu(gate) up: one half of the projections decides how much of the other half passes
+    (Shazeer 2020).
 
     gate_up: (..., 2 I), gate in the first half, up in the second -> h: (..., I).
     """
@@ -141,8 +144,9 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     x: (..., V) -> y: (..., V), every row >= 0 and summing to 1.
     y_i = exp(x_i - max x) / sum_j exp(x_j - max x);   dx_i = y_i (dy_i - sum_j dy_j y_j)
 
-    Why subtract the max? exp(100) is beyond float32. A constant added to all scores cancels in the quotient, so the
-    greatest may as well be 0, and nothing overflows. A score of -inf gives probability 0; a row of nothing else NaN.
+    Why subtract the max? exp(100) is beyond float32. A constant added to all scores cancels in the
+    quotient, so the greatest may as well be 0, and nothing overflows. A score of -inf gives
+    probability 0; a row of nothing else NaN.
     """
     last_axis("softmax", x)
     if axis not in (-1, x.ndim - 1):
@@ -213,7 +217,9 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x.   (...) -> (...)   (Clevert et al. 2015)"""
+    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x.   (...) ->
+    (...)   (Clevert et al. 2015)
+    """
     a = floats(x)
     with np.errstate(under="ignore"):
         below = a.dtype.type(alpha) * np.expm1(np.minimum(a, 0))

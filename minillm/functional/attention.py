@@ -8,12 +8,12 @@ softmax pick one key nearly alone, and its gradient nearly zero; divided by sqrt
 variance 1 whatever the head size.
 
 *Who sees whom.* A causal query sees no later key, or predicting the next token would be copying it.
-A window hides the keys that are too long ago, and left padding the keys before ``starts[b]``. Query t
-of T stands at position S - T + t among the S keys: T < S where a cache holds the keys of earlier
+A window hides the keys that are too long ago, and left padding the keys before ``starts[b]``. Query
+t of T stands at position S - T + t among the S keys: T < S where a cache holds the keys of earlier
 tokens.
 
-*Heads.* H questions are asked at a time, each with D numbers of its own. Query heads may share the G
-heads of keys and values, H / G of them each (Ainslie et al. 2023, arXiv:2305.13245).
+*Heads.* H questions are asked at a time, each with D numbers of its own. Query heads may share the
+G heads of keys and values, H / G of them each (Ainslie et al. 2023, arXiv:2305.13245).
 
 Here all scores stand side by side, (B, H, T, S) numbers: 512 MB for 4,096 tokens and 8 heads.
 ``kernels/attention.py`` computes the same a tile at a time, in memory that grows with T alone.
@@ -48,7 +48,8 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     starts: Starts = None,
 ) -> Tensor:
-    """Let every query look at the keys and take home a weighted mean of the values (Vaswani et al. 2017).
+    """Let every query look at the keys and take home a weighted mean of the values (Vaswani et al.
+    2017).
 
     q: (B, H, T, D), k, v: (B, G, S, D), H a multiple of G -> (B, H, T, D).
     y = p v,  p = softmax(scale q k^T + mask),  scale = 1 / sqrt(D) unless given.
@@ -60,7 +61,8 @@ def scaled_dot_product_attention(
     key t; the same for T = S.) window: only the latest ``window`` of those. mask: broadcasts to
     (B, H, T, S); True (or 0) lets through, False (or -inf) hides, other numbers are added to the
     scores, and get gradients when it is a Tensor. starts: (B,) integers; the keys of row b before
-    ``starts[b]`` are padding, which nobody sees. A query that sees no key gives 0, without gradients.
+    ``starts[b]`` are padding, which nobody sees. A query that sees no key gives 0, without
+    gradients.
     Raises ValueError for shapes that do not fit.
     """
     _check(q, k, v, causal, window)
@@ -122,7 +124,8 @@ def attention_backward(
     # y = p v  ->  dv = p^T dy,  dp = dy v^T
     dv = p.swapaxes(-1, -2) @ dy
     dp = dy @ v.swapaxes(-1, -2)
-    # p = softmax(x)  ->  dx = p (dp - sum_s p dp),  and sum_s p_ts dp_ts = sum_s p_ts v_s . dy_t = y_t . dy_t
+    # p = softmax(x)  ->  dx = p (dp - sum_s p dp),  and sum_s p_ts dp_ts = sum_s p_ts v_s . dy_t =
+    # y_t . dy_t
     dx = p * (dp - (dy * y).sum(axis=-1, keepdims=True))
     # x = scale q k^T  ->  dq = scale dx k,  dk = scale dx^T q
     dq = scale * (dx @ k)
@@ -151,21 +154,27 @@ def visible(shape: tuple[int, ...], causal: bool, window: int, starts: Starts = 
 
 
 def _for_each_query_head(x: np.ndarray, H: int) -> np.ndarray:
-    """Each of the G heads of x stands once for every query head that reads it.   (B, G, S, D) -> (B, H, S, D)."""
+    """Each of the G heads of x stands once for every query head that reads it.   (B, G, S, D) ->
+    (B, H, S, D).
+    """
     return np.repeat(x, H // x.shape[1], axis=1)
 
 
 def _sum_over_query_heads(dx: np.ndarray, G: int) -> np.ndarray:
-    """What H / G query heads send back to the head that they share adds up.   (B, H, S, D) -> (B, G, S, D)."""
+    """What H / G query heads send back to the head that they share adds up.   (B, H, S, D) ->
+    (B, G, S, D).
+    """
     B, H, S, D = dx.shape
     return dx.reshape(B, G, H // G, S, D).sum(axis=2)
 
 
-# ---- a sequence that attends to itself -------------------------------------------------------------------------------
+# ---- a sequence that attends to itself -----------------------------------------------------------
 
 
 class Cache(Protocol):
-    """What attention needs of a cache, which keeps the keys and values of the tokens that came before."""
+    """What attention needs of a cache, which keeps the keys and values of the tokens that came
+    before.
+    """
 
     @property
     def starts(self) -> Starts:
@@ -213,7 +222,9 @@ def self_attention(
 
 
 def _self_attention(qkv: Tensor, H: int, G: int, window: int) -> Tensor:
-    """Split, attend, join. As one operation, whose gradient is one array: nothing is copied in between."""
+    """Split, attend, join. As one operation, whose gradient is one array: nothing is copied in
+    between.
+    """
     a = floats(qkv)
     y, lse = self_attention_forward(a, H, G, window)  # (B, T, H D), (B, H, T)
 
@@ -255,13 +266,15 @@ def _join(*parts: np.ndarray) -> np.ndarray:
     return by_token.reshape(*by_token.shape[:2], -1)
 
 
-# ---- with a mask -----------------------------------------------------------------------------------------------------
+# ---- with a mask ---------------------------------------------------------------------------------
 
 
 def _masked_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, mask: Any, scale: float
 ) -> Tensor:
-    """Attention made of simple operations: a mask of any form is added to the scores, and may get gradients."""
+    """Attention made of simple operations: a mask of any form is added to the scores, and may get
+    gradients.
+    """
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     grouped = q.reshape(B, G, H // G * T, D)  # the heads that share a key head stand below one another
     scores = (grouped @ k.swapaxes(-1, -2)).reshape(B, H, T, S)

@@ -12,7 +12,9 @@ Starts = np.ndarray | None  # (B,): the step at which each row of a batch begins
 
 
 def check_ids(name: str, ids: Any, vocabulary: int, what: str = "ids", ignore: int | None = None) -> np.ndarray:
-    """``ids`` as an int64 array within [0, vocabulary), or a ValueError that shows the first that is not."""
+    """``ids`` as an int64 array within [0, vocabulary), or a ValueError that shows the first that
+    is not.
+    """
     ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
     if ids.dtype.kind not in "iu":
         raise ValueError(f"{name}: {what} must be integers in [0, {vocabulary}); got {ids.dtype}")
@@ -41,7 +43,9 @@ def last_axis(name: str, x: Tensor) -> int:
 
 
 def one_axis(name: str, x: Tensor, axis: Any, more: int = 0) -> int:
-    """``axis`` of ``x`` (or of a result with ``more`` axes), counted from the front; or a ValueError."""
+    """``axis`` of ``x`` (or of a result with ``more`` axes), counted from the front; or a
+    ValueError.
+    """
     ndim = x.ndim + more
     if not ndim:
         raise ValueError(f"{name}: expected a Tensor with at least one axis; got {x!r}")

@@ -1,7 +1,8 @@
 """Looking at pictures: the same small filter at every place (LeCun et al. 1989).
 
-A convolution is a linear layer on patches. ``_patches`` shows every window of the padded picture without copying;
-the rest is a matrix product, and its gradient adds each patch back to where it was cut.
+A convolution is a linear layer on patches. ``_patches`` shows every window of the padded picture
+without copying; the rest is a matrix product, and its gradient adds each patch back to where it was
+cut.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Taps = list[tuple[int, int, tuple]]
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
     """Slide ``weight`` over a picture and take the weighted sum at every place.
 
-    x: (B, C, Y, X), weight: (N, C, KY, KX), bias: (N,) -> (B, N, (Y + 2 padding - KY) // stride + 1, likewise X).
+    x: (B, C, Y, X), weight: (N, C, KY, KX), bias: (N,) -> (B, N, (Y + 2 padding - KY) // stride +
+    1, likewise X).
     y_npq = sum_cij w_ncij x_c,(sp + i),(sq + j) + b_n, s the stride, x padded with zeros
     dw_ncij = sum_pq dy_npq x_c,(sp + i),(sq + j),   db_n = sum_pq dy_npq
     dx_c,(sp + i),(sq + j) += sum_n dy_npq w_ncij, at every place p, q that saw the pixel
@@ -61,7 +63,8 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     """``conv2d`` along one axis.
 
     x: (B, C, T), weight: (N, C, K), bias: (N,) -> (B, N, (T + 2 padding - K) // stride + 1).
-    y_nt = sum_ck w_nck x_c,(st + k) + b_n;   dw_nck = sum_t dy_nt x_c,(st + k),   dx_c,(st + k) += sum_n dy_nt w_nck
+    y_nt = sum_ck w_nck x_c,(st + k) + b_n;   dw_nck = sum_t dy_nt x_c,(st + k),   dx_c,(st + k) +=
+    sum_n dy_nt w_nck
     """
     if x.ndim != 3 or weight.ndim != 3 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"conv1d: expected x (B, C, T) and weight (N, C, K); got {x.shape} and {weight.shape}")
@@ -74,10 +77,11 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
 
 
 def max_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
-    """y = the greatest entry of each window, which gets dy; of equal ones the first does, row by row, as torch's.
+    """y = the greatest entry of each window, which gets dy; of equal ones the first does, row by
+    row, as torch's.
 
-    x: (B, C, Y, X) -> (B, C, (Y + 2 padding - KY) // stride + 1, likewise X); stride: the window's size unless given.
-    The padding is -inf: it never wins. Where windows overlap, gradients add.
+    x: (B, C, Y, X) -> (B, C, (Y + 2 padding - KY) // stride + 1, likewise X); stride: the window's
+    size unless given. The padding is -inf: it never wins. Where windows overlap, gradients add.
     """
     x, patches, taps = _windows("max_pool2d", x, kernel_size, stride, padding, -np.inf)
     a = x.data
@@ -95,9 +99,11 @@ def max_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding
 
 
 def avg_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
-    """y = the mean of each window, padding (zeros) counted in; each of its KY KX entries gets dy / (KY KX).
+    """y = the mean of each window, padding (zeros) counted in; each of its KY KX entries gets dy /
+    (KY KX).
 
-    x: (B, C, Y, X) -> (B, C, (Y + 2 padding - KY) // stride + 1, likewise X); stride: the window's size unless given.
+    x: (B, C, Y, X) -> (B, C, (Y + 2 padding - KY) // stride + 1, likewise X); stride: the window's
+    size unless given.
     """
     x, patches, taps = _windows("avg_pool2d", x, kernel_size, stride, padding, 0.0)
     a = x.data
@@ -134,10 +140,12 @@ def _padded(x: Tensor, py: int, px: int, value: float) -> Tensor:
 
 
 def _patches(name: str, a: np.ndarray, ky: int, kx: int, sy: int, sx: int) -> tuple[np.ndarray, Taps]:
-    """Every window of a: (B, C, Y, X) as a view (B, C, OY, OX, KY, KX), and the taps (i, j, pixels) of the filter.
+    """Every window of a: (B, C, Y, X) as a view (B, C, OY, OX, KY, KX), and the taps (i, j, pixels)
+    of the filter.
 
-    ``patches[..., i, j] == a[pixels]``: one tap at all places at once. No two places share a pixel there, so that
-    gradients can be added in with ``dx[pixels] += ...``, which counts each pixel once.
+    ``patches[..., i, j] == a[pixels]``: one tap at all places at once. No two places share a pixel
+    there, so that gradients can be added in with ``dx[pixels] += ...``, which counts each pixel
+    once.
     """
     if ky > a.shape[2] or kx > a.shape[3]:
         raise ValueError(f"{name}: a window of {ky} x {kx} does not fit into {a.shape[2]} x {a.shape[3]}")

@@ -1,6 +1,8 @@
-"""Operations on each entry by itself: exp, log, sqrt and their kin, and the choice between two tensors.
+"""Operations on each entry by itself: exp, log, sqrt and their kin, and the choice between two
+tensors.
 
-"(...) -> (...)": y has the shape of x, whatever that is. Two tensors are stretched to one shape, as NumPy's arrays.
+"(...) -> (...)": y has the shape of x, whatever that is. Two tensors are stretched to one shape, as
+NumPy's arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def exp(x: Tensor) -> Tensor:
 
 
 def log(x: Tensor) -> Tensor:
-    """y = ln x;   dx = dy / x.   (...) -> (...). Zero gives -inf, negative entries NaN, as NumPy."""
+    """y = ln x;   dx = dy / x.   (...) -> (...). Zero gives -inf, negative entries NaN, as NumPy.
+    """
     a = floats(x)
 
     def backward(dy):
@@ -46,9 +49,11 @@ def sqrt(x: Tensor) -> Tensor:
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
-    """z = x where the condition holds, else y;   dx = dz where it holds, dy = dz where it does not, else 0.
+    """z = x where the condition holds, else y;   dx = dz where it holds, dy = dz where it does not,
+    else 0.
 
-    condition, x, y: shapes that broadcast to one, (...) -> z: (...). What was not taken gets 0, even of dz = infinity.
+    condition, x, y: shapes that broadcast to one, (...) -> z: (...). What was not taken gets 0,
+    even of dz = infinity.
     """
     chosen = np.asarray(condition.data if isinstance(condition, Tensor) else condition, dtype=bool)
     like = x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else Tensor(x)
@@ -69,7 +74,9 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 
 
 def log1p(x: Tensor) -> Tensor:
-    """y = ln(1 + x), exact for tiny x, where 1 + x would lose digits;   dx = dy / (1 + x).   (...) -> (...)"""
+    """y = ln(1 + x), exact for tiny x, where 1 + x would lose digits;   dx = dy / (1 + x).   (...)
+    -> (...)
+    """
     a = floats(x)
 
     def backward(dy):
@@ -121,10 +128,11 @@ def cos(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002 - torch's words
-    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside.   (...) -> (...)
+    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies
+    outside.   (...) -> (...)
 
-    The bounds are numbers (or arrays that broadcast to x), and have no gradient: ``maximum`` and ``minimum`` give one.
-    y keeps x's dtype; integers between bounds that are not become float32.
+    The bounds are numbers (or arrays that broadcast to x), and have no gradient: ``maximum`` and
+    ``minimum`` give one. y keeps x's dtype; integers between bounds that are not become float32.
     """
     if min is None and max is None:
         raise ValueError("clip: expected min, max or both; got neither")
@@ -147,7 +155,8 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002 -
 def maximum(x: Any, y: Any) -> Tensor:
     """z = x where x > y, else y;   dx = dz where x > y, dz / 2 where x = y, else 0;   dy likewise.
 
-    x, y: shapes that broadcast to one, (...) -> z: (...). NaN beats all numbers; both sides then get dz.
+    x, y: shapes that broadcast to one, (...) -> z: (...). NaN beats all numbers; both sides then
+    get dz.
     """
     return _choose(np.maximum, np.less, x, y)
 
@@ -155,7 +164,8 @@ def maximum(x: Any, y: Any) -> Tensor:
 def minimum(x: Any, y: Any) -> Tensor:
     """z = x where x < y, else y;   dx = dz where x < y, dz / 2 where x = y, else 0;   dy likewise.
 
-    x, y: shapes that broadcast to one, (...) -> z: (...). NaN beats all numbers; both sides then get dz.
+    x, y: shapes that broadcast to one, (...) -> z: (...). NaN beats all numbers; both sides then
+    get dz.
     """
     return _choose(np.minimum, np.greater, x, y)
 
@@ -174,10 +184,12 @@ def _choose(function: np.ufunc, loses: np.ufunc, x: Any, y: Any) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, training: bool = True) -> Tensor:
-    """Set a random share ``p`` of the entries to zero and scale up the rest, while training (Srivastava et al. 2014).
+    """Set a random share ``p`` of the entries to zero and scale up the rest, while training
+    (Srivastava et al. 2014).
 
-    y = x m / (1 - p), m ~ Bernoulli(1 - p);   dx = dy m / (1 - p).   x: (...) -> (...)
-    Divided by 1 - p, so that the mean of every entry stays what it was, and nothing need be done when not training.
+    y = x m / (1 - p), m ~ Bernoulli(1 - p);   dx = dy m / (1 - p).   x: (...) -> (...) Divided by 1
+    - p, so that the mean of every entry stays what it was, and nothing need be done when not
+    training.
     Raises ValueError unless 0 <= p < 1.
     """
     if not 0 <= p < 1:

@@ -12,7 +12,8 @@ from .checks import check_ids
 
 
 def embedding(weight: Tensor, ids: Any) -> Tensor:
-    """Look up a row for each id: a linear layer whose input is one-hot, without the multiplications by zero.
+    """Look up a row for each id: a linear layer whose input is one-hot, without the multiplications
+    by zero.
 
     weight: (V, C), ids: (...) integers -> y: (..., C).
     y = weight[id];   dweight[id] += dy: an id that occurs twice gets the sum of both gradients.
@@ -40,9 +41,10 @@ def embedding_backward(dy: np.ndarray, ids: np.ndarray, vocabulary: int) -> np.n
 def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
     """Turn each pair of features by an angle that grows with the position (Su et al. 2021).
 
-    x: (B, H, T, D), cos, sin: (T, D / 2) or (B, T, D / 2) -> (B, H, T, D); feature i is paired with i + D / 2.
-    (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin);   (dx1, dx2) = (dy1 cos + dy2 sin, dy2 cos - dy1 sin), turned back.
-    A rotation of q by t and of k by s leaves q . k depending on t - s alone: attention sees distances.
+    x: (B, H, T, D), cos, sin: (T, D / 2) or (B, T, D / 2) -> (B, H, T, D); feature i is paired with
+    i + D / 2. (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin);   (dx1, dx2) = (dy1 cos + dy2 sin, dy2
+    cos - dy1 sin), turned back. A rotation of q by t and of k by s leaves q . k depending on t - s
+    alone: attention sees distances.
     """
     a = floats(x)
     half = x.shape[-1] // 2

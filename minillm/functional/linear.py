@@ -15,7 +15,8 @@ Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, by_columns: bool = False) -> Tensor:
-    """Project ``x`` into another space: every output is a weighted sum of the inputs, one neuron each.
+    """Project ``x`` into another space: every output is a weighted sum of the inputs, one neuron
+    each.
 
     x: (..., C), weight: (N, C), bias: (N,) -> y: (..., N).
     y = x W^T + b;   dx = dy W,   dW = dy^T x,   db = sum of dy over all rows
@@ -45,7 +46,9 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
 
 @compiled("linear")
 def linear_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
-    """The gradients of x, w and b; None for those that nobody needs: each costs as much as the forward."""
+    """The gradients of x, w and b; None for those that nobody needs: each costs as much as the
+    forward.
+    """
     (N, C), (x_needs, w_needs, b_needs) = w.shape, needs
     x, dy_rows = x.reshape(-1, C), dy.reshape(-1, N)  # one row after another, whatever the batch looks like
     dx = dy @ w if x_needs else None
@@ -55,9 +58,11 @@ def linear_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, needs: tuple[b
 
 
 def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None) -> Tensor:
-    """Several linear layers of one input, their outputs side by side: queries, keys and values, or gate and up.
+    """Several linear layers of one input, their outputs side by side: queries, keys and values, or
+    gate and up.
 
-    x: (..., C), weights: [(N_1, C), (N_2, C), ...] -> y: (..., N_1 + N_2 + ...).   y_i = x W_i^T + b_i
+    x: (..., C), weights: [(N_1, C), (N_2, C), ...] -> y: (..., N_1 + N_2 + ...).   y_i = x W_i^T +
+    b_i
     """
     if biases is not None and [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         expected, got = [w.shape[:1] for w in weights], [b.shape for b in biases]
@@ -75,15 +80,19 @@ def mlp(
     approximate: str = "tanh",
     by_columns: bool = False,
 ) -> Tensor:
-    """Two linear layers with a gelu between, to a wider space and back (Vaswani et al. 2017, section 3.3).
+    """Two linear layers with a gelu between, to a wider space and back (Vaswani et al. 2017,
+    section 3.3).
 
-    y = gelu(x W1^T + b1) W2^T + b2;   x: (..., C), up W1: (I, C), b1: (I,), down W2: (N, I), b2: (N,) -> y: (..., N).
+    y = gelu(x W1^T + b1) W2^T + b2;   x: (..., C), up W1: (I, C), b1: (I,), down W2: (N, I), b2:
+    (N,) -> y: (..., N).
     """
     return linear(gelu(linear(x, up, up_bias, by_columns), approximate), down, down_bias, by_columns)
 
 
 def _check_linear(shape: tuple[int, ...], weight: Tensor, bias: Tensor | None, by_columns: bool) -> None:
-    """Raise unless x of ``shape`` fits the weight (N, C), which was (C, N) before if ``by_columns``, and the bias."""
+    """Raise unless x of ``shape`` fits the weight (N, C), which was (C, N) before if
+    ``by_columns``, and the bias.
+    """
     N, C = weight.shape if weight.ndim == 2 else (-1, -1)
     if not shape or shape[-1] != C:
         form, given = ("(C_in, C_out)", weight.shape[::-1]) if by_columns else ("(C_out, C_in)", weight.shape)

@@ -24,12 +24,14 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """How surprised the model is by what really came: -log of the probability it gave to each target, in nats.
+    """How surprised the model is by what really came: -log of the probability it gave to each
+    target, in nats.
 
-    logits: (..., V), targets: (...) integers in [0, V) or ``ignore_index`` -> one number (mean over the counted
-    targets, or sum), or (...) for reduction "none".
-    l = log sum_j exp(z_j) - z_t;   dz = softmax(z) - onehot(t): each score goes down by the probability it got, and the
-    target's goes up by 1. With label_smoothing e the target keeps 1 - e, and e is spread evenly over all V.
+    logits: (..., V), targets: (...) integers in [0, V) or ``ignore_index`` -> one number (mean over
+    the counted targets, or sum), or (...) for reduction "none".
+    l = log sum_j exp(z_j) - z_t;   dz = softmax(z) - onehot(t): each score goes down by the
+    probability it got, and the target's goes up by 1. With label_smoothing e the target keeps 1 -
+    e, and e is spread evenly over all V.
     Raises ValueError for targets out of range, of the wrong shape, or when none counts.
     """
     V = last_axis("cross_entropy", logits)
@@ -67,7 +69,9 @@ def cross_entropy(
 def cross_entropy_forward(
     logits: np.ndarray, targets: np.ndarray, ignore_index: int, label_smoothing: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N, V), (N,) -> losses (N,), 0 where ignored, and lse (N,) = log sum_j e^z_j, which the backward needs."""
+    """(N, V), (N,) -> losses (N,), 0 where ignored, and lse (N,) = log sum_j e^z_j, which the
+    backward needs.
+    """
     kept = targets != ignore_index
     top = logits.max(axis=-1)
     z = logits - top[:, None]  # as softmax: nothing overflows
@@ -87,7 +91,9 @@ def cross_entropy_backward(
     ignore_index: int,
     label_smoothing: float,
 ) -> np.ndarray:
-    """What the model believed minus what it should have believed:  dz = dl (softmax(z) - (1 - e) onehot(t) - e / V)."""
+    """What the model believed minus what it should have believed:  dz = dl (softmax(z) - (1 - e)
+    onehot(t) - e / V).
+    """
     kept = targets != ignore_index
     dz = np.exp(logits - lse[:, None]) - label_smoothing / logits.shape[1]
     dz[np.arange(len(dz)), np.where(kept, targets, 0)] -= 1 - label_smoothing
@@ -100,7 +106,9 @@ def reduced(losses: Tensor, reduction: str) -> Tensor:
 
 
 def _difference(name: str, prediction: Tensor, target: Any) -> Tensor:
-    """prediction - target, with a warning when they only fit by broadcasting: (N, 1) and (N,) make (N, N) losses."""
+    """prediction - target, with a warning when they only fit by broadcasting: (N, 1) and (N,) make
+    (N, N) losses.
+    """
     target = operand(target, prediction)
     if target.ndim and target.shape != prediction.shape:
         warnings.warn(
@@ -112,7 +120,8 @@ def _difference(name: str, prediction: Tensor, target: Any) -> Tensor:
 
 
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
-    """l = (prediction - target)^2, then the mean of all (or sum, or none);   dl/dprediction = 2 (prediction - target).
+    """l = (prediction - target)^2, then the mean of all (or sum, or none);   dl/dprediction = 2
+    (prediction - target).
 
     prediction, target: (...) -> one number, or (...) for reduction "none".
     """
@@ -141,7 +150,8 @@ def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE
 
 
 def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
-    """l = |prediction - target|, then the mean of all (or sum, or none);   dl/dprediction = its sign, 1 or -1.
+    """l = |prediction - target|, then the mean of all (or sum, or none);   dl/dprediction = its
+    sign, 1 or -1.
 
     prediction, target: (...) -> one number, or (...) for reduction "none".
     """
@@ -150,7 +160,8 @@ def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
 
 
 def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder (Huber 1964).
+    """l = d^2 / 2 while |d| <= delta, then delta (|d| - delta / 2): far-off points pull no harder
+    (Huber 1964).
 
     prediction, target: (...) -> one number, or (...) for reduction "none".
     d = prediction - target;   dl/dd = d, clipped to [-delta, delta].
@@ -159,13 +170,15 @@ def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: 
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive; got {delta}")
     distance = abs(_difference("huber_loss", prediction, target))
-    # both pieces are p (|d| - p / 2), p = min(|d|, delta); p is also the slope dl / d|d|, and may stand as a constant
+    # both pieces are p (|d| - p / 2), p = min(|d|, delta); p is also the slope dl / d|d|, and may
+    # stand as a constant
     pull = np.minimum(floats(distance), float(delta))
     return reduced((distance - pull / 2) * pull, reduction)
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:
-    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z;   dl/dz = p - t.
+    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z;   dl/dz = p
+    - t.
 
     logits z, targets t in [0, 1]: (...) -> one number (mean or sum), or (...) for reduction "none".
     """
@@ -179,9 +192,11 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: st
 
 
 def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
-    """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 = 0, p < 0 gives NaN.
+    """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 =
+    0, p < 0 gives NaN.
 
-    log_q, p: (..., V) -> one number, or (..., V) for reduction "none";   dlog_q = -p,  dp = ln p - log_q + 1.
+    log_q, p: (..., V) -> one number, or (..., V) for reduction "none";   dlog_q = -p,  dp = ln p -
+    log_q + 1.
     reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
     """
     check_reduction("kl_div", reduction)

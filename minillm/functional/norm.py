@@ -30,7 +30,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
 def layer_norm_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x: (..., C), weight, bias: (C,) -> y: (..., C), and what the backward needs: mean and r, (..., 1) each."""
+    """x: (..., C), weight, bias: (C,) -> y: (..., C), and what the backward needs: mean and r,
+    (..., 1) each.
+    """
     mean = x.mean(axis=-1, keepdims=True)  # (..., 1)
     r = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + eps)  # (..., 1)
     return weight * (x - mean) * r + bias, mean, r
@@ -50,10 +52,12 @@ def layer_norm_backward(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """Divide every row by its root mean square, then scale it: layer norm without the mean (Zhang & Sennrich 2019).
+    """Divide every row by its root mean square, then scale it: layer norm without the mean (Zhang &
+    Sennrich 2019).
 
     x: (..., C), weight: (C,) -> (..., C).
-    x^ = x r,  r = 1 / sqrt(mean x^2 + eps),  y = w x^;   dx = r (g - x^ mean(g x^))  with g = w dy;   dw = sum dy x^
+    x^ = x r,  r = 1 / sqrt(mean x^2 + eps),  y = w x^;   dx = r (g - x^ mean(g x^))  with g = w
+    dy;   dw = sum dy x^
     """
     _check_norm("rms_norm", x, weight, None)
     a, w = floats(x), weight.data

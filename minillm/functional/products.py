@@ -15,13 +15,16 @@ from .shaping import common_dtype
 def matmul(a: Any, b: Any) -> Tensor:
     """y = a b, each entry a row of a times a column of b;   da = dy b^T,  db = a^T dy.
 
-    a: (..., M, K), b: (..., K, N) -> (..., M, N). A vector on the left is a row, on the right a column.
+    a: (..., M, K), b: (..., K, N) -> (..., M, N). A vector on the left is a row, on the right a
+    column.
     """
     return (a if isinstance(a, Tensor) else Tensor(a)) @ b
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
-    """y_ij = a_i b_j;   da_i = sum_j dy_ij b_j,  db_j = sum_i dy_ij a_i.   a: (M,), b: (N,) -> (M, N)"""
+    """y_ij = a_i b_j;   da_i = sum_j dy_ij b_j,  db_j = sum_i dy_ij a_i.   a: (M,), b: (N,) ->
+    (M, N)
+    """
     if a.ndim != 1 or b.ndim != 1:
         raise ValueError(f"outer: expected two vectors; got shapes {a.shape} and {b.shape}")
     return a.reshape(-1, 1) * b.reshape(1, -1)
@@ -30,13 +33,14 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 def einsum(subscripts: str, *tensors: Any) -> Tensor:
     """Products and sums by letters: ``einsum("bij,bjk->bik", a, b)`` is a batch of matrix products.
 
-    Each letter is an axis; letters that are missing on the right are summed over. Without an arrow the right side has
-    the letters that occur once, in the alphabet's order. A letter twice in one term takes the diagonal; "..." stands
-    for axes that are not spelled out, and broadcast.
+    Each letter is an axis; letters that are missing on the right are summed over. Without an arrow
+    the right side has the letters that occur once, in the alphabet's order. A letter twice in one
+    term takes the diagonal; "..." stands for axes that are not spelled out, and broadcast.
     tensors: one shape per term -> the shape of the right side. "ij,jk->ik": y_ik = sum_j a_ij b_jk.
-    The gradient of one factor is an einsum of dy with the other factors, with the letters of that factor on the right:
-    there da = einsum("ik,jk->ij", dy, b), db = einsum("ik,ij->jk", dy, a).
-    Integers and booleans beside floats become floats of that width; a sum over booleans counts them.
+    The gradient of one factor is an einsum of dy with the other factors, with the letters of that
+    factor on the right: there da = einsum("ik,jk->ij", dy, b), db = einsum("ik,ij->jk", dy, a).
+    Integers and booleans beside floats become floats of that width; a sum over booleans counts
+    them.
     Raises ValueError for terms that do not fit the tensors.
     """
     parts = tuple(t if isinstance(t, Tensor) else Tensor(t) for t in tensors)
@@ -57,7 +61,8 @@ def einsum(subscripts: str, *tensors: Any) -> Tensor:
             known = [letter for letter, n in zip(term, a.shape, strict=True) if letter in elsewhere and n != 1]
             back = ",".join([right, *(name for name, _ in others)])
             g = _einsum(back, "".join(known), [dy, *(other for _, other in others)])
-            # along a letter that only this term has, all entries get the same; one of length 1 was stretched, its sum
+            # along a letter that only this term has, all entries get the same; one of length 1 was
+            # stretched, its sum
             spread = np.expand_dims(g, tuple(k for k, letter in enumerate(term) if letter not in known))
             dx = np.zeros(shapes[i], dy.dtype)
             _diagonal(spelled[i], term, dx)[...] = spread
@@ -81,7 +86,9 @@ def _diagonal(spelled: str, term: str, a: np.ndarray) -> np.ndarray:
 
 
 def _spelled_out(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:
-    """The terms on the left and the right side, with letters instead of "..." and of what was left unsaid."""
+    """The terms on the left and the right side, with letters instead of "..." and of what was left
+    unsaid.
+    """
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(shapes):

@@ -1,16 +1,16 @@
 """Recurrent layers: a state that is carried from step to step, h_t = cell(x_t, h_{t-1}).
 
-Three cells: RNN, LSTM, GRU. An operation is a whole layer over a whole sequence: its recurrence, and
-backward the same steps in reverse. Written with a Tensor per step it would be the same mathematics,
-recorded as thousands of small operations; a test proves both equal.
+Three cells: RNN, LSTM, GRU. An operation is a whole layer over a whole sequence: its recurrence,
+and backward the same steps in reverse. Written with a Tensor per step it would be the same
+mathematics, recorded as thousands of small operations; a test proves both equal.
 
 *Why gates.* Backward through T steps of an RNN multiplies T Jacobians: the gradient dies out or
-explodes. An LSTM's c_t = f c_{t-1} + ... and a GRU's z h_{t-1} carry it back unchanged while the gate
-is open.
+explodes. An LSTM's c_t = f c_{t-1} + ... and a GRU's z h_{t-1} carry it back unchanged while the
+gate is open.
 
 *Layouts* are torch's: ``w_ih`` (G H, C), ``w_hh`` (G H, H), biases (G H,), with G = 1, 4 or 3 gates
-stacked in the order that each cell names. ``starts``: before step ``starts[b]`` row b is padding; its
-state is zero there, and begins at zero.
+stacked in the order that each cell names. ``starts``: before step ``starts[b]`` row b is padding;
+its state is zero there, and begins at zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .checks import Starts, check_starts
 Array = np.ndarray
 Arrays = tuple[Array, ...]
 
-# ---- RNN -------------------------------------------------------------------------------------------------------------
+# ---- RNN -----------------------------------------------------------------------------------------
 
 
 def rnn(
@@ -39,8 +39,8 @@ def rnn(
 ) -> Tensor:
     """Carry a state through time: h_t = tanh(W x_t + b + U h_{t-1} + b') (Elman 1990).
 
-    x: (B, T, C), weight_ih: (H, C), weight_hh: (H, H), biases: (H,) or None, h0: (B, H)
-    -> h: (B, T, H). starts: (B,) integers; row b is zero before step ``starts[b]``, without gradient.
+    x: (B, T, C), weight_ih: (H, C), weight_hh: (H, H), biases: (H,) or None, h0: (B, H) -> h:
+    (B, T, H). starts: (B,) integers; row b is zero before step ``starts[b]``, without gradient.
     dz = dh (1 - h^2),  dh_{t-1} = dz U,  dx = dz W,  dW = sum_t dz^T x_t,  dU = sum_t dz^T h_{t-1}
     Raises ValueError for shapes that do not fit.
     """
@@ -83,7 +83,7 @@ def rnn_backward(dh: Array, x: Array, w_ih: Array, w_hh: Array, h0: Array, h: Ar
     return dz @ w_ih, dw_ih, dw_hh, db_ih, db_hh, carried
 
 
-# ---- LSTM ------------------------------------------------------------------------------------------------------------
+# ---- LSTM ----------------------------------------------------------------------------------------
 
 
 def lstm(
@@ -150,7 +150,9 @@ def lstm_backward(
     gates: Array,
     starts: Starts = None,
 ) -> Arrays:
-    """dh: (B, T, H), of all states, dc_last: (B, H), of the last c -> dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0."""
+    """dh: (B, T, H), of all states, dc_last: (B, H), of the last c -> dx, dw_ih, dw_hh, db_ih,
+    db_hh, dh0, dc0.
+    """
     begun, c_before = _begun(starts, x), _before(c, c0)  # (B, T, 1), (B, T, H)
     dz = np.empty_like(gates)  # (B, T, 4 H), of what is inside the sigmoids and the tanh
     carried, dc = np.zeros_like(h0), dc_last
@@ -171,7 +173,7 @@ def lstm_backward(
     return dz @ w_ih, dw_ih, dw_hh, db_ih, db_hh, carried, dc
 
 
-# ---- GRU -------------------------------------------------------------------------------------------------------------
+# ---- GRU -----------------------------------------------------------------------------------------
 
 
 def gru(
@@ -187,10 +189,11 @@ def gru(
 
     r, z = sigmoid(...), n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + b'_n)),
     h_t = (1 - z) n + z h_{t-1}.
-    x: (B, T, C), h0: (B, H) -> h: (B, T, H). Weights and biases as ``rnn``'s, of 3 H rows in the order
-    r, z, n.
-    dn = dh (1 - z),  dz = dh (h_{t-1} - n),  dr = dn' u with n' and u = U_n h_{t-1} + b'_n inside the
-    tanh,  du = dn' r,  dh_{t-1} = dh z + ... through U; what is inside the gates then as ``rnn``.
+    x: (B, T, C), h0: (B, H) -> h: (B, T, H). Weights and biases as ``rnn``'s, of 3 H rows in the
+    order r, z, n.
+    dn = dh (1 - z),  dz = dh (h_{t-1} - n),  dr = dn' u with n' and u = U_n h_{t-1} + b'_n inside
+    the tanh,  du = dn' r,  dh_{t-1} = dh z + ... through U; what is inside the gates then as
+    ``rnn``.
     """
     inputs = _inputs("gru", 3, x, weight_ih, weight_hh, bias_ih, bias_hh, h0)
     a, w_ih, w_hh, b_ih, b_hh, first = alike(*inputs)
@@ -235,7 +238,8 @@ def gru_backward(
     for t in reversed(range(x.shape[1])):
         r, z, n = np.split(gates[:, t], 3, axis=1)
         dh_t = (dh[:, t] + carried) * begun[:, t]
-        # h = (1 - z) n + z h_{t-1}  ->  dz = dh (h_{t-1} - n),  dn = dh (1 - z),  dh_{t-1} = dh z + ...
+        # h = (1 - z) n + z h_{t-1}  ->  dz = dh (h_{t-1} - n),  dn = dh (1 - z),  dh_{t-1} = dh z +
+        # ...
         inside_z = dh_t * (h_before[:, t] - n) * z * (1 - z)
         inside_n = dh_t * (1 - z) * (1 - n**2)
         # n = tanh(... + r u)  ->  dr = dn u,  du = dn r
@@ -247,7 +251,7 @@ def gru_backward(
     return dz @ w_ih, dw_ih, dw_hh, db_ih, db_hh, carried
 
 
-# ---- what the three share --------------------------------------------------------------------------------------------
+# ---- what the three share ------------------------------------------------------------------------
 
 
 def _sigmoid(x: Array) -> Array:
@@ -268,7 +272,8 @@ def _before(h: Array, h0: Array) -> Array:
 
 
 def _weight_gradients(dz: Array, dp: Array, x: Array, h_before: Array) -> Arrays:
-    """Of z = x w_ih^T + b_ih and p = h_{t-1} w_hh^T + b_hh, all steps at once: dw_ih, dw_hh, db_ih, db_hh.
+    """Of z = x w_ih^T + b_ih and p = h_{t-1} w_hh^T + b_hh, all steps at once: dw_ih, dw_hh, db_ih,
+    db_hh.
 
     dz, dp: (B, T, G H), one array twice where the gates need only z + p.
     """
@@ -286,7 +291,8 @@ def _inputs(
     bias_hh: Tensor | None,
     *states: Tensor,
 ) -> tuple[Tensor, ...]:
-    """The arguments, with zeros for a bias that is not there; a ValueError says what does not fit."""
+    """The arguments, with zeros for a bias that is not there; a ValueError says what does not fit.
+    """
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"{name}: x must be (B, T, C) with T >= 1; got {x.shape}")
     (B, _, C), H = x.shape, states[0].shape[-1]

@@ -1,11 +1,12 @@
-"""Attention of a recurrent layer: each step looks back at the states of a window of steps before it.
+"""Attention of a recurrent layer: each step looks back at the states of a window of steps before
+it.
 
     out_t = sum_s p_ts value_s  over  t - window <= s < t,    p_t = softmax of the scores x_ts
 
 Scores are dot products, as in ``attention.py``, or what a small network says of query and key. The
-latter is the first attention there was (Bahdanau et al. 2015). A dot product scores all pairs by one
-matrix product; with the network each pair needs C tanh of its own, so it is many times slower for the
-same window, and no better at its task.
+latter is the first attention there was (Bahdanau et al. 2015). A dot product scores all pairs by
+one matrix product; with the network each pair needs C tanh of its own, so it is many times slower
+for the same window, and no better at its task.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ def past_attention(
     score_weight: Tensor | None = None,
     starts: Starts = None,
 ) -> Tensor:
-    """Mix the values of the ``window`` steps before each query, weighted by how well their keys match it.
+    """Mix the values of the ``window`` steps before each query, weighted by how well their keys
+    match it.
 
     query: (B, T, C), keys, values: (B, P + T, C), P steps before the first query's and then its own
     -> (B, T, C).
-    out_t = sum_s p_ts value_s over P + t - window <= s < P + t,  p_t = softmax of the scores x_ts. The
-    query's own step is not among them: what it knows is at hand without attention. Where there is no
-    past, out is 0.
+    out_t = sum_s p_ts value_s over P + t - window <= s < P + t,  p_t = softmax of the scores x_ts.
+    The query's own step is not among them: what it knows is at hand without attention. Where there
+    is no past, out is 0.
     x_ts = query_t . key_s / sqrt(C) (Luong et al. 2015; scaled as by Vaswani et al. 2017), or, with
     ``score_weight`` w (C,), x_ts = w . tanh(query_t + key_s) (Bahdanau et al. 2015).
     starts: (B,) integers; steps s < ``starts[b]`` are padding and not seen.
@@ -50,7 +52,8 @@ def past_attention(
     if keys.shape[1] == 1:
         return Tensor(np.zeros_like(query.data))  # a single step without a past
     starts = check_starts("past_attention", starts, len(query))
-    # the last step is in nobody's past; without it, the step before a query's own stands at the query's position
+    # the last step is in nobody's past; without it, the step before a query's own stands at the
+    # query's position
     keys, values = keys[:, :-1], values[:, :-1]
     if score_weight is not None:
         return _additive_attention(query, keys, values, score_weight, window, starts)
@@ -63,7 +66,9 @@ def past_attention(
 def _additive_attention(
     query: Tensor, keys: Tensor, values: Tensor, score_weight: Tensor, window: int, starts: Starts
 ) -> Tensor:
-    """Query t stands at position S - T + t of the S keys, and sees the latest ``window`` up to there."""
+    """Query t stands at position S - T + t of the S keys, and sees the latest ``window`` up to
+    there.
+    """
     inputs = query, keys, values, score_weight
     q, k, v, w = alike(*inputs)
     out, p = additive_attention_forward(q, k, v, w, window, starts)
@@ -115,7 +120,8 @@ def additive_attention_backward(
         dp = (v[:, lo:hi] @ dout[:, t, :, None])[..., 0]
         # p = softmax(x)  ->  dx = p (dp - sum_s p dp)
         dx = p_t * (dp - (p_t * dp).sum(axis=1, keepdims=True))
-        # x_s = w . a_s,  a_s = tanh(q + k_s)  ->  dw = sum_s dx_s a_s,  d(q + k_s) = dx_s w (1 - a_s^2)
+        # x_s = w . a_s,  a_s = tanh(q + k_s)  ->  dw = sum_s dx_s a_s,  d(q + k_s) = dx_s w (1 -
+        # a_s^2)
         a = np.tanh(q[:, t, None] + k[:, lo:hi])  # (B, hi - lo, C)
         dw += total(dx[..., None] * a, axis=(0, 1))
         inside = dx[..., None] * w * (1 - a**2)

@@ -1,4 +1,5 @@
-"""Operations that move entries about without changing them: joining, splitting, turning, padding."""
+"""Operations that move entries about without changing them: joining, splitting, turning, padding.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .elementwise import where
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """y = [a | b | ...], end to end along an existing axis;   da, db, ... = dy cut at the same places.
+    """y = [a | b | ...], end to end along an existing axis;   da, db, ... = dy cut at the same
+    places.
 
     tensors: (..., N_i, ...), equal but for that axis -> (..., N_1 + N_2 + ..., ...).
     """
@@ -59,9 +61,11 @@ def common_dtype(parts: Sequence[Tensor]) -> np.dtype:
 
 
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]:
-    """Cut along ``axis`` into parts of the given sizes (one number: parts of that size, the last maybe shorter).
+    """Cut along ``axis`` into parts of the given sizes (one number: parts of that size, the last
+    maybe shorter).
 
-    x: (..., N_1 + N_2 + ..., ...) -> [(..., N_1, ...), (..., N_2, ...), ...];   dx = dy in the part's place, else 0.
+    x: (..., N_1 + N_2 + ..., ...) -> [(..., N_1, ...), (..., N_2, ...), ...];   dx = dy in the
+    part's place, else 0.
     """
     axis = one_axis("split", x, axis)
     length = x.shape[axis]
@@ -77,7 +81,8 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]
 
 
 def chunk(x: Tensor, chunks: int, axis: int = -1) -> list[Tensor]:
-    """Cut along ``axis`` into ``chunks`` equal parts (or fewer, and the last shorter, where that does not come out).
+    """Cut along ``axis`` into ``chunks`` equal parts (or fewer, and the last shorter, where that
+    does not come out).
 
     x: (..., N, ...) -> [(..., ceil(N / chunks), ...), ...];   dx = dy in each part's place.
     """
@@ -99,7 +104,9 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
-    """Repeat along axes of length 1 (or missing ones): (M, 1) -> (K, M, N);   dx = sum of dy over all copies."""
+    """Repeat along axes of length 1 (or missing ones): (M, 1) -> (K, M, N);   dx = sum of dy over
+    all copies.
+    """
     before = x.shape
 
     def backward(dy):
@@ -113,7 +120,9 @@ def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """y_i = x_(N-1-i) along ``axis`` (all axes by default), dx_i = dy_(N-1-i).   (...) -> the same shape"""
+    """y_i = x_(N-1-i) along ``axis`` (all axes by default), dx_i = dy_(N-1-i).   (...) -> the same
+    shape
+    """
 
     def backward(dy):
         return (np.flip(dy, axis),)
@@ -124,8 +133,8 @@ def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
     """Put ``value`` around x;   dx = the inner part of dy.
 
-    x: (N_1, N_2, ...) -> (before_1 + N_1 + after_1, ...). widths as NumPy's: ((before, after), ...) per axis, or one
-    number for all.
+    x: (N_1, N_2, ...) -> (before_1 + N_1 + after_1, ...). widths as NumPy's: ((before, after), ...)
+    per axis, or one number for all.
     """
     try:
         pairs = np.broadcast_to(np.asarray(widths), (x.ndim, 2))
@@ -143,7 +152,9 @@ def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
 
 
 def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
-    """Lay copies of x side by side, as ``np.tile``: (M, N) -> (r M, s N);   dx = sum of dy over all copies."""
+    """Lay copies of x side by side, as ``np.tile``: (M, N) -> (r M, s N);   dx = sum of dy over all
+    copies.
+    """
     counts = (repeats,) if isinstance(repeats, int) else tuple(repeats)
     ndim = max(x.ndim, len(counts))
     counts = (1,) * (ndim - len(counts)) + counts
@@ -158,7 +169,8 @@ def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
 
 
 def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
-    """y[i] = x[indices[i]] along ``axis``;   dx[indices[i]] += dy[i]: what is taken twice gets both gradients.
+    """y[i] = x[indices[i]] along ``axis``;   dx[indices[i]] += dy[i]: what is taken twice gets both
+    gradients.
 
     x: (N, ...), indices: (K,) -> (K, ...) for axis 0.
     """
@@ -167,7 +179,8 @@ def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
 
 
 def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    """One entry per place: y[i, j] = x[i, indices[i, j]] for axis 1 (torch's gather, ``np.take_along_axis``).
+    """One entry per place: y[i, j] = x[i, indices[i, j]] for axis 1 (torch's gather,
+    ``np.take_along_axis``).
 
     x: (M, N), indices: (M, K) -> y: (M, K);   dx[i, indices[i, j]] += dy[i, j].
     """
@@ -185,12 +198,16 @@ def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
-    """y_ij = x_ij where j <= i + diagonal (on and below it), else 0;   dx likewise.   (..., M, N) -> (..., M, N)"""
+    """y_ij = x_ij where j <= i + diagonal (on and below it), else 0;   dx likewise.   (..., M, N)
+    -> (..., M, N)
+    """
     return where(np.tril(_ones("tril", x), diagonal), x, np.zeros((), x.dtype))
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
-    """y_ij = x_ij where j >= i + diagonal (on and above it), else 0;   dx likewise.   (..., M, N) -> (..., M, N)"""
+    """y_ij = x_ij where j >= i + diagonal (on and above it), else 0;   dx likewise.   (..., M, N)
+    -> (..., M, N)
+    """
     return where(np.triu(_ones("triu", x), diagonal), x, np.zeros((), x.dtype))
 
 
@@ -201,11 +218,15 @@ def _ones(name: str, x: Tensor) -> np.ndarray:
 
 
 def arange(*limits: float) -> Tensor:
-    """The numbers start, start + step, ... below stop, as ``np.arange``: (N,) integers, or float32; no gradient."""
+    """The numbers start, start + step, ... below stop, as ``np.arange``: (N,) integers, or float32;
+    no gradient.
+    """
     values = np.arange(*limits)
     return Tensor(values.astype(np.float32) if values.dtype.kind == "f" else values)
 
 
 def one_hot(ids: Any, num_classes: int) -> Tensor:
-    """A row of zeros with a 1 at each id: ids (...) in [0, num_classes) -> (..., num_classes) float32, no gradient."""
+    """A row of zeros with a 1 at each id: ids (...) in [0, num_classes) -> (..., num_classes)
+    float32, no gradient.
+    """
     return Tensor(np.eye(num_classes, dtype=np.float32)[check_ids("one_hot", ids, num_classes)])

@@ -63,7 +63,8 @@ def beam_search(
     W = config.num_beams
     empty = new_row()
     stop_ids = [id for id in empty.ending.ids if id < logits.shape[1]]
-    # each beam has at most one continuation for each way to end: so many are enough to find W that go on
+    # each beam has at most one continuation for each way to end: so many are enough to find W that
+    # go on
     count = W * (1 + max(1, len(stop_ids)))
     beams, finished = [Beam([], 0.0, Trace())], list[Beam]()
     while beams:
@@ -142,7 +143,8 @@ def _ranked(beams: list[Beam], config: GenerationConfig) -> list[Beam]:
 
 
 def _is_decided(best: Beam, worst: Beam, config: GenerationConfig, most: int) -> bool:
-    """Whether the best beam that goes on is not expected to overtake the worst of W finished texts."""
+    """Whether the best beam that goes on is not expected to overtake the worst of W finished texts.
+    """
     if config.early_stopping is True:
         return True
     length = most if config.early_stopping == "never" and config.length_penalty > 0 else len(best.ids)

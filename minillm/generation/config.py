@@ -1,4 +1,6 @@
-"""The parameters of generation: what they mean, their bounds, and the file ``generation_config.json``."""
+"""The parameters of generation: what they mean, their bounds, and the file
+``generation_config.json``.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +151,8 @@ class GenerationConfig:
         which counts the prompt too, is taken for ``max_new_tokens`` where that is absent.
         Parameters of ours that are unknown there have their own names.
 
-        Raises ValueError that names a field which is unknown, or known but not implemented and not at rest.
+        Raises ValueError that names a field which is unknown, or known but not implemented and not
+        at rest.
         """
         values = to_parameters(fields, _NAMES, source)
         try:
@@ -174,8 +177,8 @@ class GenerationConfig:
     def load(cls, path: str | os.PathLike[str]) -> GenerationConfig:
         """Read ``generation_config.json``: ``path`` is the file, or the folder that holds it.
 
-        In a model folder, special tokens that it leaves open are those of ``config.json``; and where there is
-        no such file, it means the same as an empty one.
+        In a model folder, special tokens that it leaves open are those of ``config.json``; and
+        where there is no such file, it means the same as an empty one.
 
         Raises FileNotFoundError, or ValueError that says what is wrong with the file.
         """
@@ -274,7 +277,8 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _special_tokens(model: Mapping[str, Any]) -> dict[str, Any]:
     """Where a text begins and ends, as a model's ``config.json`` says.
 
-    A file that keeps the default of a larger vocabulary, as GPT-2's 50256, says nothing: such an id can never come.
+    A file that keeps the default of a larger vocabulary, as GPT-2's 50256, says nothing: such an id
+    can never come.
     """
     most = model.get("vocab_size")
 

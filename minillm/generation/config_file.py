@@ -105,7 +105,9 @@ def to_fields(config: Any) -> dict[str, Any]:
 
 
 def _from_sequence_bias(value: Any, source: str) -> dict[int, float]:
-    """``[[[id], bias], ...]``: only biases of single tokens, which do not depend on the text before."""
+    """``[[[id], bias], ...]``: only biases of single tokens, which do not depend on the text
+    before.
+    """
     try:
         pairs = [(id, bias) for (id,), bias in value]
     except (TypeError, ValueError):

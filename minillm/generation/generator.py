@@ -165,7 +165,9 @@ class _Writer:
         return logits, cache, penalties(self.config, longest, stop_ids, scored, self.tokenizer.vocab_size), stop_ids
 
     def search(self, first: Row) -> list[Row]:
-        """The n best texts after the prompt of an empty row; fewer, where there are not so many texts."""
+        """The n best texts after the prompt of an empty row; fewer, where there are not so many
+        texts.
+        """
 
         def new_row(rank: int = 0) -> Row:
             return self.row(first.prompt, first.index + rank, first.rng)

@@ -18,7 +18,8 @@ def draw_by_blocks(
 ) -> int:
     """Draw a block of neighbours first, then one of them: p(token) = p(block) p(token | block).
 
-    The sums along which a random point is looked up are then short, and short sums are what takes the time.
+    The sums along which a random point is looked up are then short, and short sums are what takes
+    the time.
     """
     starts = np.arange(0, len(weights), BLOCK)
     start = int(starts[draw_index(np.add.reduceat(weights, starts), rng.random())])

@@ -97,14 +97,16 @@ def filters(config: GenerationConfig) -> list[Filter]:
     return steps
 
 
-# ---- penalties -------------------------------------------------------------------------------------------------------
+# ---- penalties -----------------------------------------------------------------------------------
 
 
 @tiny_is_zero
 def penalize_repetition(logits: np.ndarray, past: np.ndarray, penalty: float) -> np.ndarray:
-    """Make every token of the past less likely, once, however often it came: (B, V), (B, T) -> (B, V).
+    """Make every token of the past less likely, once, however often it came: (B, V), (B, T) ->
+    (B, V).
 
-    l / penalty where l > 0, else l * penalty (Keskar et al. 2019, CTRL, https://arxiv.org/abs/1909.05858).
+    l / penalty where l > 0, else l * penalty (Keskar et al. 2019, CTRL,
+    https://arxiv.org/abs/1909.05858).
     """
     rows = np.arange(len(logits))[:, None]
     seen = np.where(past < 0, past[:, -1:], past)  # a token twice does no harm below, a padding would
@@ -116,7 +118,8 @@ def penalize_repetition(logits: np.ndarray, past: np.ndarray, penalty: float) ->
 
 @tiny_is_zero
 def penalize_frequency(logits: np.ndarray, drawn: np.ndarray, frequency: float, presence: float) -> np.ndarray:
-    """Lower the logit of a token by ``frequency`` for each time it was drawn, and once by ``presence``.
+    """Lower the logit of a token by ``frequency`` for each time it was drawn, and once by
+    ``presence``.
 
     drawn: (B, T), without the prompt.  l -= frequency * count + presence * min(count, 1)
     """
@@ -126,7 +129,8 @@ def penalize_frequency(logits: np.ndarray, drawn: np.ndarray, frequency: float, 
 
 
 def forbid_repeated_ngrams(logits: np.ndarray, past: np.ndarray, size: int) -> np.ndarray:
-    """Forbid each token that would complete a sequence of ``size`` tokens which is already in the past.
+    """Forbid each token that would complete a sequence of ``size`` tokens which is already in the
+    past.
 
     With size 3 and the past ``a b c a b``, c is forbidden: ``a b c`` came before.
     """
@@ -155,7 +159,7 @@ def add_bias(logits: np.ndarray, bias: Mapping[int, float]) -> np.ndarray:
     return logits
 
 
-# ---- filters ---------------------------------------------------------------------------------------------------------
+# ---- filters -------------------------------------------------------------------------------------
 
 
 @tiny_is_zero
@@ -167,7 +171,9 @@ def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def keep_top_k(logits: np.ndarray, k: int) -> np.ndarray:
-    """Keep the k most likely tokens, and those that are as likely as the last of them (Fan et al. 2018)."""
+    """Keep the k most likely tokens, and those that are as likely as the last of them (Fan et al.
+    2018).
+    """
     V = logits.shape[1]
     if k >= V:
         return logits
@@ -177,7 +183,8 @@ def keep_top_k(logits: np.ndarray, k: int) -> np.ndarray:
 
 @tiny_is_zero
 def keep_top_p(logits: np.ndarray, p: float) -> np.ndarray:
-    """Keep the fewest most likely tokens whose probabilities reach p together (Holtzman et al. 2020).
+    """Keep the fewest most likely tokens whose probabilities reach p together (Holtzman et al.
+    2020).
 
     https://arxiv.org/abs/1904.09751
     """
@@ -192,7 +199,8 @@ def keep_top_p(logits: np.ndarray, p: float) -> np.ndarray:
 
 @np.errstate(under="ignore", divide="ignore")
 def keep_min_p(logits: np.ndarray, p: float) -> np.ndarray:
-    """Keep the tokens that are at least p times as likely as the most likely one (Nguyen et al. 2024).
+    """Keep the tokens that are at least p times as likely as the most likely one (Nguyen et al.
+    2024).
 
     e^l >= p e^max  <=>  l >= max + log p.  https://arxiv.org/abs/2407.01082
     """
@@ -221,7 +229,7 @@ def keep_typical(logits: np.ndarray, p: float) -> np.ndarray:
     return np.where(distance > furthest, -np.inf, logits)
 
 
-# ---- probabilities ---------------------------------------------------------------------------------------------------
+# ---- probabilities -------------------------------------------------------------------------------
 
 
 @tiny_is_zero
@@ -264,7 +272,8 @@ def draw_index(weights: np.ndarray, u: float) -> int:
     """The index in whose stretch a point falls, at the fraction u of a line made of stretches of
     these lengths.
 
-    With u uniform in [0, 1), each index comes with a probability in proportion to its weight: (V,) -> index.
+    With u uniform in [0, 1), each index comes with a probability in proportion to its weight: (V,)
+    -> index.
     """
     ends = np.cumsum(weights, dtype=np.float64)
     # u <= 1 - 2^-53, so that the point stays below the last end after rounding too; side="right"

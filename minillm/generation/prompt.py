@@ -1,4 +1,5 @@
-"""From a prompt to a model that has read it: ids, a padded batch, a filled cache, the first scores."""
+"""From a prompt to a model that has read it: ids, a padded batch, a filled cache, the first scores.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +89,9 @@ def _checked(caller: str, prompt: Sequence[int], vocab_size: int) -> list[int]:
 
 
 def _decoder_start(caller: str, model: LanguageModel, config: GenerationConfig) -> int:
-    """The first token of the decoder: the generation configuration's, else the model configuration's."""
+    """The first token of the decoder: the generation configuration's, else the model
+    configuration's.
+    """
     places = (config, getattr(model, "config", None))
     found = [id for place in places if (id := getattr(place, "decoder_start_token_id", None)) is not None]
     if not found:
@@ -154,7 +157,9 @@ def read_batch(
 
 
 def top_logprobs(logits: np.ndarray, normalizer: float, count: int) -> dict[int, float]:
-    """The ``count`` most likely tokens, best first, with their log-probabilities: (V,) -> {id: nats}."""
+    """The ``count`` most likely tokens, best first, with their log-probabilities: (V,) -> {id:
+    nats}.
+    """
     rest = len(logits) - min(count, len(logits))
     best = np.argpartition(logits, rest)[rest:] if rest else np.arange(len(logits))
     best = best[(-logits[best]).argsort(kind="stable")]
@@ -164,7 +169,8 @@ def top_logprobs(logits: np.ndarray, normalizer: float, count: int) -> dict[int,
 def score_prompt(
     logits: np.ndarray, ids: Sequence[int], alternatives: int
 ) -> tuple[list[float | None], list[dict[int, float] | None]]:
-    """The log-probability of each token of a prompt, and the likeliest tokens in its place: (P, V), P ids.
+    """The log-probability of each token of a prompt, and the likeliest tokens in its place: (P, V),
+    P ids.
 
     The logits at one position score the token at the next; so nothing scores the first.
     """

@@ -54,7 +54,9 @@ class Ending:
 
 
 def ending(tokenizer: Tokenizer, config: GenerationConfig, criterion: Criterion | None) -> Ending:
-    """What the configuration, and the tokenizer where that leaves it open, say about the end of a text."""
+    """What the configuration, and the tokenizer where that leaves it open, say about the end of a
+    text.
+    """
     ends = config.eos_token_id
     if ends is None:
         ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)

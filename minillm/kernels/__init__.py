@@ -1,20 +1,21 @@
-"""Arrays in, arrays out: compiled replacements of the NumPy definitions that stand above, in the files a learner reads.
+"""Arrays in, arrays out: compiled replacements of the NumPy definitions that stand above, in the
+files a learner reads.
 
-Nobody needs to open this folder to understand what is computed. A definition names the file here that has a faster
-function of its name and arguments:
+Nobody needs to open this folder to understand what is computed. A definition names the file here
+that has a faster function of its name and arguments:
 
     @compiled("softmax")
     def softmax_forward(x):                                  # the definition, in functional/activations.py
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
 
-A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal. The definition
-itself runs under the environment variable ``MINILLM_KERNELS=numpy``, where Numba is not installed, and in a forked
-child of a process whose kernels have threads. Numba is imported when the first kernel is called: ``import minillm``
-stays quick and compiles nothing.
+A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal.
+The definition itself runs under the environment variable ``MINILLM_KERNELS=numpy``, where Numba is
+not installed, and in a forked child of a process whose kernels have threads. Numba is imported when
+the first kernel is called: ``import minillm`` stays quick and compiles nothing.
 
 How these loops became fast is told in HISTORY.md.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ _first_calls: dict[str, Callable[..., Any]] = {}  # name -> what finds that out
 
 
 def compiled(file: str) -> Callable[[Function], Function]:
-    """Let the function of the same name in ``kernels/FILE.py`` do the work of a NumPy definition."""
+    """Let the function of the same name in ``kernels/FILE.py`` do the work of a NumPy definition.
+    """
 
     def replace(definition: Function) -> Function:
         name = definition.__name__
@@ -65,7 +67,9 @@ def compiled(file: str) -> Callable[[Function], Function]:
 
 @functools.cache
 def load(file: str, name: str) -> Callable[..., Any]:
-    """The function ``name`` of ``kernels/FILE.py``, for any Python thread; ``decode.step`` is a FILE in a folder."""
+    """The function ``name`` of ``kernels/FILE.py``, for any Python thread; ``decode.step`` is a
+    FILE in a folder.
+    """
     function = getattr(_file(file), name)
     return process.guarded(function) if KERNELS == "numba" and _is_parallel(file) else function
 
@@ -79,7 +83,9 @@ def _file(file: str) -> Any:
 
 
 def _is_parallel(file: str) -> bool:
-    """Whether the kernels of a file may enter a parallel loop. A file without one says ``PARALLEL = False``."""
+    """Whether the kernels of a file may enter a parallel loop. A file without one says ``PARALLEL =
+    False``.
+    """
     return getattr(_file(file), "PARALLEL", True)
 
 
@@ -92,13 +98,15 @@ def _in_a_forked_child() -> None:
 process.when_forked.append(_in_a_forked_child)
 
 
-# ---- what else the library asks --------------------------------------------------------------------------------------
+# ---- what else the library asks ------------------------------------------------------------------
 
 
 def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:
-    """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)`` when it is done.
+    """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)``
+    when it is done.
 
-    Kernels that come from the cache are not announced. Returns a function that ends the announcements.
+    Kernels that come from the cache are not announced. Returns a function that ends the
+    announcements.
     """
     if KERNELS == "numpy":
         return lambda: None

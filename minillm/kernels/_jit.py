@@ -1,4 +1,6 @@
-"""How a Python loop becomes machine code: the ``jit`` decorator, its cache, and who is told when something compiles."""
+"""How a Python loop becomes machine code: the ``jit`` decorator, its cache, and who is told when
+something compiles.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ _settings: Any = numba.config  # its attributes come from the environment: unkno
 CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
 JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
 
-# The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN" and "no infinity"
-# (part of fastmath=True), which would break -inf masks and NaN checks.
+# The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN"
+# and "no infinity" (part of fastmath=True), which would break -inf masks and NaN checks.
 SAFE_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
@@ -34,13 +36,15 @@ def jit(
     inline: bool = False,
     inner: bool = False,
 ) -> Any:
-    """Compile loops at their first call, and keep the machine code beside the source for the next process.
+    """Compile loops at their first call, and keep the machine code beside the source for the next
+    process.
 
-    Where the folder cannot be written (a read-only installation), Numba keeps it in the user's own cache folder; where
-    that fails too, the code is compiled anew in each process. ``reorder=False`` keeps the order of additions as
-    written, where a rounding error was put there on purpose. ``inline=True`` is for the formula of one number: always
-    put into the loop that calls it, for a loop with a call inside is not vectorised. ``inner=True`` is for what only
-    other kernels call: it becomes part of them, and neither a way in from Python, which would check and unpack every
+    Where the folder cannot be written (a read-only installation), Numba keeps it in the user's own
+    cache folder; where that fails too, the code is compiled anew in each process. ``reorder=False``
+    keeps the order of additions as written, where a rounding error was put there on purpose.
+    ``inline=True`` is for the formula of one number: always put into the loop that calls it, for a
+    loop with a call inside is not vectorised. ``inner=True`` is for what only other kernels call:
+    it becomes part of them, and neither a way in from Python, which would check and unpack every
     argument, is compiled for it, nor a place in the cache kept.
     """
     if function is None:
@@ -68,7 +72,9 @@ def jit(
 
 
 def _one_signature(dispatcher: Any) -> None:
-    """Let a kernel that others call with ``0`` and with ``n`` compile once: to Numba, a constant is a type."""
+    """Let a kernel that others call with ``0`` and with ``n`` compile once: to Numba, a constant is
+    a type.
+    """
     compile_for = dispatcher.compile
 
     def compile_once(signature: Any) -> Any:
@@ -90,7 +96,9 @@ def _no_way_in(dispatcher: Any) -> None:
 
 
 def _stamp_cache(dispatcher: Any) -> None:
-    """Let a change in any file of kernels/ void the cached code: Numba looks only at the kernel's own file."""
+    """Let a change in any file of kernels/ void the cached code: Numba looks only at the kernel's
+    own file.
+    """
     index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if index is not None and hasattr(index, "_source_stamp"):
         index._source_stamp = _SOURCES
@@ -104,9 +112,11 @@ _SOURCES = tuple(
 
 
 def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:
-    """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)`` when it is done.
+    """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)``
+    when it is done.
 
-    Kernels that come from the cache are not announced. Returns a function that ends the announcements.
+    Kernels that come from the cache are not announced. Returns a function that ends the
+    announcements.
     """
     from numba.core import event
 

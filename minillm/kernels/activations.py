@@ -1,4 +1,6 @@
-"""The activations of functional/activations.py: a formula for one number, and loops that LLVM turns into vectors."""
+"""The activations of functional/activations.py: a formula for one number, and loops that LLVM turns
+into vectors.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _SQRT_HALF = math.sqrt(0.5)
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 
 
-# ---- sigmoid ---------------------------------------------------------------------------------------------------------
+# ---- sigmoid -------------------------------------------------------------------------------------
 
 
 @loop(_FEW)
@@ -42,7 +44,7 @@ def sigmoid_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return by_entries(_sigmoid_backward, dy, y)
 
 
-# ---- gelu ------------------------------------------------------------------------------------------------------------
+# ---- gelu ----------------------------------------------------------------------------------------
 
 
 @jit(inline=True, inner=True)
@@ -60,8 +62,9 @@ def _gelu_slope(x):
 
 @jit(inline=True, inner=True)
 def _normal32(x):
-    # The tail beyond |x| is e^(-x^2/2) P(t), t = 1 / (1 + 0.35 |x| / sqrt 2), the form of Hastings (1955) with P fitted
-    # anew: at most 5e-8 off. One exponential serves both numbers: 1.6 times as fast as erf and exp apart.
+    # The tail beyond |x| is e^(-x^2/2) P(t), t = 1 / (1 + 0.35 |x| / sqrt 2), the form of Hastings
+    # (1955) with P fitted anew: at most 5e-8 off. One exponential serves both numbers: 1.6 times as
+    # fast as erf and exp apart.
     bell = exp(f32(-0.5) * x * x)
     t = f32(1) / (f32(1) + f32(0.35 * _SQRT_HALF) * abs(x))
     p = f32(-0.187927929)
@@ -130,7 +133,7 @@ def gelu_backward(dy: np.ndarray, x: np.ndarray, exact: bool) -> np.ndarray:
     return by_entries(_gelu_exact_backward if exact else _gelu_tanh_backward, dy, x)
 
 
-# ---- silu ------------------------------------------------------------------------------------------------------------
+# ---- silu ----------------------------------------------------------------------------------------
 
 
 @loop(_FEW)

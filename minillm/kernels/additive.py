@@ -1,7 +1,9 @@
-"""The loops of attention scored by a network; what is computed is told in ``functional/recurrent_attention.py``.
+"""The loops of attention scored by a network; what is computed is told in
+``functional/recurrent_attention.py``.
 
-The tanh of a pair are computed again in backward: kept, they would be C times larger than the probabilities, of which
-there are O(T window). Threads share the queries in forward, the rows of the batch in backward.
+The tanh of a pair are computed again in backward: kept, they would be C times larger than the
+probabilities, of which there are O(T window). Threads share the queries in forward, the rows of the
+batch in backward.
 """
 
 from __future__ import annotations

@@ -1,20 +1,23 @@
 """How a call of attention becomes loops; what is computed is told in ``functional/attention.py``.
 
-*Bounds instead of masks.* Causality, a window and left padding together leave to each query one range of keys, and to
-each key one range of queries: query t stands at position S - T + t and sees the keys
+*Bounds instead of masks.* Causality, a window and left padding together leave to each query one
+range of keys, and to each key one range of queries: query t stands at position S - T + t and sees
+the keys
 
     max(start, position - behind) <= s <= min(S - 1, position + ahead)
 
-*Tiles.* All the scores of 4,096 tokens and 8 heads fill 512 MB. A tile of them fits in the cache, and the softmax of a
-row can be had tile by tile: keep the largest score m so far, and the sum l of exp(x - m); when a later tile raises m to
-m', everything summed so far is multiplied by exp(m - m'). This *online softmax* (Milakov & Gimelshein 2018,
-arXiv:1805.02867) makes the memory O(T); FlashAttention (Dao et al. 2022, arXiv:2205.14135) is built on it. Backward
-keeps no probabilities either: p = exp(x - lse), with one number lse = m + log l stored per row.
+*Tiles.* All the scores of 4,096 tokens and 8 heads fill 512 MB. A tile of them fits in the cache,
+and the softmax of a row can be had tile by tile: keep the largest score m so far, and the sum l of
+exp(x - m); when a later tile raises m to m', everything summed so far is multiplied by exp(m - m').
+This *online softmax* (Milakov & Gimelshein 2018, arXiv:1805.02867) makes the memory O(T);
+FlashAttention (Dao et al. 2022, arXiv:2205.14135) is built on it. Backward keeps no probabilities
+either: p = exp(x - lse), with one number lse = m + log l stored per row.
 
-*Layout.* Projections leave their rows as (B, T, H, D), of which the definition's (B, H, T, D) is a view; no transpose
-is ever made, and gradients lie in memory as their arguments do. Arrays may be strided views, a column block of one
-packed projection or a cache that has room for more keys: the loops get the memory as one flat array, with the strides
-from batch row to batch row, token to token and head to head. A query head h reads the key and value head h // (H // G).
+*Layout.* Projections leave their rows as (B, T, H, D), of which the definition's (B, H, T, D) is a
+view; no transpose is ever made, and gradients lie in memory as their arguments do. Arrays may be
+strided views, a column block of one packed projection or a cache that has room for more keys: the
+loops get the memory as one flat array, with the strides from batch row to batch row, token to token
+and head to head. A query head h reads the key and value head h // (H // G).
 
 The loops are in ``attention_tiles.py``.
 """
@@ -35,7 +38,7 @@ Starts = np.ndarray | None
 Array = np.ndarray
 
 
-# ---- the kernels -----------------------------------------------------------------------------------------------------
+# ---- the kernels ---------------------------------------------------------------------------------
 
 
 def attention_forward(
@@ -103,7 +106,7 @@ def self_attention_backward(dy: Array, qkv: Array, y: Array, lse: Array, H: int,
     return dqkv
 
 
-# ---- arrays as flat memory -------------------------------------------------------------------------------------------
+# ---- arrays as flat memory -----------------------------------------------------------------------
 
 Steps = tuple[int, int, int]  # in numbers: from batch row to batch row, from token to token, from head to head
 
@@ -147,13 +150,17 @@ def _memories(arrays: Iterable[np.ndarray], dtype: np.dtype) -> tuple[list[np.nd
 
 
 def _empty_as_it_lies(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """An array for the gradient of x (B, H, T, D), its axes in memory in the order of x: no copy undoes a swap."""
+    """An array for the gradient of x (B, H, T, D), its axes in memory in the order of x: no copy
+    undoes a swap.
+    """
     made = np.empty_like(x, dtype)
     return made if _in_place(made.swapaxes(1, 2), dtype) else np.empty(x.shape, dtype)
 
 
 def _packed_memory(x: np.ndarray, H: int, G: int) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """The memory of q, k and v in (B, T, (H + 2 G) D), each from its own first number on, and their strides."""
+    """The memory of q, k and v in (B, T, (H + 2 G) D), each from its own first number on, and their
+    strides.
+    """
     width = x.shape[2]
     D, flat = width // (H + 2 * G), x.reshape(-1)
     return [flat, flat[H * D :], flat[(H + G) * D :]], (x.shape[1] * width, width, D) * 3
@@ -163,8 +170,9 @@ def _first_keys(starts: Starts, B: int) -> np.ndarray:
     return np.zeros(B, np.int64) if starts is None else integers(starts)
 
 
-# ---- how the work is cut ---------------------------------------------------------------------------------------------
-# By the shapes alone, never by the number of threads: sums that are cut elsewhere round differently.
+# ---- how the work is cut -------------------------------------------------------------------------
+# By the shapes alone, never by the number of threads: sums that are cut elsewhere round
+# differently.
 
 
 def _sight(causal: bool, window: int, most: int) -> tuple[int, int]:
@@ -173,12 +181,15 @@ def _sight(causal: bool, window: int, most: int) -> tuple[int, int]:
 
 
 def _block(length: int, most: int) -> int:
-    """Rows per block: small ones skip more of what a causal mask hides, large ones multiply faster."""
+    """Rows per block: small ones skip more of what a causal mask hides, large ones multiply faster.
+    """
     return max(32, min(most, length // 16 // 32 * 32))
 
 
 def _chunks(tasks: int, work: int, block: int) -> int:
-    """Into how many parts the blocks of one head are dealt out, so that few heads still keep the threads busy."""
+    """Into how many parts the blocks of one head are dealt out, so that few heads still keep the
+    threads busy.
+    """
     if work < 16 * block * block:
         return 1
     return 4 if tasks == 1 else 2 if tasks < 4 or tasks % 2 and tasks < 16 else 1

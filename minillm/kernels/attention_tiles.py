@@ -1,20 +1,23 @@
 """The loops of attention: tiles of scores that stay in the cache, their products in registers.
 
-A tile holds the scores of some queries (its rows) with some keys (its columns), without gaps, the columns filled up to
-whole panels of ``tile.COLS``. Its products are those of ``tile.py``, whose second operand must lie in panels. Keys and
-values are packed as the columns of a transposed matrix for the products that sum over D, and as rows of ``wide``
-numbers, D filled up to whole panels, for those that sum over keys or queries. What fills up is never read back: it may
-hold anything.
+A tile holds the scores of some queries (its rows) with some keys (its columns), without gaps, the
+columns filled up to whole panels of ``tile.COLS``. Its products are those of ``tile.py``, whose
+second operand must lie in panels. Keys and values are packed as the columns of a transposed matrix
+for the products that sum over D, and as rows of ``wide`` numbers, D filled up to whole panels, for
+those that sum over keys or queries. What fills up is never read back: it may hold anything.
 
-Backward starts its tiles at -lse and -delta, so that the products end at x - lse and dp - delta; forward, one loop
-takes the exponentials of a whole tile, for loops over rows of 32 or 64 numbers are all beginning and end.
+Backward starts its tiles at -lse and -delta, so that the products end at x - lse and dp - delta;
+forward, one loop takes the exponentials of a whole tile, for loops over rows of 32 or 64 numbers
+are all beginning and end.
 
-Arguments that the loops share. sizes: B, T, S, H, G, D. steps: for q, k, v, out (and dout) three numbers each, the
-steps in memory from batch row to batch row, from token to token and from head to head; the last axis is contiguous.
-sight: how many keys (ahead, behind) of its own position a query sees. block: ``wide``, then the rows (queries) and
-columns (keys) of a tile.
+Arguments that the loops share. sizes: B, T, S, H, G, D. steps: for q, k, v, out (and dout) three
+numbers each, the steps in memory from batch row to batch row, from token to token and from head to
+head; the last axis is contiguous.
+sight: how many keys (ahead, behind) of its own position a query sees. block: ``wide``, then the
+rows (queries) and columns (keys) of a tile.
 
-Tasks write to different memory and are cut by the shapes alone: the result does not depend on the number of threads.
+Tasks write to different memory and are cut by the shapes alone: the result does not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from .tile import tile_from as multiply_from
 from .vector_math import exp, like, row_max
 from .vectors import add_scaled, dot, exponentials, fill, scale_by, scaled, subtract, sum_of
 
-# ---- rows and tiles --------------------------------------------------------------------------------------------------
+# ---- rows and tiles ------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -87,8 +90,9 @@ def _hide(tile, m, n, cols, shift, ahead, behind, value):
 
 @jit(inner=True)
 def _scores(a, a_row, rows, d, columns, begin, begin_at, scores, cols, first, ahead, behind):
-    # scores (rows, cols) = begin + a b for b (d, cols) in panels and a number for each row to begin at, but not where
-    # no row of a tile sees a column of it: what stood there stays. Row i stands at column first + i
+    # scores (rows, cols) = begin + a b for b (d, cols) in panels and a number for each row to begin
+    # at, but not where no row of a tile sees a column of it: what stood there stays. Row i stands
+    # at column first + i
     for col in range(0, cols, COLS):
         for row in range(0, rows, ROWS):
             if col < first + row + ROWS + ahead and col + COLS > first + row - behind:
@@ -98,8 +102,8 @@ def _scores(a, a_row, rows, d, columns, begin, begin_at, scores, cols, first, ah
 
 @jit(inner=True)
 def _add_means(weights, row_step, step, rows, n, b, c, wide, first, ahead, behind):
-    # c += weights b for b (n, wide), whose row first + i is where row i of the weights (rows, n) stands: the weights
-    # that are hidden from all rows of a tile are left out
+    # c += weights b for b (n, wide), whose row first + i is where row i of the weights (rows, n)
+    # stands: the weights that are hidden from all rows of a tile are left out
     for row in range(0, rows, ROWS):
         lo, hi = max(first + row - behind, 0), min(first + row + ROWS + ahead, n)
         if lo < hi:
@@ -116,17 +120,18 @@ def _begin(array, steps, b, t, h):
 
 @jit(inner=True)
 def _dealt(turn, chunk, chunks):
-    # Blocks are dealt to the chunks of a head back and forth, 0 1 2 2 1 0 0 1 2 ..: in causal attention the later
-    # queries see more keys, and the earlier keys are seen by more queries.
+    # Blocks are dealt to the chunks of a head back and forth, 0 1 2 2 1 0 0 1 2 ..: in causal
+    # attention the later queries see more keys, and the earlier keys are seen by more queries.
     return turn * chunks + (chunk if turn % 2 == 0 else chunks - 1 - chunk)
 
 
-# ---- forward ---------------------------------------------------------------------------------------------------------
+# ---- forward -------------------------------------------------------------------------------------
 
 
 @jit(inner=True)
 def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, hi, sight, width, zeros, tile, acc):
-    # the online softmax of some queries, the first of which stands at key shift, over the keys [lo, hi)
+    # the online softmax of some queries, the first of which stands at key shift, over the keys [lo,
+    # hi)
     m, (ahead, behind) = lse.size, sight
     peak, total = np.empty(m, query.dtype), np.zeros(m, query.dtype)
     fill(peak, -np.inf)
@@ -189,12 +194,13 @@ def forward(chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block
         _forward_task(np.int64(task), chunks, q, k, v, out, lse, starts, sizes, steps, sight, scale, block)
 
 
-# ---- a single query --------------------------------------------------------------------------------------------------
+# ---- a single query ------------------------------------------------------------------------------
 
 
 @jit(inner=True)
 def _decode_head(q, k, k_row, v, v_row, out, scale, x):
-    # one query and a few keys, each read once: loops that keep pace with the memory; returns the log-sum-exp
+    # one query and a few keys, each read once: loops that keep pace with the memory; returns the
+    # log-sum-exp
     fill(out, 0.0)
     if x.size == 0:
         return like(x, -np.inf)
@@ -211,7 +217,8 @@ def _decode_head(q, k, k_row, v, v_row, out, scale, x):
 
 @jit(inner=True)
 def _decode_task(task, q, k, v, outs, lses, starts, sizes, steps, sight, scale):
-    # a task: one part of the keys of a head; the query heads that read it take turns while it is in the cache
+    # a task: one part of the keys of a head; the query heads that read it take turns while it is in
+    # the cache
     _, _, S, H, G, D = sizes
     q_steps, k_steps, v_steps, out_steps = steps[:3], steps[3:6], steps[6:9], steps[9:]
     parts, first = outs.shape[0], max(0, S - 1 - sight[1])
@@ -235,14 +242,18 @@ def decode_alone(tasks, q, k, v, outs, lses, starts, sizes, steps, sight, scale)
 
 @jit(parallel=True)
 def decode(tasks, q, k, v, outs, lses, starts, sizes, steps, sight, scale):
-    """Attention of one query per row to each part of the keys; outs: (parts, B H D), lses: (parts, B, H)."""
+    """Attention of one query per row to each part of the keys; outs: (parts, B H D), lses:
+    (parts, B, H).
+    """
     for task in prange(tasks):
         _decode_task(np.int64(task), q, k, v, outs, lses, starts, sizes, steps, sight, scale)
 
 
 @jit
 def merge(outs, lses, out, lse):
-    """The softmax over all keys from that over each part, which weighs e^lse, the sum of its exponentials."""
+    """The softmax over all keys from that over each part, which weighs e^lse, the sum of its
+    exponentials.
+    """
     D = out.size // lse.size
     for row in range(lse.size):
         b, h, to = row // lse.shape[1], row % lse.shape[1], out[row * D : (row + 1) * D]
@@ -258,7 +269,7 @@ def merge(outs, lses, out, lse):
         lse[b, h, 0] = top + np.log(total)
 
 
-# ---- backward --------------------------------------------------------------------------------------------------------
+# ---- backward ------------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -276,7 +287,8 @@ def _backward_keys(query, dvalue, dquery, minus_lse, minus_delta, k, k_columns, 
         _exponentials_and_slopes(p[: m * cols], dx[: m * cols])
         _hide(p, m, n, cols, at, ahead, behind, 0.0)
         _hide(dx, m, n, cols, at, ahead, behind, 0.0)
-        # a key stands at query j - at, and is seen by queries ``behind`` ahead of it and ``ahead`` behind it
+        # a key stands at query j - at, and is seen by queries ``behind`` ahead of it and ``ahead``
+        # behind it
         _add_means(p, 1, cols, n, m, do_i, dv, wide, -at, behind, ahead)  # out = p v  ->  dv = p^T dout
         _add_means(dx, 1, cols, n, m, q_i, dk, wide, -at, behind, ahead)  # x = q k^T  ->  dk = dx^T q
         _add_means(dx, cols, 1, m, n, k, dq_i, wide, at, ahead, behind)  #                 dq = dx k
@@ -285,8 +297,8 @@ def _backward_keys(query, dvalue, dquery, minus_lse, minus_delta, k, k_columns, 
 @jit(inner=True)
 def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps, sight, scale,
                    block):  # fmt: skip
-    # A task: one of the chunks of the keys of a head, whose gradients it owns. To a query's gradient every key adds,
-    # and so each chunk has a dq of its own.
+    # A task: one of the chunks of the keys of a head, whose gradients it owns. To a query's
+    # gradient every key adds, and so each chunk has a dq of its own.
     (_, T, S, H, G, D), (wide, height, width), one = sizes, block, like(q, 1)
     q_steps, k_steps, v_steps, out_steps, dout_steps = steps[:3], steps[3:6], steps[6:9], steps[9:12], steps[12:]
     dq_steps, dk_steps, dv_steps = grad_steps[:3], grad_steps[3:6], grad_steps[6:]
@@ -337,7 +349,9 @@ def _backward_task(task, chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, si
 
 @jit(parallel=True)
 def backward(chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps, sight, scale, block):
-    """Gradients of attention; dq: (chunks, ...), of which the sum over the chunks is the gradient of q."""
+    """Gradients of attention; dq: (chunks, ...), of which the sum over the chunks is the gradient
+    of q.
+    """
     for task in prange(sizes[0] * sizes[4] * chunks):
         _backward_task(np.int64(task), chunks, q, k, v, out, dout, lse, dq, dk, dv, starts, sizes, steps, grad_steps,
                        sight, scale, block)  # fmt: skip

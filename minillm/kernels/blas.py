@@ -1,12 +1,13 @@
-"""NumPy's own BLAS, found and called from inside kernels: matrix products in the same thread pool as everything else.
+"""NumPy's own BLAS, found and called from inside kernels: matrix products in the same thread pool
+as everything else.
 
-``sgemm`` (``dgemm`` in float64) is taken from the OpenBLAS library that came with NumPy, and each of Numba's threads
-calls it for its own rows. Measured on two cores, a (768, 128) x (128, 512) product followed by an element-wise kernel:
-8.0 ms when NumPy's BLAS threads and Numba's take turns (each pool spins while the other wants the cores), 0.95 ms in
-one pool.
+``sgemm`` (``dgemm`` in float64) is taken from the OpenBLAS library that came with NumPy, and each
+of Numba's threads calls it for its own rows. Measured on two cores, a (768, 128) x (128, 512)
+product followed by an element-wise kernel: 8.0 ms when NumPy's BLAS threads and Numba's take turns
+(each pool spins while the other wants the cores), 0.95 ms in one pool.
 
-Where the library is not found (macOS's Accelerate, a NumPy built otherwise), ``has_blas`` is False, nobody calls what
-is below it, and products are ``np.matmul``'s, with BLAS's own threads.
+Where the library is not found (macOS's Accelerate, a NumPy built otherwise), ``has_blas`` is False,
+nobody calls what is below it, and products are ``np.matmul``'s, with BLAS's own threads.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def matmul_path() -> str:
 
 
 def _external(symbol: str, returns: Any, *arguments: Any) -> Any:
-    """A function of the library, callable from kernels; bound by name, so that compiled code can be cached."""
+    """A function of the library, callable from kernels; bound by name, so that compiled code can be
+    cached.
+    """
     if _BLAS is None:
         return None
     import llvmlite.binding as llvm
@@ -101,7 +104,9 @@ def _gemm64(ta, tb, m, n, k, a, lda, b, ldb, c, ldc, beta):
 
 
 def gemm(ta, tb, m, n, k, a, lda, b, ldb, c, ldc, beta):
-    """c = op(a) @ op(b) + beta c on flat row-major arrays, op transposing where its flag is set (for kernels)."""
+    """c = op(a) @ op(b) + beta c on flat row-major arrays, op transposing where its flag is set
+    (for kernels).
+    """
 
 
 @overload(gemm)
@@ -114,7 +119,9 @@ def _choose_gemm(ta, tb, m, n, k, a, lda, b, ldb, c, ldc, beta):
 
 @jit
 def hold_blas_threads():
-    """Keep BLAS to the calling thread until ``release_blas_threads``; several Python threads may do so at once."""
+    """Keep BLAS to the calling thread until ``release_blas_threads``; several Python threads may do
+    so at once.
+    """
     lock()
     shared = integers()
     if shared[BLAS_CALLS] == 0:

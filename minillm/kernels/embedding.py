@@ -13,7 +13,7 @@ _COLUMNS = 64  # of the embedding matrix, that one task of the backward owns
 _MOST_TOKENS = 1 << 20  # whose gradients are added up in float32
 
 
-# ---- lookup ----------------------------------------------------------------------------------------------------------
+# ---- lookup --------------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -24,7 +24,8 @@ def _add_into(row, dy):
 
 @jit(parallel=True)
 def _embedding_backward(dy, ids, dweight):
-    # each task owns some columns and adds all tokens in order: no race, and the same sum for any number of threads
+    # each task owns some columns and adds all tokens in order: no race, and the same sum for any
+    # number of threads
     columns = dy.shape[1]
     for task in prange((columns + _COLUMNS - 1) // _COLUMNS):
         low, high = task * _COLUMNS, min((task + 1) * _COLUMNS, columns)
@@ -49,7 +50,7 @@ def embedding_backward(dy: np.ndarray, ids: np.ndarray, vocabulary: int) -> np.n
     return total.astype(dy.dtype)
 
 
-# ---- rotary positions ------------------------------------------------------------------------------------------------
+# ---- rotary positions ----------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -88,7 +89,7 @@ def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
     return y if x.flags.c_contiguous else y.swapaxes(1, 2)
 
 
-# ---- the heads of one token, turned where they stand: for decoding ---------------------------------------------------
+# ---- the heads of one token, turned where they stand: for decoding -------------------------------
 
 
 @jit(inner=True)

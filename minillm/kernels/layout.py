@@ -1,4 +1,6 @@
-"""Arrays as kernels want them: contiguous, writable, of one dtype, so that each kernel compiles for few signatures."""
+"""Arrays as kernels want them: contiguous, writable, of one dtype, so that each kernel compiles for
+few signatures.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import numpy as np
 
 
 def contiguous(x: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
-    """``x`` as a writable C-contiguous float32 or float64 array: one compiled signature per dtype, and no other.
+    """``x`` as a writable C-contiguous float32 or float64 array: one compiled signature per dtype,
+    and no other.
 
     With ``dtype``, as that one: the arrays of one call share a dtype.
     """

@@ -1,7 +1,7 @@
 """Linear layers: the product and its bias in one call, and the three gradients in another.
 
-A weight is used as it lies in memory: one that is the transpose of a contiguous array (GPT-2 stores its weights so) is
-multiplied where it is, and its gradient lies likewise.
+A weight is used as it lies in memory: one that is the transpose of a contiguous array (GPT-2 stores
+its weights so) is multiplied where it is, and its gradient lies likewise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _is_transposed(w: np.ndarray) -> bool:
     return w.flags.f_contiguous and not w.flags.c_contiguous
 
 
-# ---- forward ---------------------------------------------------------------------------------------------------------
+# ---- forward -------------------------------------------------------------------------------------
 
 
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
@@ -50,7 +50,8 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
 
 @jit(parallel=True)
 def _linear(x, w, turned, bias, y, row_parts, col_parts):
-    # y (M, N) = x w^T + bias; x: (M, C), w: (N, C), or (C, N) if turned, bias: (N,), or (0,) for none
+    # y (M, N) = x w^T + bias; x: (M, C), w: (N, C), or (C, N) if turned, bias: (N,), or (0,) for
+    # none
     hold_blas_threads()
     for part in prange(row_parts * col_parts):
         r, s, (m, n) = part // col_parts, part % col_parts, y.shape
@@ -71,7 +72,7 @@ def _block(row, rows, col, cols, x, w, turned, bias, y):
          1.0 if bias.size else 0.0)  # fmt: skip
 
 
-# ---- backward --------------------------------------------------------------------------------------------------------
+# ---- backward ------------------------------------------------------------------------------------
 
 
 def linear_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
@@ -102,7 +103,8 @@ def _gradients(
 
 @jit(parallel=True)
 def _all_gradients(dy, x, w, turned, dx, dw, sums, db):
-    # dy: (M, N), x: (M, C), w, dw: (N, C), or (C, N) if turned; sums: (parts, N), or (parts, 0) if unwanted
+    # dy: (M, N), x: (M, C), w, dw: (N, C), or (C, N) if turned; sums: (parts, N), or (parts, 0) if
+    # unwanted
     hold_blas_threads()
     m, parts = dy.shape[0], sums.shape[0]
     for part in prange(parts):

@@ -1,4 +1,6 @@
-"""Matrix products, most of the work of every model: ``y = a @ b`` by BLAS (blas.py) or by tiles (tile_products.py)."""
+"""Matrix products, most of the work of every model: ``y = a @ b`` by BLAS (blas.py) or by tiles
+(tile_products.py).
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
 
 
 def _flat(x: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(batch, rows * cols) without a copy where x or its transpose is contiguous, and whether it is transposed."""
+    """(batch, rows * cols) without a copy where x or its transpose is contiguous, and whether it is
+    transposed.
+    """
     batch = x.size // (x.shape[-1] * x.shape[-2]) if x.size else 0
     flags = x.flags
     if not (flags.c_contiguous and flags.writeable):
@@ -71,12 +75,14 @@ def _flat(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return x.reshape(batch, -1), False
 
 
-# each part packs the matrix that all share anew: in two, the products of a GPT of width 384 take 5 % less than in eight
+# each part packs the matrix that all share anew: in two, the products of a GPT of width 384 take 5
+# % less than in eight
 _MOST_PARTS = 2 if CORES <= 2 else 8
 
 
 def parts_of(m: int, n: int, k: int) -> tuple[int, int]:
-    """Into how many blocks of rows and of columns a product is cut: by its shape and the machine alone.
+    """Into how many blocks of rows and of columns a product is cut: by its shape and the machine
+    alone.
 
     The number of threads in use must not decide: a product cut elsewhere may round differently.
     """
@@ -88,7 +94,8 @@ def parts_of(m: int, n: int, k: int) -> tuple[int, int]:
 
 @jit(parallel=True)
 def _blocks(a, a_turned, b, b_turned, c, m, n, k, row_parts, col_parts):
-    # c = a b for each matrix of a batch. a: (1 or batch, m k), or transposed in memory; b: (1 or batch, k n), likewise;
+    # c = a b for each matrix of a batch. a: (1 or batch, m k), or transposed in memory; b: (1 or
+    # batch, k n), likewise;
     # c: (batch, m n). Each task owns a block of one c.
     lda, ldb, parts = m if a_turned else k, k if b_turned else n, row_parts * col_parts
     hold_blas_threads()

@@ -1,8 +1,10 @@
-"""Layer norm and RMS norm, row by row: each row is measured and scaled while it is in the nearest cache.
+"""Layer norm and RMS norm, row by row: each row is measured and scaled while it is in the nearest
+cache.
 
-A backward also sums the gradients of ``weight`` and ``bias`` over all rows. Threads that added into one shared array
-would race, so the rows are cut into blocks, by their number alone: each block has its own partial sums, and these are
-added in order. The result is the same, bit for bit, whatever the number of threads.
+A backward also sums the gradients of ``weight`` and ``bias`` over all rows. Threads that added into
+one shared array would race, so the rows are cut into blocks, by their number alone: each block has
+its own partial sums, and these are added in order. The result is the same, bit for bit, whatever
+the number of threads.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def _blocks_of(rows: int) -> int:
     return min(rows, max(_BLOCKS, -(-rows // _MOST_ROWS)))
 
 
-# ---- layer norm ------------------------------------------------------------------------------------------------------
+# ---- layer norm ----------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -100,7 +102,7 @@ def layer_norm_backward(
     return dx, sums[:width].astype(x.dtype), sums[width:].astype(x.dtype)
 
 
-# ---- RMS norm --------------------------------------------------------------------------------------------------------
+# ---- RMS norm ------------------------------------------------------------------------------------
 
 
 @jit(inner=True)

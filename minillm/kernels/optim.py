@@ -1,9 +1,11 @@
-"""The step of an optimiser in one pass over parameters, gradients and state; the norm of the gradient: see optim.py.
+"""The step of an optimiser in one pass over parameters, gradients and state; the norm of the
+gradient: see optim.py.
 
-The parameters and what an optimiser remembers of them are one long array each. Their gradients are many arrays, made
-by the backward of one operation after another: to copy them side by side first would cost a quarter of the step, and a
-call for each would cost more than its work. So the loops get the addresses of all, and see them as one long array,
-which they cut into blocks of a fixed size: the result does not depend on the number of threads.
+The parameters and what an optimiser remembers of them are one long array each. Their gradients are
+many arrays, made by the backward of one operation after another: to copy them side by side first
+would cost a quarter of the step, and a call for each would cost more than its work. So the loops
+get the addresses of all, and see them as one long array, which they cut into blocks of a fixed
+size: the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from .layout import address, contiguous
 _BLOCK = 1 << 14  # numbers of a task
 
 
-# ---- many arrays as a long one ---------------------------------------------------------------------------------------
+# ---- many arrays as a long one -------------------------------------------------------------------
 
 
 class _Row:
-    """Contiguous arrays of one dtype, one after another: their addresses, and where each ends in the long array."""
+    """Contiguous arrays of one dtype, one after another: their addresses, and where each ends in
+    the long array.
+    """
 
     def __init__(self, arrays: Sequence[np.ndarray], dtype: np.dtype) -> None:
         self.arrays = [contiguous(x, dtype) for x in arrays]  # copies live as long as the addresses
@@ -45,7 +49,9 @@ def _pointer(typing, address, like):
 
 @jit(inner=True)
 def _pieces(addresses, ends, block, like):
-    """The numbers of a block of the long array, piece by piece as they lie in the arrays: (where one begins, it)."""
+    """The numbers of a block of the long array, piece by piece as they lie in the arrays: (where
+    one begins, it).
+    """
     lo, hi, i = block * _BLOCK, min((block + 1) * _BLOCK, ends[-1]), 0
     while lo < hi:
         while ends[i] <= lo:
@@ -57,12 +63,12 @@ def _pieces(addresses, ends, block, like):
         lo += piece.size
 
 
-# ---- updates ---------------------------------------------------------------------------------------------------------
+# ---- updates -------------------------------------------------------------------------------------
 
 
 def _checked(name: str, grads: Sequence[np.ndarray], **arrays: np.ndarray) -> _Row:
-    """The gradients in a row. Raises ValueError unless the arrays, which are changed in place, are flat, contiguous,
-    writable and alike, and the gradients have as many numbers.
+    """The gradients in a row. Raises ValueError unless the arrays, which are changed in place, are
+    flat, contiguous, writable and alike, and the gradients have as many numbers.
     """
     first = arrays["w"]
     for label, array in arrays.items():
@@ -136,7 +142,7 @@ def sgd_update(  # noqa: D103
     _sgd_blocks(w, row.addresses, row.ends, velocity, *map(w.dtype.type, (lr, momentum, weight_decay)))
 
 
-# ---- the gradient's norm ---------------------------------------------------------------------------------------------
+# ---- the gradient's norm -------------------------------------------------------------------------
 
 
 @jit(inner=True)

@@ -2,14 +2,16 @@
 
 Three settings of the process are changed when Numba is imported, unless ``MINILLM_PROCESS=plain``:
 
-* ``GOMP_SPINCOUNT=10000`` in the environment, unless it is set: how long OpenMP's waiting threads spin before they
-  sleep. 10,000 turns outlast the 100 us of Python between two kernels; the default of 300,000 would also keep a core
-  from other programs, and from the thread that everybody waits for.
-* Numba's threading layers are tried in the order OpenMP, TBB, work queue, unless ``NUMBA_THREADING_LAYER`` or
-  ``NUMBA_THREADING_LAYER_PRIORITY`` is set: OpenMP's threads wake in 3 us, those of the work queue in 80 us.
-* glibc is asked to keep freed blocks instead of returning them to the system. A training step allocates the same arrays
-  as the step before. By default a large one is mapped and unmapped each time, and every page is zeroed by the system at
-  its first touch: several milliseconds a step.
+* ``GOMP_SPINCOUNT=10000`` in the environment, unless it is set: how long OpenMP's waiting threads
+  spin before they sleep. 10,000 turns outlast the 100 us of Python between two kernels; the default
+  of 300,000 would also keep a core from other programs, and from the thread that everybody waits
+  for.
+* Numba's threading layers are tried in the order OpenMP, TBB, work queue, unless
+  ``NUMBA_THREADING_LAYER`` or ``NUMBA_THREADING_LAYER_PRIORITY`` is set: OpenMP's threads wake in 3
+  us, those of the work queue in 80 us.
+* glibc is asked to keep freed blocks instead of returning them to the system. A training step
+  allocates the same arrays as the step before. By default a large one is mapped and unmapped each
+  time, and every page is zeroed by the system at its first touch: several milliseconds a step.
 
 Nothing here imports Numba where the NumPy definitions compute.
 """
@@ -51,14 +53,15 @@ def numba_module() -> Any:
         return numba
 
 
-# ---- threads ---------------------------------------------------------------------------------------------------------
+# ---- threads -------------------------------------------------------------------------------------
 
 
 def set_num_threads(n: int) -> None:
-    """Let the kernels that this Python thread calls use ``n`` threads, 1 <= n <= the number that Numba started with.
+    """Let the kernels that this Python thread calls use ``n`` threads, 1 <= n <= the number that
+    Numba started with.
 
-    That is all cores, unless ``NUMBA_NUM_THREADS`` says otherwise. Other Python threads keep their own number. The
-    NumPy definitions always use one.
+    That is all cores, unless ``NUMBA_NUM_THREADS`` says otherwise. Other Python threads keep their
+    own number. The NumPy definitions always use one.
     """
     most = _most_threads()
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
@@ -69,7 +72,9 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads the kernels that this Python thread calls use; the NumPy definitions use one."""
+    """How many threads the kernels that this Python thread calls use; the NumPy definitions use
+    one.
+    """
     settings.threads()  # refuses a wrong value, also where one thread is all there is
     if not _has_threads():
         return 1
@@ -107,13 +112,15 @@ def _begin_thread() -> None:
         set_num_threads(min(threads, _most_threads()))
 
 
-# ---- calls from several Python threads -------------------------------------------------------------------------------
+# ---- calls from several Python threads -----------------------------------------------------------
 
 _WORK_QUEUE = threading.RLock()  # two calls at a time would abort the process
 
 
 def guarded(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A kernel with parallel loops, as any Python thread may call it: on the work queue one waits for the other."""
+    """A kernel with parallel loops, as any Python thread may call it: on the work queue one waits
+    for the other.
+    """
     numba = numba_module()
     numba.get_num_threads()  # starts the threads, which decides on the layer
     one_at_a_time = numba.threading_layer() == "workqueue"
@@ -129,11 +136,12 @@ def guarded(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-# ---- forks -----------------------------------------------------------------------------------------------------------
-# A child has the memory of its parent and one thread. OpenMP's pool of threads is gone, and Numba ends a child that
-# enters a parallel loop ("fork() called from a process already using GNU OpenMP"); so a child computes by the NumPy
-# definitions, and by those kernels that have no parallel loop. And it must not find a lock that another thread of its
-# parent held at the moment of the fork: nobody would give it back.
+# ---- forks ---------------------------------------------------------------------------------------
+# A child has the memory of its parent and one thread. OpenMP's pool of threads is gone, and Numba
+# ends a child that enters a parallel loop ("fork() called from a process already using GNU
+# OpenMP"); so a child computes by the NumPy definitions, and by those kernels that have no parallel
+# loop. And it must not find a lock that another thread of its parent held at the moment of the
+# fork: nobody would give it back.
 
 
 def _locks() -> list[Any]:
@@ -164,7 +172,7 @@ def _after_fork_in_child() -> None:
         tell()
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def _keep_freed_memory() -> None:
@@ -178,10 +186,11 @@ def _keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give kept blocks back to the system after all: for work on a stream, where no step is like the one before.
+    """Give kept blocks back to the system after all: for work on a stream, where no step is like
+    the one before.
 
-    Its arrays are of all sizes, and the small ones that live on keep the holes between them from joining: 1 GB of text
-    would leave 1 GB of holes behind.
+    Its arrays are of all sizes, and the small ones that live on keep the holes between them from
+    joining: 1 GB of text would leave 1 GB of holes behind.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,5 @@
-"""How a call of a recurrent layer becomes loops; what is computed is told in ``functional/recurrent.py``.
+"""How a call of a recurrent layer becomes loops; what is computed is told in
+``functional/recurrent.py``.
 
 U h_{t-1} has to wait for the step before: a product of few rows, for which the matrix is packed
 once for all steps (``tile.py``). The product W x_t, and backward that which gives dx_t, need not
@@ -30,7 +31,7 @@ _ROWS_OF_A_TASK = 16
 LITTLE = 1 << 19  # multiplications: some 10 microseconds, about what waking a thread costs
 MANY_ROWS = 1 << 22  # a float32 cannot count beyond 1 << 24 in steps of one
 
-# ---- the kernels -----------------------------------------------------------------------------------------------------
+# ---- the kernels ---------------------------------------------------------------------------------
 
 
 def rnn_forward(
@@ -121,24 +122,26 @@ def gru_backward(
     return dx, *_weight_gradients(dz, dp, x, h, h0), carried[:, :H].copy()
 
 
-# ---- before the steps ------------------------------------------------------------------------------------------------
+# ---- before the steps ----------------------------------------------------------------------------
 
 
 def _rows_of_a_task(B: int, T: int, w_hh: np.ndarray) -> int:
     """16, fewer where a small batch would leave a thread idle, all where the work is little.
 
-    The packed matrix is read once for each task and step, and not from the nearest caches: 8 rows take 2 % longer.
-    The shape alone decides, not the number of threads.
+    The packed matrix is read once for each task and step, and not from the nearest caches: 8 rows
+    take 2 % longer. The shape alone decides, not the number of threads.
     """
     return B if B * T * w_hh.size < LITTLE else min(_ROWS_OF_A_TASK, max(1, -(-B // 2)))
 
 
 @np.errstate(under="ignore")
 def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]) -> Arrays:
-    """What the sums begin with, and the panels of the products x w^T, side by side, that are added at every step.
+    """What the sums begin with, and the panels of the products x w^T, side by side, that are added
+    at every step.
 
-    The sums begin with the bias, (1, width) for all rows alike. For a single step packing would cost more than the
-    product: there they begin with all there is, (B, width), and the panels are empty.
+    The sums begin with the bias, (1, width) for all rows alike. For a single step packing would
+    cost more than the product: there they begin with all there is, (B, width), and the panels are
+    empty.
     """
     rows = bias[None] if T > 1 else sum((linear_forward(x, w, None) for x, w in products), bias)
     begin = np.zeros((len(rows), width_of(len(bias))), bias.dtype)
@@ -147,7 +150,8 @@ def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]
 
 
 def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts: Starts) -> Arrays:
-    """The packed matrices, the rows' first steps, and buffers for what is carried back and for dx."""
+    """The packed matrices, the rows' first steps, and buffers for what is carried back and for dx.
+    """
     carried = np.zeros((len(x), width_of(w_hh.shape[1])), x.dtype)
     return _packed(w_ih), _packed(w_hh), _first_steps(starts, len(x)), carried, np.empty_like(x)
 
@@ -161,11 +165,13 @@ def _first_steps(starts: Starts, B: int) -> np.ndarray:
     return np.zeros(B, np.int64) if starts is None else integers(starts)
 
 
-# ---- after the steps -------------------------------------------------------------------------------------------------
+# ---- after the steps -----------------------------------------------------------------------------
 
 
 def _weight_gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
-    """dw_ih, dw_hh, db_ih, db_hh; where the products are worth tiles, dz is fetched once for all of them."""
+    """dw_ih, dw_hh, db_ih, db_hh; where the products are worth tiles, dz is fetched once for all of
+    them.
+    """
     (B, T, C), H, width = x.shape, h.shape[2], dz.shape[2]
     worth_tiles = all(by_tiles(x.dtype, width, n, B * T) and n <= width for n in (C, H))
     if not worth_tiles or B * T > MANY_ROWS:  # the sums of many rows are taken in parts

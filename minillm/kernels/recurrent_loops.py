@@ -1,4 +1,6 @@
-"""The loops of recurrent layers: a row, a step; some rows through all steps; all rows, shared between the threads."""
+"""The loops of recurrent layers: a row, a step; some rows through all steps; all rows, shared
+between the threads.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from .tile import COLS, add_product, room
 from .vector_math import like, sigmoid, tanh
 from .vectors import copy
 
-# ---- one row, one step: loops that vectorise -------------------------------------------------------------------------
+# ---- one row, one step: loops that vectorise -----------------------------------------------------
 # z: the gates' sums, W x_t + b + U h_{t-1} + b' (of a GRU without the last two, which are p).
 
 
@@ -119,9 +121,9 @@ def _gru_cell_backward(carried, dh, gates, u, before, dz, dp):
     copy(dz[: 2 * H], dp)
 
 
-# ---- all steps: each task takes some rows of the batch through time --------------------------------------------------
-# ``w``, and ``u`` or ``w_h``: the packed matrices of x_t and of h_{t-1}; ``width``: the length of a row of sums;
-# ``begin``: what the sums begin with, see ``_prepared``; h0: (B, 1, H).
+# ---- all steps: each task takes some rows of the batch through time ------------------------------
+# ``w``, and ``u`` or ``w_h``: the packed matrices of x_t and of h_{t-1}; ``width``: the length of a
+# row of sums; ``begin``: what the sums begin with, see ``_prepared``; h0: (B, 1, H).
 
 
 @jit(inner=True)
@@ -217,9 +219,9 @@ def _gru_forward_rows(lo, rows, x, w, w_h, begin, begin_h, h0, starts, gates, h,
                 _gru_cell(z[row], p[row], before, gates[b, t], u[b, t], h[b, t])
 
 
-# Backward: ``carried`` (B, width) holds the gradient of h_t that came back from step t + 1; the cell leaves there what
-# goes on to h_{t-1} around the matrix, and the product adds what goes through it. While dz_t is at hand it is also
-# multiplied by W, which gives dx_t.
+# Backward: ``carried`` (B, width) holds the gradient of h_t that came back from step t + 1; the
+# cell leaves there what goes on to h_{t-1} around the matrix, and the product adds what goes
+# through it. While dz_t is at hand it is also multiplied by W, which gives dx_t.
 
 
 @jit(inner=True)
@@ -288,7 +290,8 @@ def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, d
 
 @jit(parallel=True)
 def pack_before(h, h0, panels):
-    """The panels of the states that the steps start from, (B T, H): h0 and all of h but the last."""
+    """The panels of the states that the steps start from, (B T, H): h0 and all of h but the last.
+    """
     B, T, H = h.shape
     for p in prange(panels.size // (B * T * COLS)):
         first = np.int64(p) * COLS
@@ -301,13 +304,13 @@ def pack_before(h, h0, panels):
                 copy(h[b, t - 1, first : first + cols], panel[(b * T + t) * COLS :])
 
 
-# ---- tasks: at most ``most`` rows each -------------------------------------------------------------------------------
-# A single one runs without waking the other threads. (np.int64, because to Numba a literal 0 and the unsigned counter
-# of a prange are other types: two more compilations.)
+# ---- tasks: at most ``most`` rows each -----------------------------------------------------------
+# A single one runs without waking the other threads. (np.int64, because to Numba a literal 0 and
+# the unsigned counter of a prange are other types: two more compilations.)
 #
-# One text six times, and not one loop to which the cell is handed over: a compiled function that is an argument, or is
-# held by a closure, is another one in every process to Numba, which would compile anew each time instead of reading its
-# cache.
+# One text six times, and not one loop to which the cell is handed over: a compiled function that is
+# an argument, or is held by a closure, is another one in every process to Numba, which would
+# compile anew each time instead of reading its cache.
 
 
 @jit(parallel=True)

@@ -1,4 +1,6 @@
-"""What loops over rows share: one text for one thread and for many, and sums that do not stand still."""
+"""What loops over rows share: one text for one thread and for many, and sums that do not stand
+still.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ from .layout import as_rows, contiguous
 
 
 class Loop:
-    """A loop compiled from one text for one thread and for many: without threads ``prange`` is ``range``.
+    """A loop compiled from one text for one thread and for many: without threads ``prange`` is
+    ``range``.
 
-    Below ``few`` numbers one thread is done before a second one has woken up. Their count alone decides, so the result
-    is the same for any number of threads.
+    Below ``few`` numbers one thread is done before a second one has woken up. Their count alone
+    decides, so the result is the same for any number of threads.
     """
 
     def __init__(self, function: Any, few: int) -> None:
@@ -34,7 +37,9 @@ def loop(few: int) -> Callable[[Any], Loop]:
 
 
 def by_entries(loop: Loop, *arrays: np.ndarray) -> np.ndarray:
-    """The array that ``loop(*arrays, y)`` fills, entry by entry: all are of one shape, whatever that is."""
+    """The array that ``loop(*arrays, y)`` fills, entry by entry: all are of one shape, whatever
+    that is.
+    """
     like = contiguous(arrays[-1])
     y = np.empty(like.shape, like.dtype)
     loop(y.size, *[contiguous(x, y.dtype).reshape(-1) for x in arrays[:-1]], like.reshape(-1), y.reshape(-1))
@@ -49,9 +54,9 @@ def by_rows(loop: Loop, *arrays: np.ndarray) -> np.ndarray:
     return y
 
 
-# ---- sums of rows ----------------------------------------------------------------------------------------------------
-# From 16,777,216 on float32 cannot count one by one, and long before that its sums lose digits. So a few rows at a time
-# are added in their own dtype, and these sums in float64.
+# ---- sums of rows --------------------------------------------------------------------------------
+# From 16,777,216 on float32 cannot count one by one, and long before that its sums lose digits. So
+# a few rows at a time are added in their own dtype, and these sums in float64.
 
 _FEW_ROWS = 256
 
@@ -93,7 +98,8 @@ def sum_parts(parts, y):
 
 @jit(parallel=True)
 def _sum_rows(x, sums, y):
-    # each task adds rows that follow each other in memory; to share the columns out took 2.5 times as long
+    # each task adds rows that follow each other in memory; to share the columns out took 2.5 times
+    # as long
     parts = sums.shape[0]
     for part in prange(parts):
         sums[part] = 0
@@ -111,8 +117,11 @@ def sum_rows(x: np.ndarray) -> np.ndarray:
 
 @jit(inner=True)
 def copy_rows(x, x_row, y, y_row, rows, cols):
-    """y = x for ``rows`` rows of ``cols`` numbers in flat arrays, x_row and y_row apart (for kernels)."""
-    # a loop, for an assignment of slices brings Numba's text of an error along: 1.7 seconds of compilation
+    """y = x for ``rows`` rows of ``cols`` numbers in flat arrays, x_row and y_row apart (for
+    kernels).
+    """
+    # a loop, for an assignment of slices brings Numba's text of an error along: 1.7 seconds of
+    # compilation
     for i in range(rows):
         from_row, to_row = x[i * x_row : i * x_row + cols], y[i * y_row : i * y_row + cols]
         for j in range(cols):

@@ -1,4 +1,6 @@
-"""What the environment asks for: MINILLM_KERNELS, MINILLM_THREADS, MINILLM_PROCESS. Nothing here imports Numba."""
+"""What the environment asks for: MINILLM_KERNELS, MINILLM_THREADS, MINILLM_PROCESS. Nothing here
+imports Numba.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _what_computes() -> tuple[str, str]:
 
 @functools.cache
 def threads() -> int | None:
-    """How many threads the kernels get in a Python thread that was told no number; None: as many as Numba starts."""
+    """How many threads the kernels get in a Python thread that was told no number; None: as many as
+    Numba starts.
+    """
     text = os.environ.get("MINILLM_THREADS")
     if text is None:
         return None

@@ -1,7 +1,8 @@
-"""A few integers that the kernels of all Python threads share, and a lock for them; for use inside kernels.
+"""A few integers that the kernels of all Python threads share, and a lock for them; for use inside
+kernels.
 
-To compiled code a global array is a constant. So these lie at a place that it knows by name, as it does a library's
-function: machine code from the cache finds them, too.
+To compiled code a global array is a constant. So these lie at a place that it knows by name, as it
+does a library's function: machine code from the cache finds them, too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _place(typing):
 
 @intrinsic
 def _exchange(typing, value):
-    """Put a value into the lock, and return the one before, in one step that no other thread can come between."""
+    """Put a value into the lock, and return the one before, in one step that no other thread can
+    come between.
+    """
 
     def generate(context, build, signature, arguments):
         kind = ir.ArrayType(ir.IntType(64), _COUNT)
@@ -48,7 +51,9 @@ def _exchange(typing, value):
 
 @jit(inner=True)
 def lock():
-    """Wait until no other thread holds the lock, and take it: for a few instructions, waiting threads spin."""
+    """Wait until no other thread holds the lock, and take it: for a few instructions, waiting
+    threads spin.
+    """
     while _exchange(np.int64(1)) != 0:  # type: ignore[call-arg]
         pass
 

@@ -1,7 +1,8 @@
-"""Softmax, its logarithm, and cross-entropy, row by row: see functional/activations.py and functional/losses.py.
+"""Softmax, its logarithm, and cross-entropy, row by row: see functional/activations.py and
+functional/losses.py.
 
-Each row is read while it lies in the nearest cache: once for its maximum, once for its exponentials and their sum, once
-to scale.
+Each row is read while it lies in the nearest cache: once for its maximum, once for its exponentials
+and their sum, once to scale.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .vector_math import exp, like, row_max
 _FEW = 1 << 13
 
 
-# ---- softmax ---------------------------------------------------------------------------------------------------------
+# ---- softmax -------------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -61,7 +62,7 @@ def softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return by_rows(_softmax_backward, dy, y)
 
 
-# ---- log softmax -----------------------------------------------------------------------------------------------------
+# ---- log softmax ---------------------------------------------------------------------------------
 
 
 @jit(inner=True)
@@ -112,7 +113,7 @@ def log_softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return by_rows(_log_softmax_backward, dy, y)
 
 
-# ---- cross-entropy ---------------------------------------------------------------------------------------------------
+# ---- cross-entropy -------------------------------------------------------------------------------
 
 
 @jit(inner=True)

@@ -1,14 +1,18 @@
-"""The innermost step of a matrix product, held in registers: for kernels that multiply a few rows again and again.
+"""The innermost step of a matrix product, held in registers: for kernels that multiply a few rows
+again and again.
 
-A recurrent layer multiplies a handful of rows by the same matrix at every time step. BLAS would copy ("pack") the
-whole matrix into its own order at every call: for 16 rows that costs as much as the product. So the matrix is packed
-here once for the whole sequence, and a *tile* of ROWS x COLS sums stays in the processor's registers while the loop
-runs along the inner axis: every number loaded is used ROWS or COLS times. Measured on one core with AVX-512, 16 rows
-times a (256, 1024) matrix: 58 to 78 GFLOP/s by BLAS, 220 by tiles, which is all the core has.
+A recurrent layer multiplies a handful of rows by the same matrix at every time step. BLAS would
+copy ("pack") the whole matrix into its own order at every call: for 16 rows that costs as much as
+the product. So the matrix is packed here once for the whole sequence, and a *tile* of ROWS x COLS
+sums stays in the processor's registers while the loop runs along the inner axis: every number
+loaded is used ROWS or COLS times. Measured on one core with AVX-512, 16 rows times a (256, 1024)
+matrix: 58 to 78 GFLOP/s by BLAS, 220 by tiles, which is all the core has.
 
-Numba alone cannot express "keep these sums in registers", so ``tile`` writes the few LLVM instructions itself.
+Numba alone cannot express "keep these sums in registers", so ``tile`` writes the few LLVM
+instructions itself.
 
-The order: the columns are cut into panels of COLS, and a panel keeps the rows of its columns one after another.
+The order: the columns are cut into panels of COLS, and a panel keeps the rows of its columns one
+after another.
 
     w (K, N)  ->  panels (N / COLS, K, COLS), the last panel filled up with zeros
 """
@@ -27,8 +31,9 @@ from numba.extending import intrinsic
 from ._jit import jit, prange
 from .layout import address
 
-# ROWS x COLS sums, a row of the panel and one number of a must fit in the registers: AVX-512 has 32 of 16 floats, AVX2
-# 16 of 8 floats. Two additions start in each cycle and take four: at least eight registers of sums, or they wait.
+# ROWS x COLS sums, a row of the panel and one number of a must fit in the registers: AVX-512 has 32
+# of 16 floats, AVX2 16 of 8 floats. Two additions start in each cycle and take four: at least eight
+# registers of sums, or they wait.
 ROWS, COLS = (8, 32) if llvm.get_host_cpu_features().get("avx512f") else (4, 16)
 _SIDE = 16  # of the squares of a matrix that are turned over at once
 _SQUARE = range(_SIDE)
@@ -41,7 +46,8 @@ def width_of(n: int) -> int:
 
 
 def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
-    """Flat room for the panels of a (k, n) matrix, its first number at the begin of a cache line."""
+    """Flat room for the panels of a (k, n) matrix, its first number at the begin of a cache line.
+    """
     size = np.dtype(dtype).itemsize
     room = np.empty(k * width_of(n) + LINE // size, dtype)
     skip = -address(room) % LINE // size
@@ -49,14 +55,18 @@ def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
 
 
 def pack(w: np.ndarray, ldw: int, transposed: bool, k: int, n: int) -> np.ndarray:
-    """The panels of a (k, n) matrix that lies in the flat ``w`` (or whose transpose does), ``ldw`` from row to row."""
+    """The panels of a (k, n) matrix that lies in the flat ``w`` (or whose transpose does), ``ldw``
+    from row to row.
+    """
     panels = empty_panels(k, n, w.dtype)
     _pack(w, ldw, transposed, 0, k, n, panels)
     return panels
 
 
 def pack_under(*matrices: np.ndarray) -> np.ndarray:
-    """The panels of the transposes of some matrices (n, k_i), one under the other: a (k_1 + k_2 ..., n) matrix."""
+    """The panels of the transposes of some matrices (n, k_i), one under the other: a (k_1 + k_2
+    ..., n) matrix.
+    """
     first, n = 0, len(matrices[0])
     panels = empty_panels(sum(w.shape[1] for w in matrices), n, matrices[0].dtype)
     for w in matrices:
@@ -67,9 +77,11 @@ def pack_under(*matrices: np.ndarray) -> np.ndarray:
 
 @intrinsic
 def _turn_square(typing, w, at, ldw, panel, to):
-    """panel[to + i COLS + j] = w[at + j ldw + i] for i, j < 16: a square of a matrix, turned over in registers.
+    """panel[to + i COLS + j] = w[at + j ldw + i] for i, j < 16: a square of a matrix, turned over
+    in registers.
 
-    Turned are its four quarters, in four steps: numbers whose row and column differ in one binary digit change places.
+    Turned are its four quarters, in four steps: numbers whose row and column differ in one binary
+    digit change places.
     """
     signature = types.void(w, types.intp, types.intp, panel, types.intp)
 
@@ -102,7 +114,9 @@ def _turn_square(typing, w, at, ldw, panel, to):
 
 @jit(inner=True)
 def pack_rows(w, at, ldw, cols, k, panel):
-    """Make columns of the panel of the first ``k`` numbers of ``cols`` rows of w, from ``at`` on (int8 too)."""
+    """Make columns of the panel of the first ``k`` numbers of ``cols`` rows of w, from ``at`` on
+    (int8 too).
+    """
     squares = k // _SIDE * _SIDE if cols == COLS else 0
     for i in range(0, squares, _SIDE):
         for j in range(0, COLS, _SIDE):
@@ -125,7 +139,9 @@ def _pack(w, ldw, transposed, first, k, n, panels):
 
 @jit(inner=True)
 def pack_panel(w, ldw, transposed, first, k, n, p, panels):
-    """Fill rows ``first`` to first + k of panel ``p`` with the (k, n) matrix that lies in ``w``, as ``pack`` has it."""
+    """Fill rows ``first`` to first + k of panel ``p`` with the (k, n) matrix that lies in ``w``, as
+    ``pack`` has it.
+    """
     cols, rows = min(COLS, n - p * COLS), panels.size // ((n + COLS - 1) // COLS * COLS)
     panel = panels[(p * rows + first) * COLS : (p * rows + first + k) * COLS]
     if cols < COLS:
@@ -141,7 +157,9 @@ def pack_panel(w, ldw, transposed, first, k, n, p, panels):
 
 @jit(inner=True)
 def room(n, like):
-    """``n`` numbers of the dtype of the array ``like``, the first at the begin of a cache line (for kernels)."""
+    """``n`` numbers of the dtype of the array ``like``, the first at the begin of a cache line (for
+    kernels).
+    """
     made = np.empty(n + LINE // like.itemsize, like.dtype)
     return made[np.int64(-made.ctypes.data % LINE) // like.itemsize :]
 
@@ -155,7 +173,9 @@ def _everywhere(build: Any, x: Any, vector: Any) -> Any:
 
 @intrinsic
 def scale_panel_row(typing, x, at, factor, y, to):
-    """y[to + j] = factor x[at + j] for j < COLS: a loop over so few numbers would be all beginning and end."""
+    """y[to + j] = factor x[at + j] for j < COLS: a loop over so few numbers would be all beginning
+    and end.
+    """
     signature = types.void(x, types.intp, factor, y, types.intp)
 
     def generate(context, build, signature, arguments):
@@ -174,12 +194,14 @@ def scale_panel_row(typing, x, at, factor, y, to):
 
 
 def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
-    """Two products in registers, of at most ``most_rows`` rows and exactly ``cols`` columns: ``add`` and ``begin``.
+    """Two products in registers, of at most ``most_rows`` rows and exactly ``cols`` columns:
+    ``add`` and ``begin``.
 
-    add: c[:rows] += a[:rows] @ panel. begin: c[i] = first[first_at + i] + a[i] @ panel, the sums of a row beginning at
-    a number for it, and c is only written.
-    a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row, panel_row, c_row: from row
-    to row; a_step: from column to column of a, so that a transposed matrix is multiplied where it lies.
+    add: c[:rows] += a[:rows] @ panel. begin: c[i] = first[first_at + i] + a[i] @ panel, the sums of
+    a row beginning at a number for it, and c is only written.
+    a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row,
+    panel_row, c_row: from row to row; a_step: from column to column of a, so that a transposed
+    matrix is multiplied where it lies.
     """
 
     def generate(context, build, signature, arguments):
@@ -197,7 +219,8 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         def load(at):
             return build.load(build.bitcast(at, vector.as_pointer()), align=c.dtype.bitwidth // 8)
 
-        # where rows < most_rows, the rows beyond the edge are the last one again: computed and stored twice
+        # where rows < most_rows, the rows beyond the edge are the last one again: computed and
+        # stored twice
         last = build.sub(rows, number(1))
         each = range(most_rows)
         index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in each]
@@ -254,7 +277,9 @@ strip, _ = _in_registers(1, STRIP)  # for a single row: each number of the matri
 
 @jit(inner=True)
 def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
-    """c += a @ b for a (rows, k) matrix ``a`` and a (k, width) matrix ``b``, whose panels lie ``b_panel`` apart."""
+    """c += a @ b for a (rows, k) matrix ``a`` and a (k, width) matrix ``b``, whose panels lie
+    ``b_panel`` apart.
+    """
     for col in range(0, width, COLS):
         for row in range(0, rows, ROWS):
             tile(a, row * a_row, a_row, a_step, rows - row, b, col // COLS * b_panel, b_row, k,
@@ -263,5 +288,7 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
 
 @jit(inner=True)
 def add_product(a, a_at, lda, rows, k, panels, c, width):
-    """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c: flat (rows, width)."""
+    """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c:
+    flat (rows, width).
+    """
     multiply_add(a[a_at:], lda, 1, rows, k, panels, k * COLS, COLS, c, width, width)

@@ -1,8 +1,8 @@
 """Large products in float32 by the register tiles of ``tile.py``, where the processor has AVX-512.
 
-There they are 1.15 times as fast as OpenBLAS: 220 GFLOP/s on two cores where BLAS has 190, measured at the products of
-a GPT of width 384. The matrix b is packed into panels first, which pays from about 128 rows of a on. Small products,
-those in float64 and batches of matrices stay with BLAS.
+There they are 1.15 times as fast as OpenBLAS: 220 GFLOP/s on two cores where BLAS has 190, measured
+at the products of a GPT of width 384. The matrix b is packed into panels first, which pays from
+about 128 rows of a on. Small products, those in float64 and batches of matrices stay with BLAS.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _block_of(part, parts, n):
 
 @jit(inner=True)
 def _add_terms(a, a_row, a_step, rows, first, depth, k, panels, c, ldc, n):
-    # c += a b for ``depth`` terms of the sums, from ``first`` on; a: from there on, b (k, n) in panels
+    # c += a b for ``depth`` terms of the sums, from ``first`` on; a: from there on, b (k, n) in
+    # panels
     whole, b = n // COLS * COLS, panels[first * COLS :]
     multiply_add(a, a_row, a_step, rows, depth, b, k * COLS, COLS, c, ldc, whole)
     if whole < n:
@@ -52,8 +53,8 @@ def _add_terms(a, a_row, a_step, rows, first, depth, k, panels, c, ldc, n):
 
 @jit(inner=True)
 def _multiply_panels(a, a_row, a_step, rows, k, panels, c, ldc, n):
-    # c += a b for b (k, n) in panels
-    # columns of a transposed a that lie a multiple of 4 KB apart share few places of the cache: side by side, then
+    # c += a b for b (k, n) in panels columns of a transposed a that lie a multiple of 4 KB apart
+    # share few places of the cache: side by side, then
     aside = a_row == 1 and a_step % 1024 == 0
     columns = room(min(_DEPTH, k) * rows if aside else 0, c)
     for first in range(0, k, _DEPTH):
@@ -89,9 +90,11 @@ def _transposed_block(a, a_row, a_step, rows, k, panels, c, ldc, n):
 
 @jit(parallel=True)
 def multiply_by_tiles(a, a_row, a_step, panels, c, ldc, m, n, k, bias, transposed):
-    """c = a b + bias for a (m, k) and b (k, n) in panels; or, ``transposed`` and without bias, c^T = a b.
+    """c = a b + bias for a (m, k) and b (k, n) in panels; or, ``transposed`` and without bias, c^T
+    = a b.
 
-    a, c: flat; a_row, a_step: from row to row and from column to column of a; ldc: from row to row of c.
+    a, c: flat; a_row, a_step: from row to row and from column to column of a; ldc: from row to row
+    of c.
     """
     parts = _parts_by_tiles(m)
     for part in prange(parts):
@@ -106,8 +109,8 @@ def multiply_by_tiles(a, a_row, a_step, panels, c, ldc, m, n, k, bias, transpose
 def transposed_products(a, panels, c, more_panels, more_c, sums):
     """c = a^T b and sums_j = sum_i a_ij, for a (k, m), b (k, n) in panels (for kernels).
 
-    more_panels, more_c: a second b and its c, or no columns. Together, because each part of a is then fetched, and laid
-    side by side, once for both products and the sums.
+    more_panels, more_c: a second b and its c, or no columns. Together, because each part of a is
+    then fetched, and laid side by side, once for both products and the sums.
     """
     (k, m), flat_a = a.shape, a.reshape(-1)
     parts = _parts_by_tiles(m)

@@ -1,7 +1,8 @@
 """exp, tanh, sigmoid, erf and a row's maximum that vectorise, for use inside kernels.
 
-LLVM has no vector form of them, and calling the C library costs 4 ns an element. In float32 a polynomial costs 0.2 to
-0.45 ns and is right to 1.4 ulp (sigmoid 2.5); in float64 (gradient checks) the C library's functions serve.
+LLVM has no vector form of them, and calling the C library costs 4 ns an element. In float32 a
+polynomial costs 0.2 to 0.45 ns and is right to 1.4 ulp (sigmoid 2.5); in float64 (gradient checks)
+the C library's functions serve.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ _ROUND = f32(1.5 * 2**23)
 
 @jit(reorder=False, inline=True, inner=True)
 def _exp32(x):
-    # x = n ln 2 + r, |r| <= ln 2 / 2  ->  e^x = 2^n e^r; a polynomial for e^r, whose exponent bits then grow by n.
-    # Added to 1.5 * 2^23, where floats have no fraction, a number is rounded and stands as an integer in the last bits.
+    # x = n ln 2 + r, |r| <= ln 2 / 2  ->  e^x = 2^n e^r; a polynomial for e^r, whose exponent bits
+    # then grow by n. Added to 1.5 * 2^23, where floats have no fraction, a number is rounded and
+    # stands as an integer in the last bits.
     shifted = x * _LOG2E + _ROUND
     n = shifted - _ROUND
     r = (x - n * _LN2_HI) - n * _LN2_LO
@@ -36,7 +38,8 @@ def _exp32(x):
     p = p * r + f32(5.0000001201e-1)
     p = p * r + f32(1)
     p = p * r + f32(1)
-    # subtle: Numba widens int32 arithmetic to int64, half as many in a vector, unless cast back each time
+    # subtle: Numba widens int32 arithmetic to int64, half as many in a vector, unless cast back
+    # each time
     exponent = np.int32(np.float32(shifted).view(np.int32) << np.int32(23))
     y = np.int32(np.float32(p).view(np.int32) + exponent).view(np.float32)
     y = f32(0) if x < f32(-87.33654) else y  # below the smallest normal number
@@ -45,7 +48,8 @@ def _exp32(x):
 
 @jit(reorder=False, inline=True, inner=True)
 def _tanh32(x):
-    # near 0 a polynomial keeps the relative precision that 1 - 2 / (e^2x + 1) would lose to cancellation
+    # near 0 a polynomial keeps the relative precision that 1 - 2 / (e^2x + 1) would lose to
+    # cancellation
     z = x * x
     p = f32(-5.70498872745e-3)
     p = p * z + f32(2.06390887954e-2)
@@ -65,7 +69,8 @@ def _sigmoid32(x):
 
 @jit(reorder=False, inline=True, inner=True)
 def _erf32(x):
-    # near 0 x (1 + P(x^2)), farther out 1 - e^Q(|x|), Q fitted to log erfc; from |x| = 4 on erf is 1 in float32
+    # near 0 x (1 + P(x^2)), farther out 1 - e^Q(|x|), Q fitted to log erfc; from |x| = 4 on erf is
+    # 1 in float32
     a = min(abs(x), f32(4))
     z = a * a
     p = f32(-6.09035487e-4)
@@ -110,7 +115,9 @@ def _sigmoid64(x):
 
 
 def like(x, value):
-    """``value`` in the dtype of ``x`` (a number or an array): inside kernels a float32 times 0.5 would be a float64."""
+    """``value`` in the dtype of ``x`` (a number or an array): inside kernels a float32 times 0.5
+    would be a float64.
+    """
     return x.dtype.type(value)
 
 
@@ -123,8 +130,9 @@ def _choose_like(x, value):
 
 @jit(inner=True)
 def _row_max32(x):
-    # LLVM does not vectorise a maximum of floats, which NaN would spoil, but it does one of integers. The bits of
-    # positive floats are in the order of the floats; those of negative ones are, once all but the sign are flipped.
+    # LLVM does not vectorise a maximum of floats, which NaN would spoil, but it does one of
+    # integers. The bits of positive floats are in the order of the floats; those of negative ones
+    # are, once all but the sign are flipped.
     sign_bit, rest = np.int32(31), np.int32(0x7FFFFFFF)
     bits = x.view(np.int32)
     top = np.int32(-0x80000000)
@@ -142,7 +150,9 @@ def _row_max64(x):
 
 
 def row_max(x):
-    """The largest of a row (for kernels). Where the row holds NaN: NaN or a number, so let NaN come through the sum."""
+    """The largest of a row (for kernels). Where the row holds NaN: NaN or a number, so let NaN come
+    through the sum.
+    """
     return np.max(x, initial=-np.inf)
 
 

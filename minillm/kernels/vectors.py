@@ -1,4 +1,6 @@
-"""One row of numbers at a time (for kernels): the loops of a few lines that LLVM turns into vector instructions."""
+"""One row of numbers at a time (for kernels): the loops of a few lines that LLVM turns into vector
+instructions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Models that predict the next token. Read ``base`` (what they share), then ``gpt2``, then ``llama``.
+"""Models that predict the next token. Read ``base`` (what they share), then ``gpt2``, then
+``llama``.
 
 ``folder`` reads and writes their folders; ``fast`` makes them write quickly.
 """

@@ -3,8 +3,8 @@
 The trainer, the generator and the evaluation know no architecture. They need of a model:
 
 * ``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor, position t scoring token t + 1;
-* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few tokens at a
-  time;
+* ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few
+  tokens at a time;
 * ``model.context``: how many tokens it can see at most (None: no limit);
 * ``model.config``: a frozen dataclass with the names of Hugging Face's ``config.json``.
 """
@@ -53,7 +53,9 @@ class LanguageModel(Module):
         raise TypeError(f"{type(self).__name__} has no cache")
 
     def next_logits(self, ids: np.ndarray, cache: Any) -> np.ndarray:
-        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that
+        comes next.
+        """
         with no_grad():
             return self(ids, cache=cache).data[:, -1]
 
@@ -66,7 +68,9 @@ class LanguageModel(Module):
         return sum(parameter.size for parameter in self.parameters())
 
     def save_pretrained(self, folder: str | os.PathLike, **extras: Any) -> None:
-        """Write ``config.json`` and ``model.safetensors``, in Hugging Face's layout, whole or not at all."""
+        """Write ``config.json`` and ``model.safetensors``, in Hugging Face's layout, whole or not
+        at all.
+        """
         from .folder.pretrained import save_pretrained
 
         save_pretrained(self, folder, **extras)
@@ -100,7 +104,9 @@ class KVCache:
             raise ValueError(f"cache: room for {self.capacity} tokens, {self.length} are in it; got {T} more")
 
     def positions(self, T: int) -> np.ndarray:
-        """The positions of the next T tokens: (T,), or (B, T) when rows begin at different ``starts``."""
+        """The positions of the next T tokens: (T,), or (B, T) when rows begin at different
+        ``starts``.
+        """
         self.check_room(T)
         positions = np.arange(self.length, self.length + T)
         return positions if self.starts is None else np.maximum(positions - self.starts[:, None], 0)
@@ -119,7 +125,9 @@ class KVCache:
 
 
 class LayerCache:
-    """One layer's view of a ``KVCache``; the model moves ``length`` on when all layers have written."""
+    """One layer's view of a ``KVCache``; the model moves ``length`` on when all layers have
+    written.
+    """
 
     def __init__(self, whole: KVCache, i: int) -> None:
         self.whole, self.i = whole, i
@@ -135,7 +143,8 @@ class LayerCache:
         return Tensor(keys.swapaxes(1, 2)), Tensor(values.swapaxes(1, 2))
 
     def append(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D) views."""
+        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D) views.
+        """
         past, now = self.whole.length, self.whole.length + k.shape[1]
         keys, values = self.whole.keys[self.i], self.whole.values[self.i]
         keys[:, past:now], values[:, past:now] = k, v

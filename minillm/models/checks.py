@@ -1,4 +1,6 @@
-"""What configurations check of themselves; each raises ValueError that names the class, the field and the value."""
+"""What configurations check of themselves; each raises ValueError that names the class, the field
+and the value.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ flow past it unhindered. Names of parameters and fields are those of Hugging Fac
 
 The paper:
 https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """The sizes of a GPT-2; the defaults are those of the smallest one that was published (124 M parameters)."""
+    """The sizes of a GPT-2; the defaults are those of the smallest one that was published (124 M
+    parameters).
+    """
 
     vocab_size: int = 50257
     n_positions: int = 1024  # the context: how many positions have an embedding
@@ -191,7 +193,9 @@ class GPT2(LanguageModel):
         return KVCache(c.n_layer, batch_size, length, c.n_head, c.n_embd // c.n_head, dtype, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that
+        comes next.
+        """
         return next_logits(self, ids, cache)
 
 

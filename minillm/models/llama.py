@@ -1,4 +1,5 @@
-"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), the plan of SmolLM2 too.
+"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), the plan of
+SmolLM2 too.
 
     ids (B, T)
       token embedding                                 embed_tokens              (B, T, C)
@@ -15,7 +16,7 @@ those of Hugging Face's ``LlamaForCausalLM``.
 
 The paper: https://arxiv.org/abs/2302.13971; rotary embedding: https://arxiv.org/abs/2104.09864;
 groups of heads: https://arxiv.org/abs/2305.13245; the gate: https://arxiv.org/abs/2002.05202.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -84,11 +85,14 @@ class LlamaConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str = "config.json") -> LlamaConfig:
-        """Read the fields of a ``config.json``, which may hold the rotary settings in three ways."""
+        """Read the fields of a ``config.json``, which may hold the rotary settings in three ways.
+        """
         return config_from_dict(cls, plain_rope_theta(fields, source), source=source, **known.LLAMA)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields of ``config.json``, in the older and the newer way of writing the rotary settings."""
+        """The fields of ``config.json``, in the older and the newer way of writing the rotary
+        settings.
+        """
         return {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
@@ -115,7 +119,9 @@ def rotary_speeds(D: int, theta: float) -> np.ndarray:
 
 
 class Attention(Module):
-    """Every position asks those before it, and itself; H / G heads share the keys and values of a group."""
+    """Every position asks those before it, and itself; H / G heads share the keys and values of a
+    group.
+    """
 
     def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
         C, D, bias = config.hidden_size, config.D, config.attention_bias
@@ -140,7 +146,9 @@ class Attention(Module):
 
 
 class MLP(Module):
-    """down(silu(gate(x)) * up(x)): one projection decides how much of another passes (Shazeer 2020)."""
+    """down(silu(gate(x)) * up(x)): one projection decides how much of another passes (Shazeer
+    2020).
+    """
 
     def __init__(self, config: LlamaConfig, rng: np.random.Generator) -> None:
         C, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
@@ -200,7 +208,8 @@ class Llama(LanguageModel):
             if parameter.ndim == 2:
                 std = config.initializer_range
                 if name.endswith(("o_proj.weight", "down_proj.weight")):
-                    # 2 num_hidden_layers such products are added to x: together they begin as large as one of them
+                    # 2 num_hidden_layers such products are added to x: together they begin as large
+                    # as one of them
                     std /= math.sqrt(2 * config.num_hidden_layers)
                 parameter.data = init.normal(rng, parameter.shape, std).data
             elif name.endswith("bias"):
@@ -230,5 +239,7 @@ class Llama(LanguageModel):
         return KVCache(c.num_hidden_layers, batch_size, length, c.kv_heads, c.D, dtype, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that
+        comes next.
+        """
         return next_logits(self, ids, cache)

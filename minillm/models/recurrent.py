@@ -20,7 +20,7 @@ carries of it.
 The papers: https://www.isca-archive.org/interspeech_2010/mikolov10_interspeech.html (the recurrent
 language model), https://arxiv.org/abs/1409.0473 (additive attention),
 https://arxiv.org/abs/1508.04025 (dot products).
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ class RecurrentLMConfig:
 
 
 class RecurrentCache:
-    """What every layer remembers of the text so far; its size does not depend on how long the text is."""
+    """What every layer remembers of the text so far; its size does not depend on how long the text
+    is.
+    """
 
     def __init__(self, layers: list[Past], starts: np.ndarray | None) -> None:
         self.layers, self.starts = layers, starts
@@ -101,7 +103,8 @@ class Block(Module):
 
 
 class RecurrentLM(LanguageModel):
-    """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor. Texts may have any length."""
+    """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor. Texts may have any length.
+    """
 
     def __init__(self, config: RecurrentLMConfig, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)

@@ -1,10 +1,12 @@
-"""T5 (Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer").
+"""T5 (Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+Transformer").
 
     the question, ids (B, S)                              the answer so far, decoder_ids (B, T)
       embedding                 shared                      embedding                              shared
       num_layers times:                                     num_decoder_layers times:
         x = x + self_attention(rms_norm(x))                   x = x + self_attention(rms_norm(x))            causal
-                                                              x = x + cross_attention(rms_norm(x), memory)
+                                                              x = x + cross_attention(rms_norm(x),
+                                                              memory)
         x = x + feed_forward(rms_norm(x))                     x = x + feed_forward(rms_norm(x))
       rms_norm                                              rms_norm
       memory (B, S, C)  ------------------------------->    scores                shared again (tied), or lm_head
@@ -22,7 +24,7 @@ feed-forward (``gated-gelu``, Shazeer 2020) and a head of its own. Names are tho
 ``T5ForConditionalGeneration``.
 
 The paper: https://arxiv.org/abs/1910.10683; the gate: https://arxiv.org/abs/2002.05202.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -148,7 +150,9 @@ def relative_buckets(distances: np.ndarray, bidirectional: bool, buckets: int = 
 
 
 class Attention(Module):
-    """Multi-head attention without scaling, to the sequence itself or to another; a first layer owns the bias table."""
+    """Multi-head attention without scaling, to the sequence itself or to another; a first layer
+    owns the bias table.
+    """
 
     def __init__(self, config: T5Config, has_bias: bool, rng: np.random.Generator) -> None:
         C, D, H, factor = config.d_model, config.d_kv, config.num_heads, config.initializer_factor
@@ -165,7 +169,9 @@ class Attention(Module):
         return split_heads(self.k(memory), self.heads), split_heads(self.v(memory), self.heads)
 
     def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Any, causal: bool = False) -> Tensor:
-        """x (B, T, C) asks; mask: what is added to the scores, or booleans, False where not to look -> (B, T, C)."""
+        """x (B, T, C) asks; mask: what is added to the scores, or booleans, False where not to look
+        -> (B, T, C).
+        """
         k, v = keys_values
         q = split_heads(self.q(x), self.heads)  # (B, H, T, D)
         y = F.scaled_dot_product_attention(q, k, v, causal=causal, mask=mask, scale=1.0)
@@ -268,7 +274,8 @@ class Stack(Module):
         self.dropout = Dropout(config.dropout_rate, rng)
 
     def position_bias(self, T: int, S: int) -> Tensor:
-        """What distance adds to the scores: (1, H, T, S) for queries at the last T of S positions."""
+        """What distance adds to the scores: (1, H, T, S) for queries at the last T of S positions.
+        """
         distances = np.arange(S)[None, :] - np.arange(S - T, S)[:, None]  # (T, S), key minus query
         rows = relative_buckets(
             distances,
@@ -297,7 +304,9 @@ class Stack(Module):
 
 
 class T5Cache:
-    """What the decoder remembers: its own keys and values, and those of the encoder's memory, computed once."""
+    """What the decoder remembers: its own keys and values, and those of the encoder's memory,
+    computed once.
+    """
 
     def __init__(self, own: KVCache, memory: list[tuple[Tensor, Tensor]], visible: np.ndarray | None) -> None:
         self.own, self.memory, self.visible = own, memory, visible
@@ -332,7 +341,9 @@ class T5(LanguageModel):
             self.lm_head = _linear(config.d_model, config.vocab_size, config.initializer_factor, rng)
 
     def forward(self, ids: Any, decoder_ids: Any, cache: T5Cache | None = None) -> Tensor:
-        """Score every next token of the decoder; with a cache, ``ids`` were read when it was made, and are not used."""
+        """Score every next token of the decoder; with a cache, ``ids`` were read when it was made,
+        and are not used.
+        """
         if cache is None:
             memory, visible = self.encode(ids)
             return self._decode(decoder_ids, self.cross_keys_values(memory), visible, None)
@@ -341,7 +352,9 @@ class T5(LanguageModel):
         return logits
 
     def encode(self, ids: Any) -> tuple[Tensor, np.ndarray | None]:
-        """Read ids (B, S): the memory (B, S, C), and where it may be looked at, (B, 1, 1, S) or None for everywhere."""
+        """Read ids (B, S): the memory (B, S, C), and where it may be looked at, (B, 1, 1, S) or
+        None for everywhere.
+        """
         ids = as_ids("T5", ids)
         real = ids != self.config.pad_token_id
         visible = None if real.all() else real[:, None, None, :]
@@ -362,7 +375,8 @@ class T5(LanguageModel):
     def new_cache(
         self, batch_size: int, length: int, starts: np.ndarray | None = None, encoder_ids: Any = None
     ) -> T5Cache:
-        """Read ``encoder_ids`` (batch_size, S) and make room for ``length`` decoder tokens per row."""
+        """Read ``encoder_ids`` (batch_size, S) and make room for ``length`` decoder tokens per row.
+        """
         if encoder_ids is None:
             raise ValueError("T5.new_cache: encoder_ids must be given, the (B, S) ids that the decoder answers to")
         c, dtype = self.config, self.shared.weight.dtype
@@ -373,7 +387,9 @@ class T5(LanguageModel):
         return T5Cache(KVCache(layers, batch_size, length, c.num_heads, c.d_kv, dtype), cross, visible)
 
     def next_logits(self, ids: np.ndarray, cache: T5Cache) -> np.ndarray:
-        """Read decoder ids (B, T) after what the cache holds; return the scores (B, V) of the next token."""
+        """Read decoder ids (B, T) after what the cache holds; return the scores (B, V) of the next
+        token.
+        """
         with no_grad():
             return self(None, ids, cache=cache).data[:, -1]
 

@@ -13,15 +13,16 @@ from .module import Module
 
 
 class MultiHeadAttention(Module):
-    """Project to queries, keys and values, let each head attend for itself, join and project (Vaswani et al. 2017).
+    """Project to queries, keys and values, let each head attend for itself, join and project
+    (Vaswani et al. 2017).
 
-    x: (B, T, width) -> (B, T, width); ``heads`` heads of width / heads numbers each. causal: position t sees only
-    positions up to t. window: only the latest ``window`` of those. kv_heads < heads: groups of heads share keys and
-    values (Ainslie et al. 2023).
+    x: (B, T, width) -> (B, T, width); ``heads`` heads of width / heads numbers each. causal:
+    position t sees only positions up to t. window: only the latest ``window`` of those. kv_heads <
+    heads: groups of heads share keys and values (Ainslie et al. 2023).
 
-    Cross-attention: with ``context`` (B, S, width) keys and values come from there, as in a decoder that looks at an
-    encoder's text; that needs causal=False. mask: broadcasts to (B, heads, T, S); True lets through, False hides, other
-    numbers are added to the scores.
+    Cross-attention: with ``context`` (B, S, width) keys and values come from there, as in a decoder
+    that looks at an encoder's text; that needs causal=False. mask: broadcasts to (B, heads, T, S);
+    True lets through, False hides, other numbers are added to the scores.
     """
 
     def __init__(

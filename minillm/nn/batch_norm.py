@@ -29,7 +29,9 @@ class _BatchNorm(Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each channel; the shape stays. Raises ValueError for another shape, or a batch of one number."""
+        """Normalise each channel; the shape stays. Raises ValueError for another shape, or a batch
+        of one number.
+        """
         axes, channels = self._axes(x), self.weight.shape[0]
         if not axes or x.shape[1] != channels:
             raise ValueError(f"{type(self).__name__}: expected x {self._shape} with C = {channels}; got {x.shape}")

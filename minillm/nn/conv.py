@@ -1,4 +1,6 @@
-"""Layers that look at pictures: the same small filters at every place, and pools that make the picture smaller."""
+"""Layers that look at pictures: the same small filters at every place, and pools that make the
+picture smaller.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ Pair = int | tuple[int, int]
 
 
 class Conv2d(Module):
-    """``out_channels`` filters of the size ``kernel_size``, each slid over the whole picture (LeCun et al. 1989).
+    """``out_channels`` filters of the size ``kernel_size``, each slid over the whole picture (LeCun
+    et al. 1989).
 
-    x: (B, in_channels, Y, X) -> (B, out_channels, (Y + 2 padding - KY) // stride + 1, likewise X); see `F.conv2d`.
-    weight: (out_channels, in_channels, KY, KX), bias: (out_channels,); both begin uniform in +-1 / sqrt(n), n the
-    in_channels KY KX inputs of a filter. Raises ValueError for sizes below 1.
+    x: (B, in_channels, Y, X) -> (B, out_channels, (Y + 2 padding - KY) // stride + 1, likewise X);
+    see `F.conv2d`.
+    weight: (out_channels, in_channels, KY, KX), bias: (out_channels,); both begin uniform in +-1 /
+    sqrt(n), n the in_channels KY KX inputs of a filter. Raises ValueError for sizes below 1.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Conv2d(Module):
 
 
 class Conv1d(Module):
-    """`Conv2d` along one axis.   x: (B, in_channels, T) -> (B, out_channels, (T + 2 padding - K) // stride + 1)."""
+    """`Conv2d` along one axis.   x: (B, in_channels, T) -> (B, out_channels, (T + 2 padding - K) //
+    stride + 1).
+    """
 
     def __init__(
         self,
@@ -87,7 +93,8 @@ class Conv1d(Module):
 
 
 class MaxPool2d(Module):
-    """The greatest entry of each window.   x: (B, C, Y, X) -> (B, C, Y', X'); see `F.max_pool2d`."""
+    """The greatest entry of each window.   x: (B, C, Y, X) -> (B, C, Y', X'); see `F.max_pool2d`.
+    """
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding

@@ -15,7 +15,8 @@ from .module import Module
 class Embedding(Module):
     """A table with one row per token: ids (...) in [0, num_embeddings) -> (..., embedding_dim).
 
-    weight: (num_embeddings, embedding_dim), normal with standard deviation 1 as torch's unless ``std`` says otherwise.
+    weight: (num_embeddings, embedding_dim), normal with standard deviation 1 as torch's unless
+    ``std`` says otherwise.
     """
 
     def __init__(

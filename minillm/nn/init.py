@@ -1,4 +1,6 @@
-"""First values of parameters: random, so that neurons differ, and of a size that keeps signals alive."""
+"""First values of parameters: random, so that neurons differ, and of a size that keeps signals
+alive.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _this_thread = _ThisThread()
 
 @contextlib.contextmanager
 def skipped() -> Iterator[None]:
-    """Draw nothing inside: a new parameter has its shape and takes no memory, until a file brings its values.
+    """Draw nothing inside: a new parameter has its shape and takes no memory, until a file brings
+    its values.
 
     Its data is one zero that is seen from every position, and cannot be written to. Only the thread
     that entered the block skips.

@@ -13,8 +13,8 @@ from .module import Module
 class Linear(Module):
     """y = x W^T + b: ``out_features`` neurons that look at the same ``in_features`` inputs.
 
-    x: (..., in_features) -> (..., out_features); weight: (out_features, in_features), one row per neuron; bias:
-    (out_features,). Both begin uniform in +-1 / sqrt(in_features).
+    x: (..., in_features) -> (..., out_features); weight: (out_features, in_features), one row per
+    neuron; bias: (out_features,). Both begin uniform in +-1 / sqrt(in_features).
     """
 
     def __init__(

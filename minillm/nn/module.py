@@ -1,4 +1,6 @@
-"""What all layers share: finding their parameters by name, saving and loading them, and telling training from use."""
+"""What all layers share: finding their parameters by name, saving and loading them, and telling
+training from use.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Hooks:
 
 
 class Module:
-    """A layer or a model: an object whose Tensor attributes are its parameters, and whose Modules are its parts.
+    """A layer or a model: an object whose Tensor attributes are its parameters, and whose Modules
+    are its parts.
 
     Write ``__init__`` (make the parameters and the parts) and ``forward`` (compute). Parameters and
     parts may also stand in lists, tuples and dictionaries, however deep. The name of a parameter is
@@ -52,7 +55,9 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether dropout drops: what `train` and `eval` said last, and never in a thread that is `evaluating` this."""
+        """Whether dropout drops: what `train` and `eval` said last, and never in a thread that is
+        `evaluating` this.
+        """
         return self._training and id(self) not in this_thread.evaluated
 
     @training.setter
@@ -76,10 +81,12 @@ class Module:
                     part.register_hook(functools.partial(hook, self))
         return y
 
-    # ---- parts and parameters ----------------------------------------------------------------------------------------
+    # ---- parts and parameters --------------------------------------------------------------------
 
     def _parts(self) -> Iterator[tuple[str, Tensor | Module]]:
-        """The parameters and modules among the attributes, and in their lists and dictionaries, with their names."""
+        """The parameters and modules among the attributes, and in their lists and dictionaries,
+        with their names.
+        """
         for name, value in vars(self).items():
             yield from _found(name, value, ())
 
@@ -88,7 +95,9 @@ class Module:
         yield from ((name, part) for name, part in self._parts() if isinstance(part, Module))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """(path, Module) of the module itself, whose path is ``prefix``, and of all parts below it, each once."""
+        """(path, Module) of the module itself, whose path is ``prefix``, and of all parts below it,
+        each once.
+        """
         yield from self._below(prefix, set())
 
     def _below(self, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
@@ -103,7 +112,9 @@ class Module:
         yield from (module for _, module in self.named_modules())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """(path, Tensor) of every parameter, frozen ones too; one that is used in two places comes once."""
+        """(path, Tensor) of every parameter, frozen ones too; one that is used in two places comes
+        once.
+        """
         seen: set[int] = set()
         for path, module in self.named_modules():
             for name, part in module._parts():
@@ -120,7 +131,8 @@ class Module:
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], strict: bool = True, copy: bool = True) -> None:
-        """Take over the values of ``state``; with ``strict`` every name must be there, and no other.
+        """Take over the values of ``state``; with ``strict`` every name must be there, and no
+        other.
 
         copy=False takes the arrays themselves (a file that is mapped into memory), which training
         then changes. Raises ValueError that lists all missing, unexpected and misshapen names; then
@@ -147,7 +159,8 @@ class Module:
                     parameter.data = np.asarray(state[name], dtype=parameter.dtype)
 
     def zero_grad(self) -> None:
-        """Forget the gradients: ``backward()`` adds to what is there, and each step wants its own."""
+        """Forget the gradients: ``backward()`` adds to what is there, and each step wants its own.
+        """
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -158,7 +171,7 @@ class Module:
             parameter.grad = None
         return self
 
-    # ---- training and use --------------------------------------------------------------------------------------------
+    # ---- training and use ------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
         """Switch to training (dropout drops); returns the module."""
@@ -181,10 +194,11 @@ class Module:
     def draw_from(self, rng: np.random.Generator) -> None:
         """Draw from ``rng`` from now on: a layer that draws overrides this; most draw nothing."""
 
-    # ---- looking in --------------------------------------------------------------------------------------------------
+    # ---- looking in ------------------------------------------------------------------------------
 
     def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Callable[[], None]:
-        """Call ``hook(module, inputs, output)`` after each forward; what it returns, if anything, replaces the output.
+        """Call ``hook(module, inputs, output)`` after each forward; what it returns, if anything,
+        replaces the output.
 
         Returns a function that removes the hook. Raises TypeError for a module that is never
         called.
@@ -192,7 +206,8 @@ class Module:
         return _registered(self._own_hooks().forward, hook)
 
     def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
-        """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it returns replaces it.
+        """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it
+        returns replaces it.
 
         A module that returns a tuple calls it for each Tensor of it. Returns a function that
         removes the hook. Raises TypeError for a module that is never called.
@@ -227,7 +242,9 @@ class Module:
 
 
 def _found(name: str, value: Any, outside: tuple) -> Iterator[tuple[str, Tensor | Module]]:
-    """The Tensors and Modules in a value, however deep in lists, tuples and dictionaries; outside: those around it."""
+    """The Tensors and Modules in a value, however deep in lists, tuples and dictionaries; outside:
+    those around it.
+    """
     if isinstance(value, (Tensor, Module)):
         yield name, value
     elif isinstance(value, (list, tuple, dict)) and not any(value is container for container in outside):

@@ -1,4 +1,6 @@
-"""Layers that bring every row to a standard size, so that depth neither inflates nor starves the signal."""
+"""Layers that bring every row to a standard size, so that depth neither inflates nor starves the
+signal.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from .module import Module
 
 
 class LayerNorm(Module):
-    """y = weight (x - mean) / sqrt(var + eps) + bias over the last axis, of length ``size`` (Ba et al. 2016)."""
+    """y = weight (x - mean) / sqrt(var + eps) + bias over the last axis, of length ``size`` (Ba et
+    al. 2016).
+    """
 
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True) -> None:
         self.weight = init.constant((size,), 1.0)
@@ -26,7 +30,9 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """y = weight x / sqrt(mean x^2 + eps) over the last axis, of length ``size`` (Zhang & Sennrich 2019)."""
+    """y = weight x / sqrt(mean x^2 + eps) over the last axis, of length ``size`` (Zhang & Sennrich
+    2019).
+    """
 
     def __init__(self, size: int, eps: float = 1e-5) -> None:
         self.weight = init.constant((size,), 1.0)

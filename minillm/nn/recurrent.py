@@ -1,6 +1,8 @@
-"""Layers that read a sequence step by step: RNN, LSTM, GRU, and a cell that attends to its own past states.
+"""Layers that read a sequence step by step: RNN, LSTM, GRU, and a cell that attends to its own past
+states.
 
-Parameter names and layouts are torch's. One difference: x is always (B, T, C), which torch calls ``batch_first=True``.
+Parameter names and layouts are torch's. One difference: x is always (B, T, C), which torch calls
+``batch_first=True``.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from .module import Module
 
 
 class _Recurrent(Module):
-    """What the three cells share: ``num_layers`` layers, each on the states of the one below, and their parameters."""
+    """What the three cells share: ``num_layers`` layers, each on the states of the one below, and
+    their parameters.
+    """
 
     gates: int  # the matrices have so many times H rows
 
@@ -65,7 +69,8 @@ class _Recurrent(Module):
 
 
 class RNN(_Recurrent):
-    """h_t = tanh(W x_t + b + U h_{t-1} + b'), in ``num_layers`` layers, each on the states of the one below.
+    """h_t = tanh(W x_t + b + U h_{t-1} + b'), in ``num_layers`` layers, each on the states of the
+    one below.
 
     x: (B, T, input_size) -> output (B, T, H), the last layer's states, and h_n (num_layers, B, H),
     each layer's last.
@@ -76,7 +81,9 @@ class RNN(_Recurrent):
     gates = 1
 
     def forward(self, x: Tensor, h0: Tensor | None = None, starts: Starts = None) -> tuple[Tensor, Tensor]:
-        """h0: (num_layers, B, H), zeros if left out; starts: (B,), steps of left padding, where states stay zero."""
+        """h0: (num_layers, B, H), zeros if left out; starts: (B,), steps of left padding, where
+        states stay zero.
+        """
         last = []
         for k, h in enumerate(self.first_states(x, "h0", h0)):
             x = F.rnn(x, *self.parameters_of(k), h, starts)  # (B, T, H)
@@ -85,7 +92,8 @@ class RNN(_Recurrent):
 
 
 class LSTM(_Recurrent):
-    """A state h and a cell state c that gates protect, in ``num_layers`` layers (Hochreiter & Schmidhuber 1997).
+    """A state h and a cell state c that gates protect, in ``num_layers`` layers (Hochreiter &
+    Schmidhuber 1997).
 
     i, f, o = sigmoid(...), g = tanh(...);   c_t = f c_{t-1} + i g;   h_t = o tanh(c_t).
     x: (B, T, input_size) -> output (B, T, H) and (h_n, c_n), each (num_layers, B, H).
@@ -97,7 +105,8 @@ class LSTM(_Recurrent):
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None, starts: Starts = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """state: (h0, c0), each (num_layers, B, H), zeros if left out; starts: as ``RNN.forward``."""
+        """state: (h0, c0), each (num_layers, B, H), zeros if left out; starts: as ``RNN.forward``.
+        """
         h0, c0 = (None, None) if state is None else state
         h_last, c_last = [], []
         for k, (h, c) in enumerate(zip(self.first_states(x, "h0", h0), self.first_states(x, "c0", c0), strict=True)):
@@ -108,12 +117,13 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """A state of which one gate keeps a part and another forgets a part, in ``num_layers`` layers (Cho et al. 2014).
+    """A state of which one gate keeps a part and another forgets a part, in ``num_layers`` layers
+    (Cho et al. 2014).
 
     r, z = sigmoid(...), n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + b'_n));
     h_t = (1 - z) n + z h_{t-1}.
-    x: (B, T, input_size) -> output (B, T, H) and h_n (num_layers, B, H). Parameters as ``RNN``, with
-    3 H rows: r, z, n.
+    x: (B, T, input_size) -> output (B, T, H) and h_n (num_layers, B, H). Parameters as ``RNN``,
+    with 3 H rows: r, z, n.
     """
 
     gates = 3
@@ -132,23 +142,26 @@ SCORES = ("dot", "additive", "none")
 
 
 class RecurrentAttention(Module):
-    """A recurrent cell that looks back: its states of the last ``window`` steps are linked to the present by attention.
+    """A recurrent cell that looks back: its states of the last ``window`` steps are linked to the
+    present by attention.
 
         h_t = cell(x_t, h_{t-1})                                            "rnn", "lstm" or "gru"
         context_t = sum_s p_ts h_s  over  t - window <= s < t,  p_t = softmax of the scores x_ts
         o_t = tanh(W_c [h_t ; context_t])                                   the layer's output
 
-    score "dot": x_ts = (W h_t) . h_s / sqrt(H) (Luong et al. 2015, "general"; scaled as by Vaswani et al. 2017).
-    score "additive": x_ts = w . tanh(W h_t + U h_s) (Bahdanau et al. 2015).
+    score "dot": x_ts = (W h_t) . h_s / sqrt(H) (Luong et al. 2015, "general"; scaled as by Vaswani
+    et al. 2017). score "additive": x_ts = w . tanh(W h_t + U h_s) (Bahdanau et al. 2015).
     score "none": no attention, o_t = h_t; the plain cell, to compare with.
 
-    x: (B, T, input_size) -> (B, T, hidden_size). The window is the context: older states are seen only through what
-    the cell still carries of them. The present state is not among those attended to, since o_t has it anyway, and it
-    would match itself best. At the first step there is no past, and context is 0.
+    x: (B, T, input_size) -> (B, T, hidden_size). The window is the context: older states are seen
+    only through what the cell still carries of them. The present state is not among those attended
+    to, since o_t has it anyway, and it would match itself best. At the first step there is no past,
+    and context is 0.
 
-    *Input feeding*, which is not done here, gives o_{t-1} to the cell together with x_t, so that it knows where it
-    looked last (Luong et al. 2015). It makes every step wait for the attention of the step before. Without it the
-    recurrence is one kernel over all steps, and attention another over all steps and states: several times faster.
+    *Input feeding*, which is not done here, gives o_{t-1} to the cell together with x_t, so that it
+    knows where it looked last (Luong et al. 2015). It makes every step wait for the attention of
+    the step before. Without it the recurrence is one kernel over all steps, and attention another
+    over all steps and states: several times faster.
     """
 
     def __init__(
@@ -177,7 +190,8 @@ class RecurrentAttention(Module):
             self.score_weight = init.fan_in(rng, (H,), H)
 
     def forward(self, x: Tensor, past: Past | None = None, starts: Starts = None) -> Tensor:
-        """Read x: (B, T, input_size), after what ``past`` holds, which moves on; starts: (B,), steps of left padding.
+        """Read x: (B, T, input_size), after what ``past`` holds, which moves on; starts: (B,),
+        steps of left padding.
 
         ``starts`` counts from the sequence's first step, also where that is long past.
         """
@@ -204,7 +218,8 @@ class RecurrentAttention(Module):
 
 
 class Past:
-    """What a ``RecurrentAttention`` remembers of the steps it has read: its state, and the states in its window.
+    """What a ``RecurrentAttention`` remembers of the steps it has read: its state, and the states
+    in its window.
 
     Its size does not grow with the length of the text.
     """

@@ -7,7 +7,7 @@ lines show all of it:
 
 >>> text = " low" * 5 + " lower" * 2 + " newest" * 6 + " widest" * 3
 >>> tokenizer = BPETokenizer.train([text], vocab_size=256 + 4, special_tokens=())
->>> [tokenizer.token_bytes(id) for id in range(256, 260)]   # the most frequent pair first: e + s, in 9 words
+>>> [tokenizer.token_bytes(id) for id in range(256, 260)]   # most frequent first: e + s, in 9 words
 [b'es', b'est', b'lo', b' lo']
 >>> tokenizer.encode(" lowest")                             # the same merges, in the same order
 [259, 86, 257]

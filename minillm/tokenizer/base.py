@@ -104,7 +104,9 @@ class Tokenizer(ABC):
 
     @property
     def eos_id(self) -> int | None:
-        """The id that ends a text: `<|endoftext|>`, `</s>`, or what its folder says; None when nobody knows one."""
+        """The id that ends a text: `<|endoftext|>`, `</s>`, or what its folder says; None when
+        nobody knows one.
+        """
         special = self._specials.special
         return special.get(END_OF_TEXT, special.get("</s>", self._end))
 

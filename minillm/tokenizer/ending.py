@@ -1,4 +1,6 @@
-"""Which token ends a text, where its name does not say so: what the files beside the tokenizer know."""
+"""Which token ends a text, where its name does not say so: what the files beside the tokenizer
+know.
+"""
 
 from __future__ import annotations
 

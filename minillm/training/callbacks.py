@@ -152,7 +152,8 @@ class Progress(Callback):
 
 @contextlib.contextmanager
 def not_ending_the_run(what: str) -> Iterator[None]:
-    """Inside stands what only decorates a run: where it fails, a line says so, and the run goes on."""
+    """Inside stands what only decorates a run: where it fails, a line says so, and the run goes on.
+    """
     try:
         yield
     except Exception as error:

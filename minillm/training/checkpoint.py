@@ -6,7 +6,8 @@ Each checkpoint is a folder, whole or absent (``files.atomic_folder``)::
                               trainer_state.json      the step, what the trainer counts, what it ran on, and the
                                                       SHA-256 of everything
 
-Where the data stands and the random generators need not be stored: both are functions of (seed, step).
+Where the data stands and the random generators need not be stored: both are functions of
+(seed, step).
 
 A disk may lose bits long after it said that it has them. So the reader believes nothing that does
 not match its checksum: it takes the newest checkpoint that is whole, else the one before, and says
@@ -14,7 +15,7 @@ which it skipped and why.
 
 "The same result" is meant bit for bit. What the bits depend on (environment.py) is stored, and a
 difference is warned about.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What ``save_checkpoint`` was given: the arrays come memory-mapped, and are the caller's to change."""
+    """What ``save_checkpoint`` was given: the arrays come memory-mapped, and are the caller's to
+    change.
+    """
 
     step: int
     tensors: dict[str, np.ndarray]
@@ -76,7 +79,8 @@ def save_checkpoint(
     for other, _, path in present:
         if other > step and _is_whole(path):
             raise ValueError(f"save_checkpoint: {path} is later than step {step}: go on from there, or save elsewhere")
-    # The name of this step is taken when its checkpoint was damaged and the run went back to the one before.
+    # The name of this step is taken when its checkpoint was damaged and the run went back to the
+    # one before.
     attempt = 1 + max((attempt for other, attempt, _ in present if other == step), default=0)
     path = folder / (f"step-{step:08}" if attempt == 1 else f"step-{step:08}.{attempt}")
 
@@ -166,7 +170,9 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state as it will be read back: numbers of NumPy become Python's, tuples lists, keys texts."""
+    """The state as it will be read back: numbers of NumPy become Python's, tuples lists, keys
+    texts.
+    """
     try:
         return json.loads(files.to_json(state))
     except (ValueError, TypeError) as error:

@@ -35,7 +35,9 @@ def environment() -> dict[str, Any]:
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """``saved with numpy 2.4.5, threads 2; now numpy 2.4.6, threads 1``, or nothing when nothing changed."""
+    """``saved with numpy 2.4.5, threads 2; now numpy 2.4.6, threads 1``, or nothing when nothing
+    changed.
+    """
     names = [name for name in now if then.get(name) != now[name]]
     if not names:
         return ""

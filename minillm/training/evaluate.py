@@ -1,10 +1,12 @@
-"""How good is a model? The mean surprise per token, and how far it is from the best that any model could do.
+"""How good is a model? The mean surprise per token, and how far it is from the best that any model
+could do.
 
 The loss is -log of the probability that the model gave to the token that really came, in nats,
 averaged over all tokens. Three other numbers say the same in other words:
 
 - perplexity, e^loss: the model hesitates as if between so many equally likely tokens;
-- bits per byte: how small the text would become if the model compressed it; it can be compared between tokenizers;
+- bits per byte: how small the text would become if the model compressed it; it can be compared
+  between tokenizers;
 - the distance to the floor, where the text's own entropy is known: what is left to learn.
 """
 
@@ -39,7 +41,7 @@ class Evaluation:
     ... # doctest: +NORMALIZE_WHITESPACE
     {'loss': 1.3862943611198906, 'perplexity': 4.0, 'bits_per_byte': 0.5, 'floor': 0.6931471805599453,
      'above_floor': 0.6931471805599453, 'tokens': 300, 'tokens_per_s': 600.0}
-    """
+    """  # noqa: W505
 
     loss: float  # nats per token
     tokens: int  # how many targets were counted
@@ -123,7 +125,8 @@ def evaluate(model: Any, batches: Iterable[Batch], *, tokenizer: Any = None, flo
 
 
 def next_token_loss(model: Any, batch: Batch) -> Tensor:
-    """The mean loss of one batch: at each position, -log p(the token that comes next | those before).
+    """The mean loss of one batch: at each position, -log p(the token that comes next | those
+    before).
 
     batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is
     asked. A model with an encoder gets the encoder's ids before: (ids, x, y).
@@ -163,6 +166,8 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _bytes_of(occurrences: Mapping[int, int], tokenizer: Any) -> int:
-    """How many bytes of text so many occurrences of each token stand for; special tokens are no text."""
+    """How many bytes of text so many occurrences of each token stand for; special tokens are no
+    text.
+    """
     special = set(tokenizer.special_tokens.values())
     return sum(n * len(tokenizer.token_bytes(id)) for id, n in occurrences.items() if id not in special)

@@ -124,7 +124,9 @@ def _label_lines(axes: Any, labels: list[tuple[float, str, str]]) -> None:
 
 
 def _mark_gap(axes: Any, step: float, loss: float, floor: float) -> None:
-    """Write how far the validation loss is above the floor: beside the gap, or under it when it is narrow."""
+    """Write how far the validation loss is above the floor: beside the gap, or under it when it is
+    narrow.
+    """
     text = f"{loss - floor:.3f} above the floor" if loss >= floor else f"{floor - loss:.3f} below the floor"
     low, high = axes.get_ylim()
     wide = abs(loss - floor) > 0.12 * (high - low)

@@ -1,4 +1,5 @@
-"""What ``minillm quantize`` does: int8 weights, what they cost in perplexity, and where the error is.
+"""What ``minillm quantize`` does: int8 weights, what they cost in perplexity, and where the error
+is.
 
 The rounding itself, and the model that holds the codes, are in ``models/fast/int8.py``.
 """
@@ -63,7 +64,8 @@ def quantize_folder(
     context: int | None = None,
     batch_size: int = 16,
 ) -> Report:
-    """Round the weights of a model folder to int8, and write them to another folder, whole or not at all.
+    """Round the weights of a model folder to int8, and write them to another folder, whole or not
+    at all.
 
     out: the new folder; None: the old one's name with ``-int8``. data, context: what perplexity is
     measured on, as in ``minillm eval``; where nothing is given and the folder does not say what it
@@ -125,7 +127,9 @@ def _stored_by_columns(model: Any) -> set[str]:
 
 
 def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: str = "") -> None:
-    """Draw the relative error of each matrix, layer by layer. Raises ImportError without matplotlib."""
+    """Draw the relative error of each matrix, layer by layer. Raises ImportError without
+    matplotlib.
+    """
     from matplotlib.ticker import MaxNLocator
 
     kinds: dict[str, list[tuple[int, float]]] = {}

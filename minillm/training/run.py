@@ -9,7 +9,7 @@
     loss.png                                where matplotlib is installed, see plot.py
 
 The model is written anew with each checkpoint, and holds the same weights.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Run:
             return f"minillm train --out {files.shell_path(self.path)} --resume"
         return f"trainer = Trainer(..., run=Run.open({str(self.path)!r})); trainer.resume(); trainer.run()"
 
-    # ---- what the trainer writes -------------------------------------------------------------------------------------
+    # ---- what the trainer writes -----------------------------------------------------------------
 
     def save_model(self, model: Any, tokenizer: Any) -> None:
         """Write the model, its tokenizer and how to generate with them, in Hugging Face's layout,
@@ -154,10 +154,11 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     """Load model, tokenizer and generation settings from a run folder, or from any folder in
     Hugging Face's layout.
 
-    A tokenizer that is larger than the model is warned about: the model does not know its last tokens.
+    A tokenizer that is larger than the model is warned about: the model does not know its last
+    tokens.
 
-    Raises FileNotFoundError when there is no such folder, ValueError, with the file, when it is no model folder, the
-    training was killed before its first checkpoint, or something is damaged.
+    Raises FileNotFoundError when there is no such folder, ValueError, with the file, when it is no
+    model folder, the training was killed before its first checkpoint, or something is damaged.
     """
     from .. import models, tokenizer
 

@@ -32,7 +32,9 @@ class Setup:
 
     @classmethod
     def prepare(cls, recipe: Recipe, tokenizer: Tokenizer | None = None) -> Setup:
-        """Read or make the text, train the tokenizer (unless the run has one already), build the model."""
+        """Read or make the text, train the tokenizer (unless the run has one already), build the
+        model.
+        """
         floor = None
         if recipe.data is None:
             tokenizer, dataset, floor, about = _stories(recipe, tokenizer)
@@ -57,7 +59,9 @@ def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, da
 
 
 def _texts(recipe: Recipe, path: str, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
-    """Texts of the user's own: shards, one long stream, or documents where there are many short ones."""
+    """Texts of the user's own: shards, one long stream, or documents where there are many short
+    ones.
+    """
     if recipe.tokenizer == ENCODED:
         return _shards(path, recipe.context, tokenizer)
     documents = data.load_texts(path)

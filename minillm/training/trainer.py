@@ -6,7 +6,7 @@
 and logged, it survives a crash, and what was interrupted goes on to the same weights, bit for bit,
 as if nothing had happened. For that, a step depends on the parameters, the optimiser's state and
 (seed, step) alone: the order of the data and dropout are drawn from the last.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -82,11 +82,12 @@ class Trainer:
         self._last_sample: str | None = None
         self._stopped = ""
 
-    # ---- learning ----------------------------------------------------------------------------------------------------
+    # ---- learning --------------------------------------------------------------------------------
 
     @np.errstate(under="ignore")  # what becomes 0 because it is tiny is as good as 0
     def train_step(self) -> tuple[float, float]:
-        """Learn from one batch; returns its loss, and the length of its gradient before clipping."""
+        """Learn from one batch; returns its loss, and the length of its gradient before clipping.
+        """
         config = self.config
         batch = self.dataset.batch(self.step, config.batch_size, config.seed)
         self.model.set_rng(np.random.default_rng((config.seed, self.step, 1)))  # for dropout
@@ -107,7 +108,8 @@ class Trainer:
         return loss, grad_norm
 
     def run(self) -> TrainResult:
-        """Train until all steps are done, or until `stop`, Ctrl-C or SIGTERM, which finish the step and save.
+        """Train until all steps are done, or until `stop`, Ctrl-C or SIGTERM, which finish the step
+        and save.
 
         Raises FloatingPointError, with the step, when the loss is no longer a number, and OSError
         when the disk is full; the last good checkpoint is then still there.
@@ -206,7 +208,7 @@ class Trainer:
             resume_command=self.run_folder.resume_command if self.run_folder and not finished else None,
         )
 
-    # ---- safety ------------------------------------------------------------------------------------------------------
+    # ---- safety ----------------------------------------------------------------------------------
 
     @property
     def seconds(self) -> float:
@@ -214,7 +216,9 @@ class Trainer:
         return self._seconds_before + time.perf_counter() - self._begun
 
     def save(self) -> None:
-        """Save a checkpoint of the step that was done last, if there is a run folder and it has none yet."""
+        """Save a checkpoint of the step that was done last, if there is a run folder and it has
+        none yet.
+        """
         if self.run_folder is None or self.step == self._saved_step:
             return
         tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
@@ -314,7 +318,8 @@ class _SinceLog:
 def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float]]:
     """A batch cut by rows into ``count`` parts, each with its share of the targets.
 
-    The mean loss of the batch is the sum of the parts' means, each times its share; so is its gradient.
+    The mean loss of the batch is the sum of the parts' means, each times its share; so is its
+    gradient.
     """
     if count == 1:
         yield batch, 1.0

@@ -1,8 +1,10 @@
-"""Decoding: all layers of a GPT-2 or a Llama in one compiled call. This file is what the models give to it.
+"""Decoding: all layers of a GPT-2 or a Llama in one compiled call. This file is what the models
+give to it.
 
-``step.py`` reads the next token of a few texts, ``prompt.py`` many tokens at once; ``products.py`` has the matrix
-products of a step, for weights in float32 and in int8. What they compute is ``model(ids, cache=cache)``: see
-``models/gpt2.py`` and ``models/llama.py``. Here, a model is a list of arrays; nothing in this file needs Numba.
+``step.py`` reads the next token of a few texts, ``prompt.py`` many tokens at once; ``products.py``
+has the matrix products of a step, for weights in float32 and in int8. What they compute is
+``model(ids, cache=cache)``: see ``models/gpt2.py`` and ``models/llama.py``. Here, a model is a list
+of arrays; nothing in this file needs Numba.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The products of a token step: a matrix of floats or of codes with the vectors of a few texts.
 
-A matrix is an entry of table.py. Some entries side by side are one product, whose outputs are dealt out to the threads
-in blocks.
+A matrix is an entry of table.py. Some entries side by side are one product, whose outputs are dealt
+out to the threads in blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .._jit import jit, prange
 from ..tile import COLS, ROWS, STRIP, strip, tile
 from .table import BIAS, BY_COLUMNS, BY_ROWS, FIELDS, INT8, KIND, OUTPUTS, SCALE, WEIGHT
 
-# ---- arrays from addresses -------------------------------------------------------------------------------------------
+# ---- arrays from addresses -----------------------------------------------------------------------
 
 
 @intrinsic
@@ -47,11 +47,12 @@ def codes_at(address, size):
 
 @jit(inline=True, inner=True)
 def _unowned(x):
-    # the memory of x as a flat array that counts no references: each slice of x would be counted in and out
+    # the memory of x as a flat array that counts no references: each slice of x would be counted in
+    # and out
     return carray(_float_pointer(np.int64(x.ctypes.data)), (x.size,))  # type: ignore[call-arg]
 
 
-# ---- products --------------------------------------------------------------------------------------------------------
+# ---- products ------------------------------------------------------------------------------------
 
 _SERIAL = 1 << 19  # bytes of weights that one thread has read before a second one is awake
 _TASK = 1 << 16  # bytes of weights for a task
@@ -107,7 +108,8 @@ def _four_rows_of_two(w, at, apart, x, z):
 
 @jit(inner=True)
 def _apart(rows, B, k):
-    # four rows at a time lie a quarter of the block apart; 0: one long row after the other, as the memory likes it best
+    # four rows at a time lie a quarter of the block apart; 0: one long row after the other, as the
+    # memory likes it best
     return 0 if B == 1 and k >= _LONG else rows // 4
 
 
@@ -140,7 +142,8 @@ def _to_floats(codes, w):
 
 @jit(inner=True)
 def _code_sums(codes, rows, x, k, sums):
-    # the same of rows of codes: for one text they become floats in registers, for several in the nearest cache
+    # the same of rows of codes: for one text they become floats in registers, for several in the
+    # nearest cache
     B = x.size // k
     if B == 1:
         apart = _apart(rows, 1, k)
@@ -246,7 +249,9 @@ def _shared_outputs(entries, total, tasks, x, y, add):
 
 @jit(inner=True)
 def product(entries, x, y, add):
-    """y = x w^T + b, or with ``add`` y += ..., for the matrices of ``entries`` side by side; x: (B, C), y: (B, N)."""
+    """y = x w^T + b, or with ``add`` y += ..., for the matrices of ``entries`` side by side; x:
+    (B, C), y: (B, N).
+    """
     total = 0
     for e in range(0, entries.size, FIELDS):
         total += entries[e + OUTPUTS]

@@ -1,19 +1,22 @@
 """A prompt in one call: all layers of a transformer for many tokens, at the speed of the processor.
 
-Read one by one, tokens cost the memory's time; read together, each weight is used for all of them, and the products
-are what counts: 2 operations for each weight and token. Where a processor has AVX-512, ``tile.py`` does them at nearly
-the rate of the registers, if nothing else comes between. So here
+Read one by one, tokens cost the memory's time; read together, each weight is used for all of them,
+and the products are what counts: 2 operations for each weight and token. Where a processor has
+AVX-512, ``tile.py`` does them at nearly the rate of the registers, if nothing else comes between.
+So here
 
-* a task owns COLS outputs of a matrix: it packs their weights into a panel, which stays in the second-level cache,
-  and multiplies all tokens by it, so that no weight is packed, or read from memory, more than once; codes of int8
-  become floats on the way into the panel;
-* what follows a product, the scales of int8, the bias, the activation, the sum with the residual, is done
-  while the outputs are in the cache; gate and up of a gated MLP are one task, whose product is all that is written;
+* a task owns COLS outputs of a matrix: it packs their weights into a panel, which stays in the
+  second-level cache, and multiplies all tokens by it, so that no weight is packed, or read from
+  memory, more than once; codes of int8 become floats on the way into the panel;
+* what follows a product, the scales of int8, the bias, the activation, the sum with the residual,
+  is done while the outputs are in the cache; gate and up of a gated MLP are one task, whose product
+  is all that is written;
 * while a panel is used, the weights of the next one are fetched;
 * the last layer is read to its end for the last token only, if only that is asked for.
 
-It computes what ``model(ids, cache=cache)`` does. Measured with 512 tokens and a Llama of 135 million parameters, on
-two cores whose registers do 230 GFLOP/s: the layers one by one 150 GFLOP/s, this 190.
+It computes what ``model(ids, cache=cache)`` does. Measured with 512 tokens and a Llama of 135
+million parameters, on two cores whose registers do 230 GFLOP/s: the layers one by one 150 GFLOP/s,
+this 190.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ _TOKENS = 1024  # that go through all layers together: more would only take more
 ADD = 3  # to what is there, instead of an activation; and NONE does neither
 NONE = 4
 
-# ---- a panel of weights, and the products with it --------------------------------------------------------------------
+# ---- a panel of weights, and the products with it ------------------------------------------------
 
 
 @intrinsic
@@ -85,7 +88,8 @@ def _fetch(address, begin, end):
 
 @jit(inner=True)
 def _pack(entry, column, cols, k, panel):
-    # the weights of the outputs from ``column`` on; returns where those of the next panel lie, and their size in bytes
+    # the weights of the outputs from ``column`` on; returns where those of the next panel lie, and
+    # their size in bytes
     outputs, address = entry[OUTPUTS], entry[WEIGHT]
     if cols < COLS:
         panel[:] = 0
@@ -199,7 +203,7 @@ def _product(entries, x, y, then):
     _panels(entries, tasks, x, y, then)
 
 
-# ---- what is done row by row -----------------------------------------------------------------------------------------
+# ---- what is done row by row ---------------------------------------------------------------------
 
 _PARTS = 16  # of the rows, for the threads
 
@@ -229,12 +233,13 @@ def _turn_and_keep(qkv, cos, sin, keys, values, length, T, H, G, D):
             turn_and_keep(qkv[n], cos[n], sin[n], keys[b, s], values[b, s], H, G, D)
 
 
-# ---- all layers ------------------------------------------------------------------------------------------------------
+# ---- all layers ----------------------------------------------------------------------------------
 
 
 @jit(inner=True)
 def _attend(qkv, keys, values, starts, now, sizes, cut, out):
-    # the tokens of qkv (B T, (H + 2 G) D) are the last ones of those in the cache, keys, values: (B, S, G, D)
+    # the tokens of qkv (B T, (H + 2 G) D) are the last ones of those in the cache, keys, values:
+    # (B, S, G, D)
     (H, G, D), (B, S), (wide, height, width, chunks) = sizes, keys.shape[:2], cut
     T, W, G_D, H_D = qkv.shape[0] // B, qkv.shape[1], G * D, H * D
     steps = (T * W, W, D, S * G_D, G_D, D, S * G_D, G_D, D, T * H_D, H_D, D)
@@ -293,7 +298,8 @@ def read(
     starts: np.ndarray | None,
     last_only: bool = False,
 ) -> np.ndarray:
-    """Read tokens after those whose keys and values are there; score what follows each, or only the last.
+    """Read tokens after those whose keys and values are there; score what follows each, or only the
+    last.
 
     ids: (B, T) in [0, V) -> (B, T or 1, V) scores; the rest as in ``step.decode_step``.
     """

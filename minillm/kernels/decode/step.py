@@ -1,18 +1,22 @@
-"""The next token in one call: all layers of a transformer for a single position, at the speed of the memory.
+"""The next token in one call: all layers of a transformer for a single position, at the speed of
+the memory.
 
-While a text is read, a matrix product uses each weight for many tokens. While it is written, there is one token at a
-time: every weight is fetched for one multiplication, so the time of a token is the time to read the model, and
-whatever comes between two layers counts. ``decode_step`` takes a token of each text through the whole model without
-coming back to Python, and computes what ``model(ids, cache=cache)`` does.
+While a text is read, a matrix product uses each weight for many tokens. While it is written, there
+is one token at a time: every weight is fetched for one multiplication, so the time of a token is
+the time to read the model, and whatever comes between two layers counts. ``decode_step`` takes a
+token of each text through the whole model without coming back to Python, and computes what
+``model(ids, cache=cache)`` does.
 
-* the memory addresses of all weights stand in a table, a line for each layer, through which one loop runs (table.py);
-* the outputs of a matrix are dealt out to the threads in blocks, and each output is summed by one thread from its
-  first term to its last: the result does not depend on the number of threads;
-* a product too small for that, less than some hundred kilobytes, stays in one thread: to call in the others takes
-  some microseconds, five times in each layer;
-* a thread reads its block from the first number to the last, one row after the other: memory is quick when it is read
-  in one long stream (two threads, int8: 26 GB/s, four neighbouring rows at a time 10). Four rows at a time have less
-  overhead: they win where rows are short, and lie a quarter of the block apart, as four long streams;
+* the memory addresses of all weights stand in a table, a line for each layer, through which one
+  loop runs (table.py);
+* the outputs of a matrix are dealt out to the threads in blocks, and each output is summed by one
+  thread from its first term to its last: the result does not depend on the number of threads;
+* a product too small for that, less than some hundred kilobytes, stays in one thread: to call in
+  the others takes some microseconds, five times in each layer;
+* a thread reads its block from the first number to the last, one row after the other: memory is
+  quick when it is read in one long stream (two threads, int8: 26 GB/s, four neighbouring rows at a
+  time 10). Four rows at a time have less overhead: they win where rows are short, and lie a quarter
+  of the block apart, as four long streams;
 * where several texts are written at once, a row is fetched once for all of them.
 """
 
@@ -109,7 +113,9 @@ def _attend(qkv, keys, values, starts, now, H, G, D, out):
 
 @jit(inner=True)
 def room_of_layer(B, C, sizes, width, activation):
-    """Where a layer puts what it computes of one token a row: h, qkv, heads, wide, active (for kernels)."""
+    """Where a layer puts what it computes of one token a row: h, qkv, heads, wide, active (for
+    kernels).
+    """
     H, G, D = sizes
     return (
         np.empty((B, C), np.float32),
@@ -122,7 +128,8 @@ def room_of_layer(B, C, sizes, width, activation):
 
 @jit(inner=True)
 def after_qkv(line, room, keys, values, starts, now, sizes, activation, eps, x):
-    """The rest of a layer for one token a row; x (B, C) is its input and its output (for kernels)."""
+    """The rest of a layer for one token a row; x (B, C) is its input and its output (for kernels).
+    """
     (H, G, D), (h, qkv, heads, wide, active) = sizes, room
     _attend(qkv, keys, values, starts, now, H, G, D, heads)
     product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
@@ -134,14 +141,17 @@ def after_qkv(line, room, keys, values, starts, now, sizes, activation, eps, x):
 
 @jit(inner=True)
 def score(last, eps, x, h, logits):
-    """logits (B, V) of the last norm and the head, in the last line of the table, for x (B, C) (for kernels)."""
+    """logits (B, V) of the last norm and the head, in the last line of the table, for x (B, C) (for
+    kernels).
+    """
     norm_rows(x, last[NORM_1], last[NORM_1 + 1], eps, h)
     product(last[QKV : QKV + FIELDS], h, logits, False)
 
 
 @jit(inner=True)
 def begin_row(entry, id, position, positions, speeds, x, cos, sin):
-    """What a token is before the first layer, x (C,), and the angles of its position (for kernels)."""
+    """What a token is before the first layer, x (C,), and the angles of its position (for kernels).
+    """
     embed(entry, id, x)
     if positions.shape[0]:
         _add_into(x, positions[position])
@@ -152,7 +162,9 @@ def begin_row(entry, id, position, positions, speeds, x, cos, sin):
 
 @jit(inner=True)
 def turn_and_keep(qkv, cos, sin, key, value, H, G, D):
-    """Rotate the queries and keys of a token, and put its keys and values (G, D) into the cache (for kernels)."""
+    """Rotate the queries and keys of a token, and put its keys and values (G, D) into the cache
+    (for kernels).
+    """
     if cos.size:
         _rotate_row(qkv, cos, sin, H + G)
     copy(qkv[H * D : (H + G) * D], key.reshape(G * D))
@@ -183,10 +195,12 @@ def _step(table, positions, speeds, sizes, width, activation, eps, ids, keys, va
 def decode_step(
     decoder: Decoder, ids: np.ndarray, keys: np.ndarray, values: np.ndarray, length: int, starts: np.ndarray | None
 ) -> np.ndarray:
-    """Read one token of each row after those whose keys and values are there; score what follows it.
+    """Read one token of each row after those whose keys and values are there; score what follows
+    it.
 
-    ids: (B,) in [0, V) -> (B, V).   keys, values: (layers, B, S, G, D) with ``length`` tokens in them; those of the new
-    ones are written behind.   starts: (B,), how many positions at the left of each row are padding.
+    ids: (B,) in [0, V) -> (B, V).   keys, values: (layers, B, S, G, D) with ``length`` tokens in
+    them; those of the new ones are written behind.   starts: (B,), how many positions at the left
+    of each row are padding.
     """
     B = len(ids)
     logits = np.empty((B, len(decoder.head.weight)), np.float32)

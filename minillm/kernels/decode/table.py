@@ -1,7 +1,7 @@
 """A model as a table of memory addresses, through which one compiled loop runs.
 
-A line for each layer: norm_1, qkv (up to three matrices), out, norm_2, up (up to two), down. In the last line norm_1
-is the last norm, the first matrix the head and the second one the embedding.
+A line for each layer: norm_1, qkv (up to three matrices), out, norm_2, up (up to two), down. In the
+last line norm_1 is the last norm, the first matrix the head and the second one the embedding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from . import Decoder, Matrix
 NORM_1, QKV, OUT, NORM_2, UP, DOWN, LINE = 0, 2, 17, 22, 24, 34, 39
 SWIGLU, GELU, GELU_EXACT = range(3)  # activations
 
-# An entry is a matrix: its kind, the addresses of its weights, scales and biases (0: there are none), its outputs.
+# An entry is a matrix: its kind, the addresses of its weights, scales and biases (0: there are
+# none), its outputs.
 
 KIND, WEIGHT, SCALE, BIAS, OUTPUTS = range(5)
 FIELDS = 5
@@ -41,7 +42,9 @@ def _matrix_fields(matrices: tuple[Matrix, ...], room: int) -> list[int]:
 
 
 def addresses(decoder: Decoder) -> np.ndarray:
-    """The table of a model: (layers + 1, LINE) int64. It is good for as long as the decoder holds the arrays."""
+    """The table of a model: (layers + 1, LINE) int64. It is good for as long as the decoder holds
+    the arrays.
+    """
     lines = []
     for norm_1, qkv, out, norm_2, up, down in decoder.layers:
         line = [*map(_address, norm_1), *_matrix_fields(qkv, 3), *_matrix_fields((out,), 1)]

@@ -1,4 +1,5 @@
-"""A GPT-2 and a Llama as the list of their arrays, which ``decoding.py`` hands to the compiled loops.
+"""A GPT-2 and a Llama as the list of their arrays, which ``decoding.py`` hands to the compiled
+loops.
 
 Where each array goes, and in which order they are used, is the architecture: compare ``../gpt2.py``
 and ``../llama.py``, which say the same with layers.

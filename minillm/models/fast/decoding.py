@@ -1,4 +1,5 @@
-"""How GPT-2 and Llama read the next tokens: in one compiled call where it can be, else layer by layer.
+"""How GPT-2 and Llama read the next tokens: in one compiled call where it can be, else layer by
+layer.
 
 ``model(ids, cache=cache)`` goes through the layers as their files say, each a few Python calls.
 After the prompt there is one token at a time: a small model would spend most of the time in Python,
@@ -34,7 +35,8 @@ PARTS: dict[type, frozenset[type]] = {}  # architecture -> the kinds of its modu
 
 
 def lists(architecture: type[Model], parts: tuple[type, ...] = ()) -> Callable:
-    """Let a function list the arrays of an architecture, which is built of ``parts`` and of the layers of ``nn``.
+    """Let a function list the arrays of an architecture, which is built of ``parts`` and of the
+    layers of ``nn``.
 
     A subclass, and a model with a part of another kind, goes through its layers.
     """
@@ -48,7 +50,9 @@ def lists(architecture: type[Model], parts: tuple[type, ...] = ()) -> Callable:
 
 @dataclass
 class Reader:
-    """A model as a list of arrays, and what it was made from. ``decoder`` is None where the layers must be called."""
+    """A model as a list of arrays, and what it was made from. ``decoder`` is None where the layers
+    must be called.
+    """
 
     parameters: list[tuple[Tensor, np.ndarray]]
     modules: list[nn.Module]
@@ -87,7 +91,9 @@ def _is_plain(model: Any, modules: list[nn.Module], arrays: list[np.ndarray]) ->
 
 
 def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
-    """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+    """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes
+    next.
+    """
     name = type(model).__name__
     ids = as_ids(name, ids)
     decoder = _decoder(model, ids, cache)
@@ -105,7 +111,9 @@ def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
 
 
 def _decoder(model: Any, ids: np.ndarray, cache: KVCache) -> Decoder | None:
-    """The list of arrays, where compiled loops can read these ids; ids that no kernel may see are refused later."""
+    """The list of arrays, where compiled loops can read these ids; ids that no kernel may see are
+    refused later.
+    """
     if kernels.KERNELS == "numpy" or len(ids) != cache.keys.shape[1]:
         return None
     one = ids.shape[1] == 1 and len(ids) <= kernels.MOST_ROWS

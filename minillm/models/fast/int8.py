@@ -1,4 +1,5 @@
-"""A GPT-2 or Llama whose matrices are held in one byte a weight: int8 numbers, and a scale for each row of a matrix.
+"""A GPT-2 or Llama whose matrices are held in one byte a weight: int8 numbers, and a scale for each
+row of a matrix.
 
     small = quantize(model)                   a QuantizedModel, a little over a quarter of the size
     small.save_pretrained("folder")           a folder that ``from_pretrained`` opens again
@@ -7,28 +8,31 @@ It generates and is evaluated as any other model. It cannot be trained: the grad
 weight is zero. Embedding, projections and head are rounded; norms, biases and GPT-2's position
 embeddings, small and sensitive, stay float32.
 
-In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32 (outputs,);
-``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know these codes refuses them, and
-does not take them for weights; the model's own is in ``quantization_config``.
+In the file, ``NAME`` holds the codes, I8 (outputs, inputs), and ``NAME_scale`` the scales, F32
+(outputs,); ``config.json`` has the model_type ``minillm_int8``, so that a reader who does not know
+these codes refuses them, and does not take them for weights; the model's own is in
+``quantization_config``.
 
-To write the next token, a model reads all its weights once, and hardly computes with them: the memory is the limit.
-Weights of a quarter of the size are read in a quarter of the time.
+To write the next token, a model reads all its weights once, and hardly computes with them: the
+memory is the limit. Weights of a quarter of the size are read in a quarter of the time.
 
     scale_n = max_c |w_nc| / 127,    code_nc = round(w_nc / scale_n) in -127 .. 127,    w_nc ~ code_nc scale_n
 
-*The error.* Rounding to the nearest moves a weight by at most scale / 2, and evenly in between: its standard deviation
-is scale / sqrt(12). Errors of different weights are independent, so those of a sum of C products add as noise does:
+*The error.* Rounding to the nearest moves a weight by at most scale / 2, and evenly in between: its
+standard deviation is scale / sqrt(12). Errors of different weights are independent, so those of a
+sum of C products add as noise does:
 
     error of x . w_n  ~  |x| scale_n / sqrt(12),    relative to |x| |w_n| / sqrt(C), the size of such a sum:
     scale_n sqrt(C) / (|w_n| sqrt(12))  =  (max |w| / rms w) / (127 sqrt(12))
 
-For a bell curve of a thousand weights the largest is some 3.2 times the root of the mean square: 0.7 %. One weight that
-sticks out makes its whole row coarse, but no other row: that is why each row has a scale of its own, and why it is the
-rows, for a row is one output, and its scale can wait until the sum is there.
+For a bell curve of a thousand weights the largest is some 3.2 times the root of the mean square:
+0.7 %. One weight that sticks out makes its whole row coarse, but no other row: that is why each row
+has a scale of its own, and why it is the rows, for a row is one output, and its scale can wait
+until the sum is there.
 
-The activations stay float32. (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339, tell what happens when they do
-not.)
-"""
+The activations stay float32. (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339, tell what
+happens when they do not.)
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -99,7 +103,9 @@ class QuantizedModel(LanguageModel):
         self.dequantized = functools.cache(functools.partial(dequantize, config, arrays, self._state))
 
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V), without gradients."""
+        """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V),
+        without gradients.
+        """
         ids = as_ids("QuantizedModel", ids)
         B, T = ids.shape
         cache = self.new_cache(B, T) if cache is None else cache
@@ -120,7 +126,9 @@ class QuantizedModel(LanguageModel):
         return KVCache(len(d.layers), batch_size, length, d.kv_heads, d.head_size, np.float32, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that comes next."""
+        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that
+        comes next.
+        """
         return next_logits(self, ids, cache)
 
     def train(self, mode: bool = True) -> QuantizedModel:
@@ -178,7 +186,9 @@ def quantize(model: LanguageModel) -> QuantizedModel:
 
 
 def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) -> Any:
-    """The GPT-2 or Llama in float32 whose weights are codes times scales: it computes what a quantized model does."""
+    """The GPT-2 or Llama in float32 whose weights are codes times scales: it computes what a
+    quantized model does.
+    """
     model = {GPT2Config: GPT2, LlamaConfig: Llama}[type(config)](config, rng=0).eval()
     for name, parameter in model.named_parameters():
         if f"{name}_scale" not in state:
@@ -216,11 +226,13 @@ def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callab
     )
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 def unquantized_fields(fields: Mapping[str, Any], source: str) -> dict[str, Any] | None:
-    """The fields of a ``config.json`` as before the weights were rounded; None if it is about another model."""
+    """The fields of a ``config.json`` as before the weights were rounded; None if it is about
+    another model.
+    """
     if fields.get("model_type") != MODEL_TYPE:
         return None
     found = fields.get("quantization_config")

@@ -5,10 +5,11 @@ switches change what the model computes. If we skipped one that we do not know, 
 load, run, and answer nonsense. So every field of the file must be one of four kinds:
 
 * a **field** of our configuration class: checked for its type, and kept;
-* **ignored**: it cannot change a logit (the version of the library that wrote it, labels of another task,
-  names that begin with ``_`` ...);
+* **ignored**: it cannot change a logit (the version of the library that wrote it, labels of another
+  task, names that begin with ``_`` ...);
 * **neutral**: a switch that we do not implement, in the position where it does nothing;
-* anything else is refused, by name. Who knows better reads on with ``from_pretrained(..., ignore_unknown=...)``.
+* anything else is refused, by name. Who knows better reads on with ``from_pretrained(...,
+  ignore_unknown=...)``.
 
 A configuration class needs no more than this::
 
@@ -28,12 +29,12 @@ A configuration class needs no more than this::
         def to_dict(self):
             return config_to_dict(self, neutral=NEUTRAL)
 
-    NEUTRAL = {"activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights": (True,)}
-    IGNORED = ("n_ctx", "summary_type")
+    NEUTRAL = {"activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights":
+    (True,)} IGNORED = ("n_ctx", "summary_type")
 
 ``fields.py`` has these tables for the published architectures. A field that a file leaves out takes
 the default of the class, so the defaults must be those of Hugging Face.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -46,9 +47,9 @@ from typing import Any, TypeVar
 
 __all__ = ["config_from_dict", "config_to_dict", "is_ignored", "way_on"]
 
-# Fields that a file of any architecture may have and that change no logit. Token ids, where a class has no field for
-# them, matter to the generator alone, and so do the settings that old files mix into config.json. Dropout and first
-# values matter to training alone.
+# Fields that a file of any architecture may have and that change no logit. Token ids, where a class
+# has no field for them, matter to the generator alone, and so do the settings that old files mix
+# into config.json. Dropout and first values matter to training alone.
 HARMLESS = frozenset(
     """
     architectures attn_implementation auto_map base_model_ep_plan base_model_fsdp_plan base_model_pp_plan
@@ -114,7 +115,7 @@ def config_from_dict(
         ...
     ValueError: config.json: width must be int; got '8'; sinks = 4 is unknown and may change the result; to read on
     without it: from_pretrained(..., ignore_unknown=('sinks',))
-    """
+    """  # noqa: W505
     neutral = {**NEUTRAL, **(neutral or {})}
     fields = _with_own_names(fields, aliases or {}, source)
     hints = typing.get_type_hints(cls)
@@ -206,7 +207,9 @@ def _problem(name: str, value: Any, hint: Any) -> str | None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value has the type that a field declares; an integer is a float, true is no integer."""
+    """Whether a JSON value has the type that a field declares; an integer is a float, true is no
+    integer.
+    """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
@@ -228,7 +231,9 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """Give a JSON value its type in the class: whole numbers become floats, lists become (hashable) tuples."""
+    """Give a JSON value its type in the class: whole numbers become floats, lists become (hashable)
+    tuples.
+    """
     kinds = typing.get_args(hint) or (hint,)  # the kinds of int | None are int and None
     if type(value) is int and float in kinds and int not in kinds:
         return float(value)

@@ -1,4 +1,6 @@
-"""What a ``config.json`` of each architecture may say besides the fields that our classes have: see ``config.py``."""
+"""What a ``config.json`` of each architecture may say besides the fields that our classes have: see
+``config.py``.
+"""
 
 from __future__ import annotations
 

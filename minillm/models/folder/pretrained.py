@@ -1,4 +1,5 @@
-"""Model folders: what is trained here opens in ``transformers``, and what was trained elsewhere opens here.
+"""Model folders: what is trained here opens in ``transformers``, and what was trained elsewhere
+opens here.
 
 A folder in Hugging Face's layout::
 
@@ -11,7 +12,7 @@ A folder in Hugging Face's layout::
 Reading a folder of strangers, nothing is guessed: a field that may change the result and that we do
 not implement, a tensor too many, missing or of another shape is an error that names it, and says
 how to go on.
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
@@ -91,11 +92,12 @@ COMPANIONS = (
 )
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unknown: Collection[str] = ()) -> Any:
-    """Open a model folder: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or ``QuantizedModel``, as ``config.json`` says.
+    """Open a model folder: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or ``QuantizedModel``, as
+    ``config.json`` says.
 
     dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted.
     Parameters that the file holds in ``dtype`` are not copied: they are windows into the mapped
@@ -192,7 +194,9 @@ def _by_parameter(
 
 
 def read_chat_template(folder: files.Pathlike) -> str | None:
-    """Return the chat template of a model folder, or None: ``chat_template.jinja``, or in ``tokenizer_config.json``."""
+    """Return the chat template of a model folder, or None: ``chat_template.jinja``, or in
+    ``tokenizer_config.json``.
+    """
     folder = Path(folder)
     if (folder / "chat_template.jinja").exists():
         return files.read_text(folder / "chat_template.jinja")
@@ -207,7 +211,7 @@ def read_chat_template(folder: files.Pathlike) -> str | None:
     return template
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def save_pretrained(

@@ -3,7 +3,7 @@
 {"rope_theta": 10000.0, "rope_scaling": null}                          the oldest
 {"rope_theta": 10000.0, "rope_scaling": {"type": "default"}}           scaling to longer texts, or none
 {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}   the newest
-"""
+"""  # noqa: W505
 
 from __future__ import annotations
 
