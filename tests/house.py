@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import io
 import sys
+import textwrap
 import tokenize
 from collections import Counter
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ FLOORS = (
 FLOOR = {room: level for level, (rooms, _) in enumerate(FLOORS) for room in rooms.split()}
 SIDE_ROOMS = {  # what may be imported there, though more lies below
     "tokenizer": {"files", "kernels"},
-    "data": {"files", "kernels", "tokenizer"},
+    "data": {"files", "kernels", "arrays", "tokenizer"},
     "optim": {"kernels", "arrays", "autograd", "tensor"},
 }
 NO_ROOMS = {"__init__.py", "py.typed", "__pycache__"}  # of the package itself; all else is an entry
@@ -192,7 +193,8 @@ def between_rooms() -> str:
         others = sorted(
             ((n, to) for (here, to), n in counts.items() if here == room), key=lambda x: (-FLOOR[x[1]], x[1])
         )
-        rows.append(f"{room:12}" + (", ".join(f"{to} {n}" for n, to in others) or "-"))
+        told = ", ".join(f"{to} {n}" for n, to in others) or "-"
+        rows += textwrap.wrap(told, 100, initial_indent=f"{room:12}", subsequent_indent=" " * 12)
     return "\n".join(rows)
 
 

@@ -19,19 +19,12 @@ POSITIONS = [
     if zero == "all" or len(op.inputs[0]) > 1
 ]
 # Other families, which are being moved: these marks go with the merge.
-UNTIL_MERGE = set(
-    "linear joint_linear mlp layer_norm rms_norm rotary_embedding self_attention scaled_dot_product_attention rnn gru "
-    "lstm past_attention sigmoid softplus silu swiglu softmax log_softmax cross_entropy nll_loss kl_div "
-    "binary_cross_entropy_with_logits".split()
-)
 NUMPY_REFUSES = {"Tensor.mean", "Tensor.var", "std", "norm"}  # an axis of a 0-d array, as torch allows
 
 
 @pytest.mark.parametrize("op, zero", POSITIONS)
-def test_a_single_number_is_right_or_refused(op: Op, zero, request):
+def test_a_single_number_is_right_or_refused(op: Op, zero):
     """A 0-d tensor in the place of each input, and of all: NumPy's value and the right gradient, or a ValueError."""
-    if op.name in UNTIL_MERGE:
-        request.applymarker(pytest.mark.xfail(strict=False))
     arrays = [np.asarray(0.4 + i / 5) if zero in ("all", i) else a for i, a in enumerate(op.inputs[0])]
     try:
         y = op.call(*[Tensor(a) for a in arrays])
@@ -333,10 +326,8 @@ OVERFLOWS = {"Tensor.__pow__", "Tensor.__rpow__", "exp"}  # e^300 is infinite in
 @pytest.mark.parametrize("scale", [1, 20, 100])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.id)
-def test_nothing_harmless_is_told_to_a_strict_numpy(op: Op, dtype, scale, request):
+def test_nothing_harmless_is_told_to_a_strict_numpy(op: Op, dtype, scale):
     """With ``np.seterr(all="raise")``, what is too small for a float is 0, forward and backward, and no error."""
-    if op.name in UNTIL_MERGE:
-        request.applymarker(pytest.mark.xfail(strict=False))
     if scale > 1 and op.name in OVERFLOWS:
         pytest.skip("overflows")
     for arrays in op.inputs:

@@ -201,6 +201,8 @@ def self_attention(
     result then has no gradient.
     """
     H, G = heads, kv_heads or heads
+    if qkv.ndim != 3:
+        raise ValueError(f"self_attention: qkv must be (B, T, (H + 2 G) D); got shape {qkv.shape}")
     B, T, width = qkv.shape
     if width % (H + 2 * G) or H % G:
         raise ValueError(

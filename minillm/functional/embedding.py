@@ -42,10 +42,14 @@ def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
     """Turn each pair of features by an angle that grows with the position (Su et al. 2021).
 
     x: (B, H, T, D), cos, sin: (T, D / 2) or (B, T, D / 2) -> (B, H, T, D); feature i is paired with
-    i + D / 2. (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin);   (dx1, dx2) = (dy1 cos + dy2 sin, dy2
-    cos - dy1 sin), turned back. A rotation of q by t and of k by s leaves q . k depending on t - s
-    alone: attention sees distances.
+    i + D / 2.
+    (y1, y2) = (x1 cos - x2 sin, x2 cos + x1 sin)
+    (dx1, dx2) = (dy1 cos + dy2 sin, dy2 cos - dy1 sin), turned back
+    A rotation of q by t and of k by s leaves q . k depending on t - s alone: attention sees
+    distances.
     """
+    if x.ndim < 2:
+        raise ValueError(f"rotary_embedding: x must be (B, H, T, D); got shape {x.shape}")
     a = floats(x)
     half = x.shape[-1] // 2
     cos, sin = (np.asarray(table, dtype=a.dtype) for table in (cos, sin))

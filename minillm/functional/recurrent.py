@@ -295,6 +295,8 @@ def _inputs(
     """
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"{name}: x must be (B, T, C) with T >= 1; got {x.shape}")
+    if states[0].ndim != 2:
+        raise ValueError(f"{name}: h0 must be (B, H) with B = {len(x)}; got {states[0].shape}")
     (B, _, C), H = x.shape, states[0].shape[-1]
     zeros = Tensor(np.zeros(gates * H, x.dtype))
     bias_ih, bias_hh = zeros if bias_ih is None else bias_ih, zeros if bias_hh is None else bias_hh

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..nn import Module
 from ..tensor import Tensor, no_grad
+from .folder.saving import save_pretrained
 
 
 class Config(Protocol):
@@ -71,8 +72,6 @@ class LanguageModel(Module):
         """Write ``config.json`` and ``model.safetensors``, in Hugging Face's layout, whole or not
         at all.
         """
-        from .folder.pretrained import save_pretrained
-
         save_pretrained(self, folder, **extras)
 
 

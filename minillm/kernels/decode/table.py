@@ -6,12 +6,14 @@ last line norm_1 is the last norm, the first matrix the head and the second one 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..layout import address
-from . import Decoder, Matrix
+
+if TYPE_CHECKING:
+    from . import Decoder, Matrix
 
 NORM_1, QKV, OUT, NORM_2, UP, DOWN, LINE = 0, 2, 17, 22, 24, 34, 39
 SWIGLU, GELU, GELU_EXACT = range(3)  # activations

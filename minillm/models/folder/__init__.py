@@ -1,5 +1,5 @@
-"""Model folders in Hugging Face's layout: ``pretrained`` reads and writes them, ``config`` their
-``config.json``.
+"""Model folders in Hugging Face's layout: ``pretrained`` reads them, ``saving`` writes them.
 
-``fields`` and ``rope`` know what strangers' files say besides.
+``config`` is about their ``config.json``; ``fields`` and ``rope`` know what strangers' files say
+besides.
 """
