@@ -12,7 +12,7 @@ TOKENIZER = CharTokenizer.train(["abc \n"], special_tokens=("<pad>", "</s>"))
 V = TOKENIZER.vocab_size
 MODELS = {
     "gpt2": lambda: models.GPT2(models.GPT2Config(V, n_positions=8, n_embd=12, n_layer=1, n_head=3), 0),
-    "llama": lambda: models.Llama(models.LlamaConfig(V, 12, 10, 1, 3, 1, max_position_embeddings=8), 0),
+    "llama": lambda: models.Llama(models.LlamaConfig(V, 12, 10, 1, 3, 1, max_position_embeddings=8, eos_token_id=1), 0),
     "t5": lambda: models.T5(models.T5Config(V, 12, 4, 8, 1, num_heads=2, tie_word_embeddings=False), 0),
     "rnn": lambda: models.RecurrentLM(models.RecurrentLMConfig(V, 12), 0),
 }

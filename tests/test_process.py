@@ -115,7 +115,8 @@ def train(seed=0):
 
 
 def run(program, **environment):
-    environment = {**os.environ, "MINILLM_KERNELS": "numba", **environment}
+    inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}  # we set it, too
+    environment = {**inherited, "MINILLM_KERNELS": "numba", **environment}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.returncode, done.stderr)
     return done.stdout.strip()
