@@ -98,7 +98,8 @@ def targets() -> list[Target]:
                 function = inspect.unwrap(value) if inspect.isfunction(value) else None
                 if isinstance(function, FunctionType) and _has_backward(function) and function.__name__ == name:
                     found.setdefault(function.__code__, Target(function, name, only_backward=True))
-    for name, (_, definition) in kernels.DEFINITIONS.items():
+    for name, (_, quiet) in kernels.DEFINITIONS.items():
+        definition = inspect.unwrap(quiet)
         found[definition.__code__] = Target(definition, name, only_backward=False)
     for target in list(found.values()):
         for helper in _helpers(target):
@@ -121,7 +122,7 @@ def _has_backward(function: FunctionType) -> bool:
 def _helpers(target: Target) -> Iterator[FunctionType]:
     """The private functions of the same file that a definition calls, and those that they call."""
     asked, seen = [target.function], {target.function}
-    registered = {definition for _, definition in kernels.DEFINITIONS.values()}
+    registered = {inspect.unwrap(definition) for _, definition in kernels.DEFINITIONS.values()}
     while asked and not target.only_backward:
         function = asked.pop()
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):

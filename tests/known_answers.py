@@ -16,6 +16,10 @@ import regex
 import minillm.functional as F
 from minillm import GenerationConfig, Tensor, generate, models, optim
 from minillm.tokenizer import BPETokenizer, CharTokenizer, UnigramTokenizer
+from minillm.tokenizer.base import join_tokens
+from minillm.tokenizer.bpe import learn_merges
+from minillm.tokenizer.patterns import split
+from minillm.tokenizer.pieces import unique_pieces
 
 TEXT = "the cat sat on the mat; the rat ate the hat, and that was that. hello, hello yellow! " * 3
 
@@ -306,6 +310,50 @@ def check_quantized_weights() -> None:
 
 
 # ---- what is shared --------------------------------------------------------------------------------------------------
+
+
+def check_switches() -> None:
+    """A window of one sees itself alone; rows may begin at positions of their own; no smoothing is no smoothing."""
+    rng = np.random.default_rng(3)
+    q, k, v = (Tensor(rng.standard_normal((1, 1, 3, 2))) for _ in range(3))
+    near(F.scaled_dot_product_attention(q, k, v, causal=True, window=1).data, v.data)
+    x, angles = rng.standard_normal((2, 1, 2, 2)), np.array([[[0.0], [math.pi / 2]], [[math.pi], [0.0]]])  # (B, T, 1)
+    turned = F.rotary_embedding(Tensor(x), np.cos(angles), np.sin(angles)).data
+    (a, b), (c, d) = x[0, 0, 1], x[1, 0, 0]
+    near(turned, [[[x[0, 0, 0], [-b, a]]], [[[-c, -d], x[1, 0, 1]]]], rtol=1e-6)
+    impossible = Tensor(np.array([[0.0, 0.0, -np.inf]]))
+    near(F.cross_entropy(impossible, np.array([0])).data, math.log(2))
+
+
+def check_a_memory_before_the_beginning() -> None:
+    """Where a row is padding the memory is 0 whatever it was: nothing goes back to the first one."""
+    rng = np.random.default_rng(4)
+    B, T, C, H = 2, 3, 2, 2
+    x, h0, c0 = (Tensor(rng.standard_normal(s), requires_grad=True) for s in ((B, T, C), (B, H), (B, H)))
+    weights = [Tensor(rng.standard_normal((4 * H, n))) for n in (C, H)]
+    h, _ = F.lstm(x, *weights, None, None, h0, c0, np.array([2, 0]))
+    (h * h).sum().backward()
+    assert not c0.grad[0].any() and not h0.grad[0].any() and c0.grad[1].all() and h0.grad[1].all()
+
+
+def check_pieces_of_texts() -> None:
+    """Cutting, counting and joining, by hand."""
+    ends = split("ab cd", np.array([3, 5]), "gpt2")
+    assert ends.tolist() == [2, 3, 5]  # "ab", " " and, in the second text, "cd"
+    assert split("!ab", np.array([3]), "gpt2").tolist() == [1, 3]
+    letters = np.frombuffer(b"abcabab", np.uint8)
+    data, ends, counts = unique_pieces(letters, np.array([2, 3, 5, 7]), np.array([1, 5, 2, 4]))
+    assert (data.tobytes(), ends.tolist(), counts.tolist()) == (b"abc", [2, 3], [7, 5])
+    words, starts, stops = np.frombuffer(b"onetwo" + bytes(8), np.uint8), np.array([0, 3, 0, 0]), np.array([3, 6, -1, 0])
+    made = join_tokens(np.array([1, 0, 1]), words, starts, stops)
+    assert made is not None and made.tobytes() == b"twoonetwo"
+    assert join_tokens(np.array([], np.int64), words, starts, stops).tobytes() == b""
+    assert join_tokens(np.array([3]), words, starts, stops).tobytes() == b""  # a token of nothing
+    assert [join_tokens(np.array([id]), words, starts, stops) for id in (2, 4, -1)] == [None, None, None]
+    told: list[tuple[int, int]] = []
+    learn_merges(np.array([1, 2, 1, 2], np.int32), np.array([4]), np.array([1]), 10, 5, 1, lambda *a: told.append(a))
+    assert told == [(1, 5), (2, 5)]
+    assert optim.sum_of_squares([]) == 0.0 and optim.sum_of_squares([np.full(3, 2.0)]) == 12.0
 
 
 def near(found: np.ndarray, expected: object, rtol: float = 1e-9) -> None:
