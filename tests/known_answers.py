@@ -351,7 +351,8 @@ def check_pieces_of_texts() -> None:
     assert join_tokens(np.array([3]), words, starts, stops).tobytes() == b""  # a token of nothing
     assert [join_tokens(np.array([id]), words, starts, stops) for id in (2, 4, -1)] == [None, None, None]
     told: list[tuple[int, int]] = []
-    learn_merges(np.array([1, 2, 1, 2], np.int32), np.array([4]), np.array([1]), 10, 5, 1, lambda *a: told.append(a))
+    one = np.array([1])
+    learn_merges(np.array([1, 2, 1, 2], np.int32), np.array([4]), one, 10, 5, 1, lambda *a: told.append(a))
     assert told == [(1, 5), (2, 5)]
     assert optim.sum_of_squares([]) == 0.0 and optim.sum_of_squares([np.full(3, 2.0)]) == 12.0
 
