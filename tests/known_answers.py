@@ -344,7 +344,8 @@ def check_pieces_of_texts() -> None:
     letters = np.frombuffer(b"abcabab", np.uint8)
     data, ends, counts = unique_pieces(letters, np.array([2, 3, 5, 7]), np.array([1, 5, 2, 4]))
     assert (data.tobytes(), ends.tolist(), counts.tolist()) == (b"abc", [2, 3], [7, 5])
-    words, starts, stops = np.frombuffer(b"onetwo" + bytes(8), np.uint8), np.array([0, 3, 0, 0]), np.array([3, 6, -1, 0])
+    words = np.frombuffer(b"onetwo" + bytes(8), np.uint8)
+    starts, stops = np.array([0, 3, 0, 0]), np.array([3, 6, -1, 0])
     made = join_tokens(np.array([1, 0, 1]), words, starts, stops)
     assert made is not None and made.tobytes() == b"twoonetwo"
     assert join_tokens(np.array([], np.int64), words, starts, stops).tobytes() == b""
