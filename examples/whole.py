@@ -1,6 +1,6 @@
 """The whole thing on one page: a language model made of nothing but arrays, which learns to tell stories in a minute.
 
-    python examples/whole.py      # its arrays are small: where others use the cores, set OPENBLAS_NUM_THREADS=1
+    python examples/whole.py      # on a busy machine set OPENBLAS_NUM_THREADS=1: its arrays are small
 
 Text becomes numbers, numbers go through a GPT, the chain rule says how to change it, and numbers become text again.
 This is the complete algorithm. Each part of minillm/ is the careful version of some lines: checked, general, fast.
@@ -145,7 +145,7 @@ def attention(x, query, key, value):  # each position looks back, and takes a me
 def adamw(weights, averages, step, lr, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.01):  # step: 1, 2, ...
     for name, w in weights.items():
         m, v = averages.setdefault(name, (np.zeros_like(w.data), np.zeros_like(w.data)))
-        m += (1 - beta1) * (w.grad - m)  # the mean gradient of late
+        m += (1 - beta1) * (w.grad - m)  # the mean of the recent gradients
         v += (1 - beta2) * (w.grad**2 - v)  # and the mean of its square
         mean, square = m / (1 - beta1**step), v / (1 - beta2**step)  # both began at 0, and were too small
         w.data -= lr * (mean / (np.sqrt(square) + eps) + decay * w.data)

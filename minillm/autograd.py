@@ -55,7 +55,7 @@ class Node:
         op: the operation's name; that of the function in which ``backward`` was written, unless
         given.
         """
-        out = object.__new__(cls)
+        out = object.__new__(cls)  # not cls(...): there is nothing to check, and nothing to convert
         out._data = data if type(data) is np.ndarray else np.asarray(data)  # of 0-d arrays NumPy makes scalars
         out.grad, out._hooks, out._keeps_grad, out._changed = None, None, False, 0
         out._op = op or backward.__qualname__
@@ -79,8 +79,8 @@ class Node:
         through, or when an array that is needed was changed since.
 
         In which order? An operation may pass its gradient on only when *all* of it has arrived.
-        Take ``b = a + a;
-        c = b * b``, then ``d = c + b``: b is used by c and by d. Going back from d to b and on to a
+        Take ``b = a + a``, then
+        ``c = b * b`` and ``d = c + b``: b is used by c and by d. Going back from d to b and on to a
         before c has given its share would pass on a wrong gradient, and the late share would be
         lost, or sent twice. So every operation waits for all that use its result. That order comes
         free: an operation can only use tensors that exist already, so the newest is always ready.
@@ -124,8 +124,8 @@ class Node:
         """The tensors that this one was computed from and that need gradients, oldest first
         (parameters before all).
 
-        And those, of all inputs, whose arrays were changed in place since they were made (a
-        parameter: used).
+        And those among all inputs whose arrays were changed in place since they were made (for a
+        parameter: since it was used).
         """
         seen, stack = {self}, [self]
         changed = {self} if self._changed > self._born else set()
@@ -258,7 +258,7 @@ class _ThisThread(threading.local):
 
     def __init__(self) -> None:
         self.records = True  # False inside no_grad
-        self.outer: list[bool] = []  # what holds again after each no_grad that is open
+        self.outer: list[bool] = []  # for each open no_grad: the setting to go back to
         self.observer: Any = None  # sees every operation while it is set: see check/anomaly.py
 
 

@@ -55,12 +55,12 @@ class Optimizer:
     parameter, or one is given twice.
     """
 
-    _averages: tuple[str, ...] = ()  # the attributes that hold a number for each number of the parameters
+    _averages: tuple[str, ...] = ()  # attributes with one number per weight, kept between steps
 
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], lr: float, weight_decay: float) -> None:
         self.params, self.weight_decays = _parameters_and_decays(type(self).__name__, params, weight_decay)
         self.lr = _within(type(self).__name__, "lr", lr, 0.0)
-        self.steps = [0] * len(self.params)  # of each parameter: one without gradient makes none
+        self.steps = [0] * len(self.params)  # that each parameter has made: none without a gradient
         self._rows = _InOneArray(self.params)
 
     @property

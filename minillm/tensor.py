@@ -6,7 +6,7 @@
 >>> a.grad, b.grad                  # d loss / da = b + 1,   d loss / db = a
 (array([4.], dtype=float32), array([2.], dtype=float32))
 
-How ``backward`` finds its way is told in autograd.py, the engine. Here are the operations with
+The engine, autograd.py, explains how ``backward`` finds its way. Here are the operations with
 Python syntax, and those that reduce or reshape, each with its derivative; operations with a name
 are functions in ``functional``.
 

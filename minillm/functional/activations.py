@@ -3,7 +3,7 @@ into probabilities.
 
 "(...) -> (...)": each entry by itself, y has the shape of x, whatever that is.
 
-Below each operation stand its definitions, forward and backward, on arrays; ``@compiled`` lets a
+Some have their definitions on arrays, forward and backward, just below; ``@compiled`` lets a
 faster function do the same.
 """
 
@@ -13,8 +13,9 @@ import math
 
 import numpy as np
 
+from ..arrays.shapes import floats, total
 from ..kernels import compiled
-from ..tensor import Tensor, floats, total
+from ..tensor import Tensor
 from .checks import check_gelu, last_axis
 from .shaping import chunk
 

@@ -8,7 +8,7 @@ softmax pick one key nearly alone, and its gradient nearly zero; divided by sqrt
 variance 1 whatever the head size.
 
 *Who sees whom.* A causal query sees no later key, or predicting the next token would be copying it.
-A window hides the keys that are too long ago, and left padding the keys before ``starts[b]``. Query
+A window hides the keys that are too far back, left padding those before ``starts[b]``. Query
 t of T stands at position S - T + t among the S keys: T < S where a cache holds the keys of earlier
 tokens.
 

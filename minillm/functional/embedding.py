@@ -1,4 +1,4 @@
-"""From a token's number to a vector, and from its position to an angle."""
+"""From a token's number to a vector, and how its position turns queries and keys."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.shapes import floats
 from ..kernels import compiled
-from ..tensor import Tensor, floats
+from ..tensor import Tensor
 from .checks import check_ids
 
 
@@ -67,7 +68,7 @@ def rotary_embedding(x: Tensor, cos: np.ndarray, sin: np.ndarray) -> Tensor:
 
 @compiled("embedding")
 def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """y; of ``dy`` and ``-sin`` it is dx."""
+    """x turned, that is y; called with ``dy`` and ``-sin``, it gives dx."""
     if cos.ndim == 3:  # rows that begin at different positions: for all heads alike
         cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D / 2)
     x1, x2 = np.split(x, 2, axis=-1)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arrays.shapes import floats, total
 from ..kernels import compiled
-from ..tensor import Tensor, floats, total
+from ..tensor import Tensor
 from .activations import gelu
 from .shaping import concatenate
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.shapes import floats
 from ..arrays.targets import IGNORE
 from ..kernels import compiled
-from ..tensor import Tensor, floats, operand
+from ..tensor import Tensor, operand
 from .activations import softplus
 from .checks import check_ids, check_reduction, last_axis
 from .elementwise import abs, log, where

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arrays.shapes import floats, unbroadcast
 from ..kernels import compiled
-from ..tensor import Tensor, floats, unbroadcast
+from ..tensor import Tensor
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -45,7 +46,7 @@ def layer_norm_backward(
     """dx: (..., C), dw and db: (C,)."""
     x_hat = (x - mean) * r
     g = weight * dy
-    # what of g would move the row's mean, or its variance, changes nothing in x^, and is taken out
+    # moving the row's mean or variance changes nothing in x^: those parts of g are taken out
     along = (g * x_hat).mean(axis=-1, keepdims=True)
     dx = r * (g - g.mean(axis=-1, keepdims=True) - x_hat * along)
     return dx, unbroadcast(dy * x_hat, weight.shape), unbroadcast(dy, weight.shape)

@@ -2,7 +2,7 @@
 
 Three cells: RNN, LSTM, GRU. An operation is a whole layer over a whole sequence: its recurrence,
 and backward the same steps in reverse. Written with a Tensor per step it would be the same
-mathematics, recorded as thousands of small operations; a test proves both equal.
+mathematics, recorded as thousands of small operations; a test compares the two.
 
 *Why gates.* Backward through T steps of an RNN multiplies T Jacobians: the gradient dies out or
 explodes. An LSTM's c_t = f c_{t-1} + ... and a GRU's z h_{t-1} carry it back unchanged while the
@@ -238,8 +238,8 @@ def gru_backward(
     for t in reversed(range(x.shape[1])):
         r, z, n = np.split(gates[:, t], 3, axis=1)
         dh_t = (dh[:, t] + carried) * begun[:, t]
-        # h = (1 - z) n + z h_{t-1}  ->  dz = dh (h_{t-1} - n),  dn = dh (1 - z),  dh_{t-1} = dh z +
-        # ...
+        # h = (1 - z) n + z h_{t-1}  ->  dz = dh (h_{t-1} - n),  dn = dh (1 - z)
+        # and dh_{t-1} = dh z + (what comes back through the gates)
         inside_z = dh_t * (h_before[:, t] - n) * z * (1 - z)
         inside_n = dh_t * (1 - z) * (1 - n**2)
         # n = tanh(... + r u)  ->  dr = dn u,  du = dn r

@@ -1,7 +1,7 @@
 """From scores to a token: every parameter of generation is a small step on an array of logits.
 
 A step takes logits (B, V), one row for each text, and returns new ones; a token that is out of the
-question has -inf. Steps of the first group also look at the past (B, T), the ids of each text so
+question has -inf. The penalties also look at the past (B, T), the ids of each text so
 far, with -1 where a shorter text is padded on the left. They run in this order, and a step that is
 off is not in the list:
 
@@ -78,8 +78,8 @@ def penalties(
 
 
 def filters(config: GenerationConfig) -> list[Filter]:
-    """The steps, in order, that look at the scores alone; none at temperature 0, where the first
-    token is taken.
+    """The steps, in order, that look at the scores alone; none at temperature 0, where the most
+    likely token is taken.
     """
     steps: list[Filter] = []
     if config.temperature == 0:

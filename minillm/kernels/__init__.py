@@ -5,11 +5,11 @@ Nobody needs to open this folder to understand what is computed. A definition na
 that has a faster function of its name and arguments:
 
     @compiled("softmax")
-    def softmax_forward(x):                                  # the definition, in functional/activations.py
+    def softmax_forward(x):                                  # as in functional/activations.py, shortened
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
 
-A call of ``softmax_forward`` is then a call of ``kernels/softmax.py``'s. Tests prove the two equal.
+Calling ``softmax_forward`` then calls the one in ``kernels/softmax.py``. Tests compare the two.
 The definition itself runs under the environment variable ``MINILLM_KERNELS=numpy``, where Numba is
 not installed, and in a forked child of a process whose kernels have threads. Numba is imported when
 the first kernel is called: ``import minillm`` stays quick and compiles nothing.

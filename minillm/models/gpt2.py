@@ -200,7 +200,7 @@ class GPT2(LanguageModel):
 
 
 def residual_std(config: GPT2Config) -> float:
-    """Of the first weights whose product is added to x.
+    """The standard deviation of the first weights whose product is added to x.
 
     There are 2 n_layer such sums; so their total begins as large as one of them would be with
     initializer_range.

@@ -1,5 +1,5 @@
-"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), the plan of
-SmolLM2 too.
+"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"); also the
+architecture of SmolLM2.
 
     ids (B, T)
       token embedding                                 embed_tokens              (B, T, C)

@@ -15,23 +15,6 @@ import numpy as np
 from ..tensor import Tensor
 
 
-class _ThisThread(threading.local):
-    """What one thread has switched: others do not notice."""
-
-    evaluated: frozenset[int] = frozenset()  # ids of the modules that it uses, see training.evaluate.evaluating
-
-
-this_thread = _ThisThread()
-
-
-@dataclass
-class Hooks:
-    """The functions that look at a module, in the order in which they came."""
-
-    forward: list[Callable] = field(default_factory=list)
-    backward: list[Callable] = field(default_factory=list)
-
-
 class Module:
     """A layer or a model: an object whose Tensor attributes are its parameters, and whose Modules
     are its parts.
@@ -184,7 +167,7 @@ class Module:
         return self.train(False)
 
     def set_rng(self, rng: np.random.Generator) -> None:
-        """Let every layer below that draws while training, as dropout does, draw from ``rng``.
+        """Make every layer that needs random numbers, as dropout does, take them from ``rng``.
 
         Made from (seed, step), it lets a step be repeated exactly.
         """
@@ -192,7 +175,7 @@ class Module:
             module.draw_from(rng)
 
     def draw_from(self, rng: np.random.Generator) -> None:
-        """Draw from ``rng`` from now on: a layer that draws overrides this; most draw nothing."""
+        """Use ``rng`` from now on: a layer with randomness overrides this; most have none."""
 
     # ---- looking in ------------------------------------------------------------------------------
 
@@ -265,3 +248,20 @@ def _registered(hooks: list[Callable], hook: Callable) -> Callable[[], None]:
     """Add a hook; returns the function that removes it."""
     hooks.append(hook)
     return lambda: hooks.remove(hook) if hook in hooks else None
+
+
+class _ThisThread(threading.local):
+    """What one thread has switched: others do not notice."""
+
+    evaluated: frozenset[int] = frozenset()  # ids of the modules that it uses, see training.evaluate.evaluating
+
+
+this_thread = _ThisThread()
+
+
+@dataclass
+class Hooks:
+    """The functions that look at a module, in the order in which they came."""
+
+    forward: list[Callable] = field(default_factory=list)
+    backward: list[Callable] = field(default_factory=list)

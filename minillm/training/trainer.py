@@ -1,6 +1,6 @@
 """The loop in which a model learns.
 
-    batch -> forward -> loss -> backward -> clip -> schedule -> update -> log         and again, some thousand times
+    batch -> forward -> loss -> backward -> clip -> schedule -> update -> log         and again, thousands of times
 
 `Trainer.train_step` is that line in code. What stands around it keeps a run safe: it is evaluated
 and logged, it survives a crash, and what was interrupted goes on to the same weights, bit for bit,
