@@ -196,8 +196,8 @@ class Tensor(Node):
     # ---- choosing, reducing, reshaping -----------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Tensor:
-        """y = x[index]: any NumPy index;   dx[index] += dy. An entry that is taken several times
-        gets the sum.
+        """y = x[index]: any NumPy index;
+        dx[index] += dy. An entry that is taken several times gets the sum.
 
         (M, N) -> (N,) for an integer, (K, N) for a slice or array of K, (M, 1, N) for [:, None].
         """
@@ -217,8 +217,8 @@ class Tensor(Node):
 
     @axes_as_numpys
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = sum of x over ``axis`` (all axes by default);   dx = dy for every
-        summand.   (..., N, ...) -> (...)
+        """y = sum of x over ``axis`` (all axes by default);   dx = dy for every summand.
+        (..., N, ...) -> (...)
         """
         shape = self.shape
 
@@ -229,8 +229,8 @@ class Tensor(Node):
 
     @axes_as_numpys
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.   (..., N, ...) ->
-        (...)
+        """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.
+        (..., N, ...) -> (...)
         """
         shape = self.shape
         y = total(floats(self), axis, keepdims)
@@ -257,15 +257,15 @@ class Tensor(Node):
 
     @axes_as_numpys
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = the greatest entry over ``axis``; it gets dy, those that tie share it
-        evenly.   (..., N, ...) -> (...)
+        """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.
+        (..., N, ...) -> (...)
         """
         return _extremum(self, np.max, axis, keepdims)
 
     @axes_as_numpys
     def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """y = the least entry over ``axis``; it gets dy, those that tie share it
-        evenly.   (..., N, ...) -> (...)
+        """y = the least entry over ``axis``; it gets dy, those that tie share it evenly.
+        (..., N, ...) -> (...)
         """
         return _extremum(self, np.min, axis, keepdims)
 
@@ -314,8 +314,8 @@ class Tensor(Node):
         return Tensor.from_op(self._data.transpose(order), (self,), backward)
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        """Two axes change places: (..., M, N) -> (..., N, M) for -1 and -2;   dx = dy, changed
-        back.
+        """Two axes change places: (..., M, N) -> (..., N, M) for -1 and -2;
+        dx = dy, changed back.
         """
 
         def backward(dy):
@@ -509,8 +509,8 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _extremum(x: Tensor, choose: Callable, axis: int | tuple[int, ...] | None, keepdims: bool) -> Tensor:
-    """y = ``choose`` (np.max or np.min) of x over ``axis``;   dx = dy / k where x = y, k how many
-    do, else 0.
+    """y = ``choose`` (np.max or np.min) of x over ``axis``;
+    dx = dy / k where x = y, k how many do, else 0.
     """
     data = x.data
     try:

@@ -218,8 +218,8 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x.   (...) ->
-    (...)   (Clevert et al. 2015)
+    """y = x where x > 0, else alpha (e^x - 1);   dx = dy, or dy alpha e^x.   (...) -> (...)
+    (Clevert et al. 2015)
     """
     a = floats(x)
     with np.errstate(under="ignore"):

@@ -154,15 +154,15 @@ def visible(shape: tuple[int, ...], causal: bool, window: int, starts: Starts = 
 
 
 def _for_each_query_head(x: np.ndarray, H: int) -> np.ndarray:
-    """Each of the G heads of x stands once for every query head that reads it.   (B, G, S, D) ->
-    (B, H, S, D).
+    """Each of the G heads of x stands once for every query head that reads it.
+    (B, G, S, D) -> (B, H, S, D).
     """
     return np.repeat(x, H // x.shape[1], axis=1)
 
 
 def _sum_over_query_heads(dx: np.ndarray, G: int) -> np.ndarray:
-    """What H / G query heads send back to the head that they share adds up.   (B, H, S, D) ->
-    (B, G, S, D).
+    """What H / G query heads send back to the head that they share adds up.
+    (B, H, S, D) -> (B, G, S, D).
     """
     B, H, S, D = dx.shape
     return dx.reshape(B, G, H // G, S, D).sum(axis=2)

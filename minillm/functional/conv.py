@@ -63,8 +63,8 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     """``conv2d`` along one axis.
 
     x: (B, C, T), weight: (N, C, K), bias: (N,) -> (B, N, (T + 2 padding - K) // stride + 1).
-    y_nt = sum_ck w_nck x_c,(st + k) + b_n;   dw_nck = sum_t dy_nt x_c,(st + k),   dx_c,(st + k) +=
-    sum_n dy_nt w_nck
+    y_nt = sum_ck w_nck x_c,(st + k) + b_n;   dw_nck = sum_t dy_nt x_c,(st + k),
+    dx_c,(st + k) += sum_n dy_nt w_nck
     """
     if x.ndim != 3 or weight.ndim != 3 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"conv1d: expected x (B, C, T) and weight (N, C, K); got {x.shape} and {weight.shape}")

@@ -49,8 +49,8 @@ def sqrt(x: Tensor) -> Tensor:
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
-    """z = x where the condition holds, else y;   dx = dz where it holds, dy = dz where it does not,
-    else 0.
+    """z = x where the condition holds, else y;
+    dx = dz where it holds, dy = dz where it does not, else 0.
 
     condition, x, y: shapes that broadcast to one, (...) -> z: (...). What was not taken gets 0,
     even of dz = infinity.
@@ -74,8 +74,8 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 
 
 def log1p(x: Tensor) -> Tensor:
-    """y = ln(1 + x), exact for tiny x, where 1 + x would lose digits;   dx = dy / (1 + x).   (...)
-    -> (...)
+    """y = ln(1 + x), exact for tiny x, where 1 + x would lose digits;   dx = dy / (1 + x).
+    (...) -> (...)
     """
     a = floats(x)
 
@@ -128,8 +128,8 @@ def cos(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002 - torch's words
-    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies
-    outside.   (...) -> (...)
+    """y = x, but at least ``min`` and at most ``max``;   dx = dy, and 0 where x lies outside.
+    (...) -> (...)
 
     The bounds are numbers (or arrays that broadcast to x), and have no gradient: ``maximum`` and
     ``minimum`` give one. y keeps x's dtype; integers between bounds that are not become float32.
@@ -187,9 +187,10 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator | None = None, trainin
     """Set a random share ``p`` of the entries to zero and scale up the rest, while training
     (Srivastava et al. 2014).
 
-    y = x m / (1 - p), m ~ Bernoulli(1 - p);   dx = dy m / (1 - p).   x: (...) -> (...) Divided by 1
-    - p, so that the mean of every entry stays what it was, and nothing need be done when not
-    training.
+    y = x m / (1 - p), m ~ Bernoulli(1 - p);   dx = dy m / (1 - p).
+    x: (...) -> (...)
+    Divided by 1 - p, so that the mean of every entry stays what it was, and nothing need be done
+    when not training.
     Raises ValueError unless 0 <= p < 1.
     """
     if not 0 <= p < 1:

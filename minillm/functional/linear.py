@@ -62,8 +62,8 @@ def joint_linear(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] 
     """Several linear layers of one input, their outputs side by side: queries, keys and values, or
     gate and up.
 
-    x: (..., C), weights: [(N_1, C), (N_2, C), ...] -> y: (..., N_1 + N_2 + ...).   y_i = x W_i^T +
-    b_i
+    x: (..., C), weights: [(N_1, C), (N_2, C), ...] -> y: (..., N_1 + N_2 + ...).
+    y_i = x W_i^T + b_i
     """
     if biases is not None and [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         expected, got = [w.shape[:1] for w in weights], [b.shape for b in biases]
@@ -84,8 +84,8 @@ def mlp(
     """Two linear layers with a gelu between, to a wider space and back (Vaswani et al. 2017,
     section 3.3).
 
-    y = gelu(x W1^T + b1) W2^T + b2;   x: (..., C), up W1: (I, C), b1: (I,), down W2: (N, I), b2:
-    (N,) -> y: (..., N).
+    y = gelu(x W1^T + b1) W2^T + b2;
+    x: (..., C), up W1: (I, C), b1: (I,), down W2: (N, I), b2: (N,) -> y: (..., N).
     """
     return linear(gelu(linear(x, up, up_bias, by_columns), approximate), down, down_bias, by_columns)
 

@@ -30,9 +30,9 @@ def cross_entropy(
 
     logits: (..., V), targets: (...) integers in [0, V) or ``ignore_index`` -> one number (mean over
     the counted targets, or sum), or (...) for reduction "none".
-    l = log sum_j exp(z_j) - z_t;   dz = softmax(z) - onehot(t): each score goes down by the
-    probability it got, and the target's goes up by 1. With label_smoothing e the target keeps 1 -
-    e, and e is spread evenly over all V.
+    l = log sum_j exp(z_j) - z_t;
+    dz = softmax(z) - onehot(t): each score goes down by the probability it got, and the target's
+    goes up by 1. With label_smoothing e the target keeps 1 - e, and e is spread evenly over all V.
     Raises ValueError for targets out of range, of the wrong shape, or when none counts.
     """
     V = last_axis("cross_entropy", logits)
@@ -121,8 +121,8 @@ def _difference(name: str, prediction: Tensor, target: Any) -> Tensor:
 
 
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
-    """l = (prediction - target)^2, then the mean of all (or sum, or none);   dl/dprediction = 2
-    (prediction - target).
+    """l = (prediction - target)^2, then the mean of all (or sum, or none);
+    dl/dprediction = 2 (prediction - target).
 
     prediction, target: (...) -> one number, or (...) for reduction "none".
     """
@@ -151,8 +151,8 @@ def nll_loss(log_probabilities: Tensor, targets: Any, ignore_index: int = IGNORE
 
 
 def l1_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
-    """l = |prediction - target|, then the mean of all (or sum, or none);   dl/dprediction = its
-    sign, 1 or -1.
+    """l = |prediction - target|, then the mean of all (or sum, or none);
+    dl/dprediction = its sign, 1 or -1.
 
     prediction, target: (...) -> one number, or (...) for reduction "none".
     """
@@ -178,8 +178,8 @@ def huber_loss(prediction: Tensor, target: Any, reduction: str = "mean", delta: 
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Any, reduction: str = "mean") -> Tensor:
-    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z;   dl/dz = p
-    - t.
+    """l = -(t ln p + (1 - t) ln(1 - p)), p = sigmoid(z), computed as softplus(z) - t z;
+    dl/dz = p - t.
 
     logits z, targets t in [0, 1]: (...) -> one number (mean or sum), or (...) for reduction "none".
     """
@@ -196,8 +196,8 @@ def kl_div(log_q: Tensor, p: Any, reduction: str = "mean") -> Tensor:
     """KL(p || q) = sum p (ln p - ln q), p given as probabilities, q as their logarithms; 0 ln 0 =
     0, p < 0 gives NaN.
 
-    log_q, p: (..., V) -> one number, or (..., V) for reduction "none";   dlog_q = -p,  dp = ln p -
-    log_q + 1.
+    log_q, p: (..., V) -> one number, or (..., V) for reduction "none";
+    dlog_q = -p,  dp = ln p - log_q + 1.
     reduction: "mean" over the rows (torch's "batchmean" for two axes), "sum", or "none" per entry.
     """
     check_reduction("kl_div", reduction)

@@ -57,8 +57,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     Sennrich 2019).
 
     x: (..., C), weight: (C,) -> (..., C).
-    x^ = x r,  r = 1 / sqrt(mean x^2 + eps),  y = w x^;   dx = r (g - x^ mean(g x^))  with g = w
-    dy;   dw = sum dy x^
+    x^ = x r,  r = 1 / sqrt(mean x^2 + eps),  y = w x^;   dx = r (g - x^ mean(g x^))  with g = w dy;
+    dw = sum dy x^
     """
     _check_norm("rms_norm", x, weight, None)
     a, w = floats(x), weight.data

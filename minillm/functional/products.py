@@ -22,8 +22,8 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
-    """y_ij = a_i b_j;   da_i = sum_j dy_ij b_j,  db_j = sum_i dy_ij a_i.   a: (M,), b: (N,) ->
-    (M, N)
+    """y_ij = a_i b_j;   da_i = sum_j dy_ij b_j,  db_j = sum_i dy_ij a_i.
+    a: (M,), b: (N,) -> (M, N)
     """
     if a.ndim != 1 or b.ndim != 1:
         raise ValueError(f"outer: expected two vectors; got shapes {a.shape} and {b.shape}")

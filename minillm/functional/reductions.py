@@ -16,8 +16,8 @@ Axis = int | tuple[int, ...] | None
 
 
 def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """y = x_1 x_2 ... x_N over ``axis``;   dx_i = dy times the product of all others, exact where
-    some are zero.
+    """y = x_1 x_2 ... x_N over ``axis``;
+    dx_i = dy times the product of all others, exact where some are zero.
 
     x: (..., N, ...) -> (...).
     """
@@ -40,8 +40,8 @@ def prod(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 
 def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
-    """y = ln sum_i e^(x_i), a smooth maximum;   dx = dy softmax(x). A row of -inf gives -inf, and
-    no gradient.
+    """y = ln sum_i e^(x_i), a smooth maximum;
+    dx = dy softmax(x). A row of -inf gives -inf, and no gradient.
 
     x: (..., N, ...) -> (...).
     """
@@ -59,8 +59,8 @@ def logsumexp(x: Tensor, axis: Axis = -1, keepdims: bool = False) -> Tensor:
 
 
 def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """y = sqrt(sum (x - mean)^2 / (N - ddof));   dx = dy (x - mean) / ((N - ddof) y), and 0 where y
-    is 0.
+    """y = sqrt(sum (x - mean)^2 / (N - ddof));
+    dx = dy (x - mean) / ((N - ddof) y), and 0 where y is 0.
 
     x: (..., N, ...) -> (...). ddof is 0, as NumPy's; torch's default is 1.
     """
@@ -78,8 +78,8 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
 
 
 def norm(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """y = sqrt(sum x^2), a vector's length;   dx = dy x / y, and 0 for the zero
-    vector.   (..., N, ...) -> (...)
+    """y = sqrt(sum x^2), a vector's length;   dx = dy x / y, and 0 for the zero vector.
+    (..., N, ...) -> (...)
     """
     a = floats(x)
     with np.errstate(under="ignore"):

@@ -15,8 +15,8 @@ from .elementwise import where
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """y = [a | b | ...], end to end along an existing axis;   da, db, ... = dy cut at the same
-    places.
+    """y = [a | b | ...], end to end along an existing axis;
+    da, db, ... = dy cut at the same places.
 
     tensors: (..., N_i, ...), equal but for that axis -> (..., N_1 + N_2 + ..., ...).
     """
@@ -64,8 +64,8 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = -1) -> list[Tensor]
     """Cut along ``axis`` into parts of the given sizes (one number: parts of that size, the last
     maybe shorter).
 
-    x: (..., N_1 + N_2 + ..., ...) -> [(..., N_1, ...), (..., N_2, ...), ...];   dx = dy in the
-    part's place, else 0.
+    x: (..., N_1 + N_2 + ..., ...) -> [(..., N_1, ...), (..., N_2, ...), ...];
+    dx = dy in the part's place, else 0.
     """
     axis = one_axis("split", x, axis)
     length = x.shape[axis]
@@ -104,8 +104,8 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
-    """Repeat along axes of length 1 (or missing ones): (M, 1) -> (K, M, N);   dx = sum of dy over
-    all copies.
+    """Repeat along axes of length 1 (or missing ones): (M, 1) -> (K, M, N);
+    dx = sum of dy over all copies.
     """
     before = x.shape
 
@@ -120,8 +120,8 @@ def broadcast_to(x: Tensor, shape: int | Sequence[int]) -> Tensor:
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """y_i = x_(N-1-i) along ``axis`` (all axes by default), dx_i = dy_(N-1-i).   (...) -> the same
-    shape
+    """y_i = x_(N-1-i) along ``axis`` (all axes by default), dx_i = dy_(N-1-i).
+    (...) -> the same shape
     """
 
     def backward(dy):
@@ -152,8 +152,8 @@ def pad(x: Tensor, widths: Any, value: float = 0.0) -> Tensor:
 
 
 def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
-    """Lay copies of x side by side, as ``np.tile``: (M, N) -> (r M, s N);   dx = sum of dy over all
-    copies.
+    """Lay copies of x side by side, as ``np.tile``: (M, N) -> (r M, s N);
+    dx = sum of dy over all copies.
     """
     counts = (repeats,) if isinstance(repeats, int) else tuple(repeats)
     ndim = max(x.ndim, len(counts))
@@ -169,8 +169,8 @@ def tile(x: Tensor, repeats: int | Sequence[int]) -> Tensor:
 
 
 def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
-    """y[i] = x[indices[i]] along ``axis``;   dx[indices[i]] += dy[i]: what is taken twice gets both
-    gradients.
+    """y[i] = x[indices[i]] along ``axis``;
+    dx[indices[i]] += dy[i]: what is taken twice gets both gradients.
 
     x: (N, ...), indices: (K,) -> (K, ...) for axis 0.
     """
@@ -198,15 +198,15 @@ def gather(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
-    """y_ij = x_ij where j <= i + diagonal (on and below it), else 0;   dx likewise.   (..., M, N)
-    -> (..., M, N)
+    """y_ij = x_ij where j <= i + diagonal (on and below it), else 0;   dx likewise.
+    (..., M, N) -> (..., M, N)
     """
     return where(np.tril(_ones("tril", x), diagonal), x, np.zeros((), x.dtype))
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
-    """y_ij = x_ij where j >= i + diagonal (on and above it), else 0;   dx likewise.   (..., M, N)
-    -> (..., M, N)
+    """y_ij = x_ij where j >= i + diagonal (on and above it), else 0;   dx likewise.
+    (..., M, N) -> (..., M, N)
     """
     return where(np.triu(_ones("triu", x), diagonal), x, np.zeros((), x.dtype))
 
