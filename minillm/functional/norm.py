@@ -7,6 +7,7 @@ import numpy as np
 from ..arrays.shapes import floats, unbroadcast
 from ..kernels import compiled
 from ..tensor import Tensor
+from .checks import last_axis
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -89,6 +90,7 @@ def rms_norm_backward(
 
 
 def _check_norm(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    last_axis(name, x)
     for part, t in (("weight", weight), ("bias", bias)):
         if t is not None and t.shape != x.shape[-1:]:
             raise ValueError(f"{name}: {part} must have the shape of x's last axis, {x.shape[-1:]}; got {t.shape}")

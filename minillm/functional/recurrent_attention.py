@@ -47,6 +47,8 @@ def past_attention(
             "past_attention: expected query (B, T, C), keys and values (B, P + T, C); "
             f"got {query.shape}, {keys.shape}, {values.shape}"
         )
+    if score_weight is not None and score_weight.shape != query.shape[-1:]:
+        raise ValueError(f"past_attention: score_weight must be (C,) = {query.shape[-1:]}; got {score_weight.shape}")
     if window < 1:
         raise ValueError(f"past_attention: window must be at least 1; got {window}")
     if keys.shape[1] == 1:
