@@ -79,11 +79,11 @@ class Node:
         through, or when an array that is needed was changed since.
 
         In which order? An operation may pass its gradient on only when *all* of it has arrived.
-        Take ``b = a + a``, then
-        ``c = b * b`` and ``d = c + b``: b is used by c and by d. Going back from d to b and on to a
-        before c has given its share would pass on a wrong gradient, and the late share would be
-        lost, or sent twice. So every operation waits for all that use its result. That order comes
-        free: an operation can only use tensors that exist already, so the newest is always ready.
+        Take ``b = a + a``, then ``c = b * b`` and ``d = c + b``: b is used by c and by d. Going
+        back from d to b and on to a before c has given its share would pass on a wrong gradient,
+        and the late share would be lost, or sent twice. So every operation waits for all that use
+        its result. That order comes free: an operation can only use tensors that exist already, so
+        the newest is always ready.
 
         Why do gradients add? If x reaches the loss by two paths, a small change of x moves the loss
         by the sum of what it does along each. For the same reason a second ``backward()`` adds to
