@@ -9,6 +9,7 @@ from minillm import kernels
 from minillm.kernels import _jit, additive, recurrent, recurrent_loops, tile
 from tests.pairs import pair
 
+pytestmark = pytest.mark.skipif(not _jit.JIT, reason="the loops are made of machine instructions")
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 SHAPES = [(1, 1, 3, 4), (3, 5, 6, 7), (5, 1, 4, 33), (19, 7, 5, 40)]  # B, T, C, H: odd, one row, one step, many rows
 SHAPES += [(350, 3, 33, 130)]  # matrices that are worth tiles, and more rows than one part of their sums
