@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -164,8 +165,8 @@ class Node:
                 f"backward of '{self.op}' gave {len(gradients)} gradients for {len(self._inputs)} inputs; "
                 "None is one too"
             )
-        for i, (t, g) in enumerate(zip(self._inputs, gradients, strict=True)):
-            if g is not None and np.shape(g) != t._data.shape:
+        for i, (t, g) in enumerate(zip(self._inputs, gradients)):  # noqa: B905 - as long, see above
+            if g is not None and (g.shape if type(g) is np.ndarray else np.shape(g)) != t._data.shape:
                 raise RuntimeError(
                     f"backward of '{self.op}' gave a gradient of shape {np.shape(g)} for input {i}, "
                     f"whose shape is {t._data.shape}"
@@ -222,7 +223,7 @@ class Arriving:
             return
         before = self._sums.get(t)
         if before is None:
-            self._sums[t] = np.asarray(g, dtype=t._data.dtype)
+            self._sums[t] = g if g.dtype is t._data.dtype else np.asarray(g, dtype=t._data.dtype)
         elif t in self._ours:
             before += g
         else:
@@ -245,9 +246,28 @@ class Arriving:
             if t.grad is not None:
                 t.grad += g
             else:
-                t.grad = g if t in self._ours and not t._hooks else g.copy()  # a hook may have kept the array
+                t.grad = g if _references(g) in _ALONE else g.copy()
         self._ours.discard(t)
         return g
+
+
+def _references(g: np.ndarray) -> tuple[int, int]:
+    """How many hold an array, and how many the memory of which it is a view; 0 where it is its own.
+    """
+    memory = g.base
+    if memory is None:
+        return sys.getrefcount(g), 0
+    whole = isinstance(memory, np.ndarray) and memory.size == g.size and g.flags.carray
+    return sys.getrefcount(g), sys.getrefcount(memory) if whole else -1
+
+
+def _taken(sums: dict[int, np.ndarray]) -> tuple[int, int]:
+    g = sums.pop(0)
+    return _references(g)
+
+
+# What `_references` says, in `Arriving.take`, of an array that nobody else holds: `.grad` may be it.
+_ALONE = {_taken({0: np.empty(1)}), _taken({0: np.empty((2, 3)).reshape(6)})}
 
 
 # ---- recording -----------------------------------------------------------------------------------

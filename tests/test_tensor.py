@@ -647,3 +647,35 @@ class Engine(RuleBasedStateMachine):
 
 TestEngine = Engine.TestCase
 TestEngine.settings = settings(max_examples=125, stateful_step_count=100, deadline=None)
+
+
+def test_a_gradient_that_others_hold_is_copied_and_another_is_kept():
+    a, b = parameter(np.ones((2, 3))), parameter(np.ones((2, 3)))
+    given = np.ones((2, 3))
+    (a + b).backward(given)  # both get dy, which is the caller's
+    assert not any(np.shares_memory(x, y) for x, y in ((a.grad, given), (b.grad, given), (a.grad, b.grad)))
+
+    made = []
+
+    def twice(dy):
+        made.append(dy * 2)
+        return made[0], made[0]
+
+    a.grad = b.grad = None
+    Tensor.from_op(a.data + b.data, (a, b), twice).backward(given)
+    assert not np.shares_memory(a.grad, b.grad) and not np.shares_memory(a.grad, made[0])
+
+    for held in (True, False):
+        kept = np.full((3, 2), 5.0)
+        rule = (lambda dy, kept=kept: (kept.T,)) if held else (lambda dy: (np.full((3, 2), 5.0).T.copy(),))
+        a.grad = None
+        y = Tensor.from_op(a.data * 1, (a,), rule)
+        (y * b).backward(given)
+        a.grad += 1
+        assert (kept == 5).all()
+
+    seen = []
+    a.grad = None
+    a.register_hook(seen.append)
+    (a * b).backward(given)
+    assert not np.shares_memory(seen[0], a.grad)
