@@ -266,7 +266,8 @@ def _taken(sums: dict[int, np.ndarray]) -> tuple[int, int]:
     return _references(g)
 
 
-# What `_references` says, in `Arriving.take`, of an array that nobody else holds: `.grad` may be it.
+# What `_references` says, in `Arriving.take`, of an array that nobody else holds: `.grad` may be
+# that array.
 _ALONE = {_taken({0: np.empty(1)}), _taken({0: np.empty((2, 3)).reshape(6)})}
 
 

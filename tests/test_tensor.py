@@ -650,7 +650,7 @@ TestEngine.settings = settings(max_examples=125, stateful_step_count=100, deadli
 
 
 def test_a_gradient_that_others_hold_is_copied_and_another_is_kept():
-    a, b = parameter(np.ones((2, 3))), parameter(np.ones((2, 3)))
+    a, b = (Tensor(np.ones((2, 3)), requires_grad=True) for _ in range(2))
     given = np.ones((2, 3))
     (a + b).backward(given)  # both get dy, which is the caller's
     assert not any(np.shares_memory(x, y) for x, y in ((a.grad, given), (b.grad, given), (a.grad, b.grad)))
