@@ -112,7 +112,7 @@ def test_the_line_is_right_inside_functions_comprehensions_and_long_expressions(
         ("# below a layer", lambda: nn.Sequential(layer)(Tensor([3e38]))),  # below a layer
     ):  # fmt: skip
         with pytest.raises(FloatingPointError) as caught, np.errstate(over="ignore"), detect_anomaly():
-            call()  # of the overflow in the layer the NumPy twins warn
+            call()  # of the overflow in the layer the NumPy definitions warn
         assert words in str(caught.value)
 
 

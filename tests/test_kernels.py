@@ -151,10 +151,10 @@ def test_every_kernel_is_compared_with_its_definition():
 @every_kernel
 @both_dtypes
 def test_equal_to_its_definition(name, dtype):
-    kernel, twin = PAIRS[name]
+    kernel, definition = PAIRS[name]
     for n, v in SHAPES:
         for arguments in samples(name, n, v, dtype):
-            (made, changed), (expected, expected_changed) = results(kernel, arguments), results(twin, arguments)
+            (made, changed), (expected, expected_changed) = results(kernel, arguments), results(definition, arguments)
             assert len(made) == len(expected)
             for ours, theirs in zip(made + changed, expected + expected_changed, strict=True):
                 assert type(ours) is type(theirs)
@@ -195,9 +195,9 @@ def test_one_thread_equals_two_bit_for_bit(name):
 def test_beyond_the_serial_size(name):
     if not _jit.JIT:
         pytest.skip("too slow as plain Python")
-    kernel, twin = PAIRS[name]
+    kernel, definition = PAIRS[name]
     for arguments in samples(name, *BIG, np.float32):
-        (made, changed), (expected, expected_changed) = results(kernel, arguments), results(twin, arguments)
+        (made, changed), (expected, expected_changed) = results(kernel, arguments), results(definition, arguments)
         for ours, theirs in zip(made + changed, expected + expected_changed, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=5e-5)
 

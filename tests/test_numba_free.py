@@ -3,11 +3,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-from minillm import kernels
 
 REFUSE = """
 import importlib.abc, sys
@@ -84,12 +81,6 @@ assert not {"numba", "llvmlite", "threadpoolctl"} & set(sys.modules)
 """
 
 
-UNMOVED = getattr(kernels, "_ROOMS", {}).keys() - {"_jit", "decode", "decode.step", "decode.prompt"}
-if (Path(kernels.__file__).parent / "bpe.py").exists():
-    UNMOVED |= {"bpe"}
-
-
-@pytest.mark.skipif(bool(UNMOVED), reason="some definitions still stand in files that import Numba")
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("surroundings", ["absent", "not asked for"])
 def test_runs_without_numba(part, surroundings):

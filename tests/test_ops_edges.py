@@ -18,7 +18,6 @@ POSITIONS = [
     for zero in ("all", *range(len(op.inputs[0])))
     if zero == "all" or len(op.inputs[0]) > 1
 ]
-# Other families, which are being moved: these marks go with the merge.
 NUMPY_REFUSES = {"Tensor.mean", "Tensor.var", "std", "norm"}  # an axis of a 0-d array, as torch allows
 
 

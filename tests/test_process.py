@@ -122,7 +122,6 @@ def run(program, **environment):
     return done.stdout.strip()
 
 
-UNMOVED = getattr(kernels, "_ROOMS", {}).keys() - {"_jit", "decode", "decode.step", "decode.prompt"}
 layers = pytest.mark.parametrize("layer", ["omp", "workqueue"])
 
 
@@ -133,13 +132,11 @@ def test_gives_an_answer(what, layer):
 
 
 @layers
-@pytest.mark.skipif(bool(UNMOVED), reason="some kernels are not yet called through their definitions")
 @pytest.mark.parametrize("what", ["a child", "two threads at once"])
 def test_a_whole_model_gives_an_answer(what, layer):
     run(STEP + MODEL + PROGRAMS[what], NUMBA_THREADING_LAYER=layer)
 
 
-@pytest.mark.skipif(bool(UNMOVED), reason="some kernels are not yet called through their definitions")
 def test_a_child_goes_on_with_the_text_that_its_parent_began():
     run(
         STEP
