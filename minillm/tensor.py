@@ -17,23 +17,33 @@ vocabulary.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from .arrays.array import Array
 from .arrays.numpy_functions import on_arrays, python_operator
-from .arrays.shapes import added_at, array_index, broadcasting, deviations, floats, total, unbroadcast, with_axes
-from .arrays.torch_words import TENSOR, axes_as_numpys, sentence
-from .autograd import Node, no_grad
+from .arrays.shapes import (
+    added_at,
+    array_index,
+    broadcasting,
+    deviations,
+    floats,
+    native,
+    total,
+    unbroadcast,
+    with_axes,
+)
+from .arrays.torch_words import axes_as_numpys
+from .autograd import no_grad
 from .kernels import compiled
 
 __all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "product", "total", "unbroadcast",
            "with_axes"]  # fmt: skip
 
 
-class Tensor(Node):
+class Tensor(Array):
     """An array, its gradient, and the operation that made it.
 
     array: anything NumPy makes an array of. Floats become float32 unless the array is float64;
@@ -330,71 +340,9 @@ class Tensor(Node):
 
     # ---- like an array ---------------------------------------------------------------------------
 
-    @property
-    def data(self) -> np.ndarray:
-        """The values. ``t.data -= step`` is noticed: a ``backward()`` that needs the old values
-        says so.
-        """
-        return self._data
-
-    @data.setter
-    def data(self, array: np.ndarray) -> None:
-        if array is self._data:  # the end of an augmented assignment, t.data += ...
-            self.mark_changed()
-        elif not isinstance(array, (np.ndarray, np.generic)):
-            raise TypeError(f"Tensor.data must be a NumPy array; got {type(array).__name__}")
-        self._data = native(np.asarray(array))  # of 0-d arrays NumPy makes scalars
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each axis."""
-        return self._data.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64; integers or booleans for tensors without gradients."""
-        return self._data.dtype
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return self._data.size
-
-    def item(self) -> float | int | bool:
-        """The one number in it, as Python's."""
-        if self._data.size != 1:
-            raise ValueError(f"item: expected a tensor with a single number; got shape {self.shape}")
-        return self._data.item()
-
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len() of a tensor with no axes")
-        return self.shape[0]
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        return operator.index(self._data.item())
-
     def detach(self) -> Tensor:
         """The same array outside the graph: gradients stop here."""
         return Tensor(self._data)
-
-    def numpy(self) -> np.ndarray:
-        """The array, of a tensor outside the graph (else ``t.detach().numpy()``, or ``t.data``)."""
-        return self.__array__()
 
     def astype(self, dtype: Any) -> Tensor:
         """The values as another dtype, (...) -> (...);   dx = dy, as this dtype again."""
@@ -408,14 +356,6 @@ class Tensor(Node):
             return (dy,)
 
         return Tensor.from_op(self._data.astype(dtype), (self,), backward)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if self.requires_grad:
-            raise RuntimeError(
-                "this tensor needs a gradient, and a NumPy array would lose it: "
-                "use t.detach().numpy() or t.data for the values alone"
-            )
-        return np.array(self._data, dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """``array + t``, which Python lets NumPy begin, is our own sum; on ``np.exp(t)`` see
@@ -443,19 +383,6 @@ class Tensor(Node):
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    def __format__(self, spec: str) -> str:
-        return format(self.item() if spec else repr(self), spec)
-
-    def __getattr__(self, name: str) -> Any:
-        otherwise = f"operations with a name are functions, F.relu(x), not x.relu(): perhaps F.{name}(x)"
-        raise AttributeError(sentence("Tensor", name, TENSOR, otherwise), name=name, obj=self)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError(
-            "a Tensor's values are not changed in place, the graph would not know: "
-            "use F.where or F.concatenate, or write into t.data outside the graph"
-        )
-
 
 # ---- what operations share -----------------------------------------------------------------------
 
@@ -474,11 +401,6 @@ def _as_data(array: Any) -> np.ndarray:
         what = f"an array of {data.dtype}" if data.ndim else type(array).__name__
         raise TypeError(f"Tensor: expected numbers or booleans; got {what}")
     return data.astype(np.float64 if is_float64 else np.float32, copy=False) if data.dtype.kind == "f" else data
-
-
-def native(array: np.ndarray) -> np.ndarray:
-    """The array in this machine's byte order: files and networks may have another."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def operand(x: Any, like: Tensor) -> Tensor:

@@ -125,3 +125,8 @@ def array_index(index: Any) -> Any:
     if isinstance(index, float) or (isinstance(index, np.ndarray) and index.dtype.kind == "f"):
         raise IndexError(f"an index must be made of integers, booleans or slices; got {index!r}")
     return index
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's byte order: files and networks may have another."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

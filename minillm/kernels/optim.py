@@ -101,7 +101,7 @@ def _adamw_blocks(w, addresses, ends, m, v, keep, rate, more_g, keep_v, more_v, 
             _adamw_piece(w[lo:], grad, m[lo:], v[lo:], keep, rate, more_g, keep_v, more_v, scale_v, eps)
 
 
-def adamw_update(  # noqa: D103
+def adamw_update(
     w: np.ndarray,
     grads: Sequence[np.ndarray],
     m: np.ndarray,
@@ -113,6 +113,7 @@ def adamw_update(  # noqa: D103
     weight_decay: float,
     step: int,
 ) -> None:
+    """See optim.py."""
     row = _checked("adamw_update", grads, w=w, m=m, v=v)
     keep, rate = 1 - lr * weight_decay, lr / (1 - beta1**step)
     scale_v = 1 / math.sqrt(1 - beta2**step)
@@ -135,9 +136,10 @@ def _sgd_blocks(w, addresses, ends, velocity, lr, momentum, weight_decay):
             _sgd_piece(w[lo:], grad, velocity[lo:], lr, momentum, weight_decay)
 
 
-def sgd_update(  # noqa: D103
+def sgd_update(
     w: np.ndarray, grads: Sequence[np.ndarray], velocity: np.ndarray, lr: float, momentum: float, weight_decay: float
 ) -> None:
+    """See optim.py."""
     row = _checked("sgd_update", grads, w=w, velocity=velocity)
     _sgd_blocks(w, row.addresses, row.ends, velocity, *map(w.dtype.type, (lr, momentum, weight_decay)))
 
@@ -162,7 +164,8 @@ def _sum_of_squares_blocks(addresses, ends, like, partial):
         partial[block] = total
 
 
-def sum_of_squares(arrays: Sequence[np.ndarray]) -> float:  # noqa: D103
+def sum_of_squares(arrays: Sequence[np.ndarray]) -> float:
+    """See optim.py."""
     row = _Row(arrays, np.result_type(np.float32, *arrays))
     if not row.size:
         return 0.0
@@ -184,7 +187,8 @@ def _scale_blocks(addresses, ends, like, factor):
             _scale(x, factor)
 
 
-def scale_all(arrays: Sequence[np.ndarray], factor: float) -> None:  # noqa: D103
+def scale_all(arrays: Sequence[np.ndarray], factor: float) -> None:
+    """See optim.py."""
     if not all(x.flags.writeable for x in arrays):
         raise ValueError("scale_all: a read-only array cannot be scaled in place")
     if not all(x.flags.c_contiguous and x.dtype == arrays[0].dtype and x.dtype.char in "fd" for x in arrays):

@@ -12,7 +12,7 @@ from .module import Module
 class _BatchNorm(Module):
     """What both have: see `BatchNorm2d`."""
 
-    _shape = ""
+    _shapes: dict[int, str] = {}  # how many axes x may have, and which
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         name = type(self).__name__
@@ -25,16 +25,15 @@ class _BatchNorm(Module):
         self.running_var = Tensor(np.ones(channels, np.float32))
         self.eps, self.momentum = eps, momentum
 
-    def _axes(self, x: Tensor) -> tuple[int, ...]:
-        raise NotImplementedError
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel; the shape stays. Raises ValueError for another shape, or a batch
         of one number.
         """
-        axes, channels = self._axes(x), self.weight.shape[0]
-        if not axes or x.shape[1] != channels:
-            raise ValueError(f"{type(self).__name__}: expected x {self._shape} with C = {channels}; got {x.shape}")
+        channels = self.weight.shape[0]
+        if x.ndim not in self._shapes or x.shape[1] != channels:
+            expected = " or ".join(self._shapes.values())
+            raise ValueError(f"{type(self).__name__}: expected x {expected} with C = {channels}; got {x.shape}")
+        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
         per_channel = [1, channels] + [1] * (x.ndim - 2)
         if self.training:
             n = x.size // channels
@@ -70,10 +69,7 @@ class BatchNorm1d(_BatchNorm):
     `BatchNorm2d` for the running averages.
     """
 
-    _shape = "(B, C) or (B, C, T)"
-
-    def _axes(self, x: Tensor) -> tuple[int, ...]:
-        return {2: (0,), 3: (0, 2)}.get(x.ndim, ())
+    _shapes = {2: "(B, C)", 3: "(B, C, T)"}
 
 
 class BatchNorm2d(_BatchNorm):
@@ -88,7 +84,4 @@ class BatchNorm2d(_BatchNorm):
     and are saved with the parameters.
     """
 
-    _shape = "(B, C, Y, X)"
-
-    def _axes(self, x: Tensor) -> tuple[int, ...]:
-        return (0, 2, 3) if x.ndim == 4 else ()
+    _shapes = {4: "(B, C, Y, X)"}
