@@ -142,3 +142,12 @@ def test_entropy_tells_worlds_apart_by_which_words_are_equal_and_by_numbers():
 
 def test_the_examples_in_the_text_run():
     assert doctest.testmod(grammar).failed == 0
+
+
+def test_the_probability_of_a_beginning_is_that_of_all_texts_that_begin_so():
+    texts = texts_by_hand()
+    for text in texts:
+        found = GIFTS.prefix_nats(text, range(len(text) + 1))
+        for end, nats in enumerate(found):
+            expected = sum(p for other, p in texts.items() if other.startswith(text[:end]))
+            assert math.exp(-nats) == pytest.approx(expected), (text, end)

@@ -24,6 +24,9 @@ def add(commands: Any) -> None:
     )
     p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
     p.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch; default 16")
+    p.add_argument(
+        "--by-choice", action="store_true", help="for a run on made-up stories: nats above the floor by kind of word"
+    )
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -32,12 +35,18 @@ def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from tqdm import tqdm
 
+    from ..training.by_choice import by_choice, table
     from ..training.evaluate import evaluate
     from ..training.run import load_run
-    from ..training.setup import evaluation_data
+    from ..training.setup import evaluation_data, validation_stories
 
     set_threads(options)
     loaded = load_run(options.folder)
+    if options.by_choice:
+        if options.data is not None:
+            raise ValueError("--by-choice is about the run's own validation stories; leave --data out")
+        print(table(by_choice(loaded.model, loaded.tokenizer, validation_stories(options.folder))))
+        return 0
     context = options.context or loaded.model.context
     batches, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
     progress = tqdm(list(batches), unit="batch", disable=not sys.stderr.isatty(), leave=False)

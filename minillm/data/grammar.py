@@ -18,7 +18,8 @@ back at the first name pays log 3 nats for the second one too.
 
 Three questions are answered by running the same scenes with another hand on the pen:
 `Grammar.sample` draws, `Grammar.logprob` reads a text and finds the choices it was made of,
-`Grammar.documents` walks down every path.
+`Grammar.documents` walks down every path. Reading also tells how surprising each part of a text is,
+at the least: `Grammar.prefix_nats`.
 
 Why p(choices) is p(text). The options of each choice are a prefix code: none is the beginning of
 another. Suppose two different sequences of choices made the same text. Until they first differ,
@@ -29,6 +30,7 @@ finds it from left to right, without ever going back.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -70,6 +72,13 @@ class Choice(NamedTuple):
     nats: float
 
 
+class _Read(NamedTuple):
+    position: int
+    options: Sequence[str]
+    weights: Sequence[float] | None
+    chosen: int
+
+
 class Pen:
     """Writes a text choice by choice; the hand that holds it decides.
 
@@ -109,7 +118,7 @@ class Pen:
     def _write(self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False) -> int:
         chosen = self._hand(options, weights, matters)
         self.pieces.append(options[chosen])
-        self.nats.append(-math.log(_share(options, weights, chosen)))
+        self.nats.append(_nats(options, weights, chosen))
         return chosen
 
 
@@ -145,22 +154,52 @@ class Grammar:
 
         Raises ValueError, with the position, where the text leaves the grammar.
         """
-        positions = [0]
+        return [Choice(c.position, c.options[c.chosen], _nats(c.options, c.weights, c.chosen)) for c in self._read(text)]
 
-        def read(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
-            here = positions[-1]
-            fitting = [i for i, option in enumerate(options) if text.startswith(option, here)]
+    def prefix_nats(self, text: str, ends: Sequence[int]) -> list[float]:
+        """-log p(a text begins with text[:end]), in nats, for each of the positions ``ends``.
+
+        Within a choice, that is the share of the options that begin as this text does. So the
+        difference between two ends is the least that the characters between them can cost.
+
+        >>> def scene(pen, world):
+        ...     pen.say("Tom", "Tim", "Ben")
+        >>> [round(math.exp(-nats), 2) for nats in Grammar(scene).prefix_nats("Tim", [0, 1, 2, 3])]
+        [1.0, 0.67, 0.33, 0.33]
+
+        Raises ValueError, with the position, where the text leaves the grammar.
+        """
+        read = self._read(text)
+        before = np.cumsum([0.0] + [_nats(c.options, c.weights, c.chosen) for c in read])
+        starts = [c.position for c in read]
+        found = []
+        for end in ends:
+            i = max(0, bisect.bisect_left(starts, end) - 1)  # the choice that ends here, or goes on beyond
+            part = text[starts[i] : end]
+            fitting = [j for j, option in enumerate(read[i].options) if option.startswith(part)]
+            found.append(float(before[i]) + _nats(read[i].options, read[i].weights, *fitting))
+        return found
+
+    def _read(self, text: str) -> list[_Read]:
+        """The choices that a text was made of, with the options that there were."""
+        read: list[_Read] = []
+        position = 0
+
+        def find(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
+            nonlocal position
+            fitting = [i for i, option in enumerate(options) if text.startswith(option, position)]
             if not fitting:
-                raise _leaves_the_grammar(text, here, options)
+                raise _leaves_the_grammar(text, position, options)
             if len(fitting) > 1:
                 raise _not_a_prefix_code(options[fitting[0]], options[fitting[1]])
-            positions.append(here + len(options[fitting[0]]))
+            read.append(_Read(position, options, weights, fitting[0]))
+            position += len(options[fitting[0]])
             return fitting[0]
 
-        pen = self._write(read)
-        if positions[-1] < len(text):
-            raise _leaves_the_grammar(text, positions[-1], ())
-        return [Choice(*found) for found in zip(positions[:-1], pen.pieces, pen.nats, strict=True)]
+        self._write(find)
+        if position < len(text):
+            raise _leaves_the_grammar(text, position, ())
+        return read
 
     def documents(self) -> Iterator[Document]:
         """Yield every text there is (their number grows exponentially with the number of choices).
@@ -263,9 +302,13 @@ class _Walker:
         return bool(self.way)
 
 
-def _share(options: Sequence[str], weights: Sequence[float] | None, chosen: int) -> float:
-    """The probability of an option."""
-    return 1 / len(options) if weights is None else weights[chosen] / sum(weights)
+def _share(options: Sequence[str], weights: Sequence[float] | None, *chosen: int) -> float:
+    """The probability of an option, or of several together."""
+    return len(chosen) / len(options) if weights is None else sum(weights[i] for i in chosen) / sum(weights)
+
+
+def _nats(options: Sequence[str], weights: Sequence[float] | None, *chosen: int) -> float:
+    return -math.log(_share(options, weights, *chosen))
 
 
 def _shape(world: World) -> Any:

@@ -13,7 +13,7 @@ from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
 from .recipe import ENCODED, Recipe
 from .run import TRAINING, Run
 
-__all__ = ["Setup", "build_model", "evaluation_data"]
+__all__ = ["Setup", "build_model", "evaluation_data", "validation_stories"]
 
 VALIDATION_STORIES = 400
 VALIDATION_TOKENS = 100_000  # of a corpus in shards, which may hold millions
@@ -179,3 +179,11 @@ def evaluation_data(
     ids = tokenizer.encode_batch(data.load_texts(path))
     whole = data.StreamDataset(np.zeros(context + 1, np.int64), _joined(ids, _eos(tokenizer)), context)
     return whole.validation(batch_size), None
+
+
+def validation_stories(folder: str | Path) -> list[data.Document]:
+    """The stories that a run was examined on. Raises ValueError when it did not learn from stories."""
+    settings = Run.open(folder).settings if (Path(folder) / TRAINING).exists() else {"data": folder}
+    if settings.get("data") is not None:
+        raise ValueError(f"{folder} did not learn from made-up stories: of its text no choices are known")
+    return data.train_and_validation(0, VALIDATION_STORIES, settings["seed"])[1]
