@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data import DocumentDataset, StreamDataset
+from minillm.data import BucketedDataset, DocumentDataset, StreamDataset
 
 EOS = 0
 documents_strategy = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=12)
@@ -147,3 +147,50 @@ class TestDocuments:
             DocumentDataset([[1, 2], [3]], [], context=4, eos_id=EOS)
         with pytest.raises(ValueError, match="train_docs must be token ids"):
             DocumentDataset([["a"]], [[1]], context=4, eos_id=EOS)
+
+
+class TestBuckets:
+    @given(documents_strategy, st.integers(1, 4), st.integers(0, 3))
+    def test_every_document_stands_alone_once_in_an_epoch(self, documents, batch_size, epoch):
+        data = BucketedDataset(documents, documents, context=13, eos_id=EOS)
+        data.batch(0, batch_size, seed=0)
+        count = len(data._buckets[batch_size])
+        batches = [data.batch(epoch * count + step, batch_size, seed=0) for step in range(count)]
+        found = whole_documents(batches)
+        assert set(found) == set(map(tuple, documents)) and len(found) == sum(len(x) for x, _ in batches)
+        assert sorted(whole_documents(data.validation(batch_size))) == sorted(map(tuple, documents))
+        assert data.tokens_per_epoch == data.validation_tokens == sum(len(ids) + 1 for ids in documents)
+        for x, y in batches:
+            assert x.size <= batch_size * 13 and x.dtype == y.dtype == np.int64
+            assert (y != -100).any(axis=0).all(), "as wide as the longest"
+
+    def test_documents_of_one_length_are_shuffled_and_so_are_the_batches(self):
+        data = BucketedDataset([[i] * 3 for i in range(1, 9)] + [[9] * 5] * 4, [[1]], context=6, eos_id=EOS)
+        epochs = [[data.batch(step, 2, seed=1) for step in range(5 * epoch, 5 * epoch + 5)] for epoch in range(6)]
+        for batches in epochs:
+            assert sorted(len(x) for x, _ in batches) == [2, 2, 3, 3, 3]
+        orders = [[x[:, 1].tolist() for x, _ in batches] for batches in epochs]
+        assert len({str(sorted(order)) for order in orders}) > 1 and len({str([len(b) for b in o]) for o in orders}) > 1
+
+    def test_the_last_batch_of_an_epoch_is_filled_with_documents_of_the_one_before(self):
+        data = BucketedDataset([[1, 2, 3]] * 2 + [[4]], [[1]], context=4, eos_id=EOS)
+        assert sorted(len(data.batch(step, 2, seed=0)[0]) for step in range(2)) == [2, 2]
+
+    def test_a_batch_is_a_function_of_seed_and_step(self):
+        documents = [[i % 9 + 1] * (i % 11) for i in range(60)]
+        data = BucketedDataset(documents, [[1]], context=12, eos_id=EOS)
+        wanted = [data.batch(step, 2, seed=3)[0] for step in range(100)]
+        for step in (70, 3, 99, 50):
+            assert (BucketedDataset(documents, [[1]], 12, EOS).batch(step, 2, seed=3)[0] == wanted[step]).all()
+        assert any(data.batch(step, 2, seed=4)[0].tolist() != wanted[step].tolist() for step in range(9))
+
+    def test_a_long_document_is_continued_in_further_rows(self):
+        data = BucketedDataset([[1, 2, 3, 4, 5, 6]], [[1] * 4], context=4, eos_id=EOS)
+        assert (data.train_continued, data.validation_continued, data.tokens_per_epoch) == (1, 1, 7)
+        x, y = data.batch(0, 2, seed=0)
+        assert x.tolist() == [[0, 1, 2, 3], [4, 5, 6, 0]] and y.tolist() == [[1, 2, 3, 4], [5, 6, 0, -100]]
+
+    @pytest.mark.parametrize("train, validation, name", [([], [[1]], "train_docs"), ([[1]], [], "validation_docs")])
+    def test_nothing_to_learn_from_is_refused(self, train, validation, name):
+        with pytest.raises(ValueError, match=f"BucketedDataset: {name} must hold at least one document; got none"):
+            BucketedDataset(train, validation, context=4, eos_id=0)

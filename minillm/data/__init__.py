@@ -2,13 +2,15 @@
 
 In reading order: grammar.py (a writer that knows the probability of its text), stories.py (what it
 writes), story_corpus.py (many stories, and their floor), text.py (files), split.py (what is held
-out), batches.py (from token ids to the arrays a model trains on). For texts too large to hold:
+out), batches.py (from token ids to the arrays a model trains on), bucketed.py (the same, a document
+to a row). For texts too large to hold:
 shards.py (token ids on the disk), encode.py (from texts to shards), shard_dataset.py (batches from
 shards). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py
 (texts with gaps), tasks.py and french.py (tasks that a small model learns).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
+from .bucketed import BucketedDataset
 from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
 from .pairs import PairDataset
@@ -24,6 +26,7 @@ from .text import load_texts, text_files
 __all__ = [
     "TASKS",
     "Batch",
+    "BucketedDataset",
     "Choice",
     "Dataset",
     "Document",

@@ -6,7 +6,7 @@ next token. Targets of -100 ask nothing (they pad a row). Two kinds of text, one
 
 - `StreamDataset`: one long text; a row is a random window of it.
 - `DocumentDataset`: many short texts; a row holds whole documents, each from its beginning to its
-  end-of-text token.
+  end-of-text token. (`BucketedDataset`: one document to a row.)
 
 A batch is a pure function of (seed, step): a training run that was interrupted at step 700
 continues at step 700 with the very batch it would have seen.
@@ -60,7 +60,7 @@ class StreamDataset:
     """
 
     def __init__(self, train_ids: TokenIds, validation_ids: TokenIds, context: int) -> None:
-        self.context = _positive("StreamDataset", "context", context)
+        self.context = positive("StreamDataset", "context", context)
         self._train = as_token_ids("StreamDataset", "train_ids", train_ids)
         validation = as_token_ids("StreamDataset", "validation_ids", validation_ids)
         if len(self._train) < context + 1:
@@ -95,7 +95,7 @@ class StreamDataset:
         targets_per_batch = batch_size * self.context
         for start in range(0, self.validation_tokens, targets_per_batch):
             piece = np.asarray(self._validation[start : start + targets_per_batch + 1])
-            yield _inputs_and_targets(_windows(piece, self.context), padding_id=0)
+            yield _inputs_and_targets(windows(piece, self.context), padding_id=0)
 
 
 class DocumentDataset:
@@ -126,7 +126,7 @@ class DocumentDataset:
         context: int,
         eos_id: int,
     ) -> None:
-        self.context = _positive("DocumentDataset", "context", context)
+        self.context = positive("DocumentDataset", "context", context)
         self.eos_id = int(eos_id)
         train = [as_token_ids("DocumentDataset", "train_docs", ids) for ids in train_docs]
         validation = [as_token_ids("DocumentDataset", "validation_docs", ids) for ids in validation_docs]
@@ -212,7 +212,7 @@ def _pack(documents: list[np.ndarray], context: int, eos_id: int) -> np.ndarray:
             continue
         # A long document fills rows of its own; its rest opens a row, so that it never follows
         # another document.
-        for window in _windows(np.concatenate(([eos_id], ids, [eos_id])), context):
+        for window in windows(np.concatenate(([eos_id], ids, [eos_id])), context):
             window = window[window != IGNORE]
             rows.append([window[:1], window[1:]])
             leave_open(len(rows) - 1, context - (len(window) - 1))
@@ -239,7 +239,7 @@ def _pack(documents: list[np.ndarray], context: int, eos_id: int) -> np.ndarray:
     return packed
 
 
-def _windows(ids: np.ndarray, context: int) -> np.ndarray:
+def windows(ids: np.ndarray, context: int) -> np.ndarray:
     """Cut ids (N,) into rows (R, context + 1), each begun by the last token of the row before; -100
     pads.
     """
@@ -273,7 +273,7 @@ def as_token_ids(function: str, name: str, ids: TokenIds) -> np.ndarray:
     return array
 
 
-def _positive(function: str, name: str, value: int) -> int:
+def positive(function: str, name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{function}: {name} must be at least 1; got {value}")
     return int(value)

@@ -24,6 +24,7 @@ MODELS = ("llama", "gpt2", "rnn")
 ENCODED = "encoded"  # the tokenizer that lies beside shards
 TOKENIZERS = ("bpe", "char", ENCODED)
 SPLITS = ("text", "documents")
+ROWS = ("bucketed", "packed")
 INTEGERS = ("vocab_size", "layers", "heads", "width", "context", "batch_size", "steps", "seed")
 
 
@@ -54,6 +55,7 @@ class Recipe:
     steps: int
     learning_rate: float
     seed: int
+    rows: str  # of documents: bucketed, one to a row; or packed, as in runs from before that
     split: str  # what a tenth is held out of: the text; or the documents, in runs from before texts were weighed
 
     def __init__(self, data: str | os.PathLike[str] | None = None, **chosen: Any) -> None:
@@ -71,12 +73,12 @@ class Recipe:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:
         """The recipe that a run folder holds, of this version or an older one, which did not say
-        how it split.
+        how it split, or laid documents into rows.
         """
-        return cls(**{"split": "documents", **settings})
+        return cls(**{"split": "documents", "rows": "packed", **settings})
 
     def _check(self) -> None:
-        for name, known in (("model", MODELS), ("tokenizer", TOKENIZERS), ("split", SPLITS)):
+        for name, known in (("model", MODELS), ("tokenizer", TOKENIZERS), ("split", SPLITS), ("rows", ROWS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
         for name in INTEGERS:
@@ -139,6 +141,7 @@ def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
         "steps": 1200 if stories else 2000,
         "learning_rate": 2e-3,
         "seed": 0,
+        "rows": "bucketed",
         "split": "text",
     }
 

@@ -53,7 +53,7 @@ def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, da
     train_ids = tokenizer.encode_batch([document.text for document in train])
     validation_ids = tokenizer.encode_batch([document.text for document in validation])
     eos = _eos(tokenizer)
-    dataset = data.DocumentDataset(train_ids, validation_ids, recipe.context, eos)
+    dataset = _documents(recipe, train_ids, validation_ids, eos)
     floor = data.floor(validation, [len(ids) for ids in validation_ids])
     return tokenizer, dataset, floor, f"{count:,} stories made up by minillm (seed {recipe.seed})"
 
@@ -73,11 +73,16 @@ def _texts(recipe: Recipe, path: str, tokenizer: Tokenizer | None) -> tuple[Toke
     typical = float(np.median([len(ids) + 1 for ids in train_ids]))
     dataset: data.Dataset
     if typical <= recipe.context:
-        dataset = data.DocumentDataset(train_ids, validation_ids, recipe.context, _eos(tokenizer))
+        dataset = _documents(recipe, train_ids, validation_ids, _eos(tokenizer))
     else:
         ids = [_joined(part, _eos(tokenizer)) for part in (train_ids, validation_ids)]
         dataset = data.StreamDataset(ids[0], ids[1], recipe.context)
     return tokenizer, dataset, about
+
+
+def _documents(recipe: Recipe, train: Sequence, validation: Sequence, eos: int) -> data.Dataset:
+    make = data.BucketedDataset if recipe.rows == "bucketed" else data.DocumentDataset
+    return make(train, validation, recipe.context, eos)
 
 
 def _shards(folder: str, context: int, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
