@@ -19,9 +19,11 @@ How these loops became fast is told in HISTORY.md.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -96,6 +98,58 @@ def _in_a_forked_child() -> None:
 
 
 process.when_forked.append(_in_a_forked_child)
+
+
+# ---- compiling ahead of time ---------------------------------------------------------------------
+
+Call = tuple[str, str, tuple[Any, ...]]  # file, name, arguments
+
+
+@contextlib.contextmanager
+def noting_calls() -> Iterator[list[Call]]:
+    """Inside, the definitions compute, and each call of one is noted: the first of its kind, for
+    arguments of the same types call the same kernels.
+
+    ``load(file, name)(*arguments)`` then compiles the kernel, in whatever order one likes.
+    """
+    calls: dict[Any, Call] = {}
+    before = dict(_what_runs)
+
+    def noting(file: str, name: str, definition: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls.setdefault((name, *map(_kind, args)), (file, name, args))
+            return definition(*args)
+
+        return call
+
+    _what_runs.update({name: noting(file, name, definition) for name, (file, definition) in DEFINITIONS.items()})
+    noted: list[Call] = []
+    try:
+        yield noted
+    finally:
+        _what_runs.update(before)
+        noted += calls.values()
+
+
+def _kind(value: Any) -> Any:
+    """What decides which machine code an argument needs: more than its type, so that no kind is
+    missed.
+    """
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.shape, value.strides, value.flags.writeable
+    return tuple(map(_kind, value)) if isinstance(value, list | tuple) else (type(value), str(value))
+
+
+def cache_folder() -> Path | None:
+    """Where machine code is kept for the next process; None where nothing is kept."""
+    return None if KERNELS == "numpy" else _file("_jit").cache_folder()
+
+
+def cache_key() -> str:
+    """A name for this machine code: another one after a change of these files, of Numba, or of the
+    processor.
+    """
+    return _file("_jit").cache_key()
 
 
 # ---- what else the library asks ------------------------------------------------------------------

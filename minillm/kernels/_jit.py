@@ -4,6 +4,7 @@ something compiles.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,26 @@ _SOURCES = tuple(
     (path.relative_to(_HERE).as_posix(), path.stat().st_mtime, path.stat().st_size)
     for path in sorted(_HERE.rglob("*.py"))
 )
+
+
+def cache_folder() -> Path | None:
+    """Where Numba keeps the machine code of this folder; None where it can write nowhere."""
+    try:
+        return Path(numba.njit(cache=True)(_nothing)._cache.cache_path)
+    except (RuntimeError, OSError, AttributeError):  # AttributeError: NUMBA_DISABLE_JIT
+        return None
+
+
+def cache_key() -> str:
+    """The first digits of a hash of all that machine code depends on."""
+    from llvmlite import binding as llvm
+
+    target = numba.__version__, llvm.get_host_cpu_name(), str(llvm.get_host_cpu_features())
+    return hashlib.sha256(repr((_SOURCES, *target)).encode()).hexdigest()[:16]
+
+
+def _nothing() -> None:
+    pass
 
 
 def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:

@@ -1,0 +1,115 @@
+"""Compile the kernels of a training in a second process, while the first one writes stories.
+
+Machine code goes into a cache on the disk, and whoever needs a kernel looks there first. So one
+process can compile for another. `WarmUp` starts one that takes the kernels from the last to the
+first: the optimiser's, those of backward, those of forward. The training needs them the other way
+round. Where the two meet, everything is done, in about half the time, and nobody has waited for
+anybody. Then it goes on, with low priority, to the kernels of sampling.
+
+    python -m minillm.training.warm_up '{"model": "llama"}'          what the second process does
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any
+
+import numpy as np
+
+from .. import kernels, optim
+from .evaluate import next_token_loss
+from .recipe import Recipe
+from .setup import build_model
+
+__all__ = ["WarmUp", "compile_sampling", "compile_training"]
+
+
+class WarmUp:
+    """A context manager: inside, a second process compiles what a training of this recipe needs.
+
+    It starts none where nothing would be gained: all is compiled already, the machine has one core,
+    the definitions compute, or machine code cannot be kept. Its failure is nobody's: what is then
+    missing compiles as it always does.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> WarmUp:
+        if kernels.KERNELS == "numba" and kernels.get_num_threads() > 1 and (stamp := _stamp(self.recipe)):
+            if not stamp.exists():
+                with contextlib.suppress(OSError):
+                    self.process = _start(self.recipe)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
+    """This module as a program, with the same packages, and one thread."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NUMBA_NUM_THREADS": "1"}
+    environment.pop("MINILLM_THREADS", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, json.dumps(recipe.to_dict())],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _stamp(recipe: Recipe) -> Path | None:
+    """An empty file that says: for such a model everything is compiled."""
+    folder = kernels.cache_folder()
+    return folder and folder / f"all-of-{recipe.model}-{kernels.cache_key()}"
+
+
+def compile_training(model: Any, recipe: Recipe) -> None:
+    """Compile what a step of training needs, last things first: a step by the definitions shows
+    what is called.
+    """
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, model.config.vocab_size, (recipe.batch_size, recipe.context + 1))
+    optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1))
+    model.train()
+    with kernels.noting_calls() as calls:
+        next_token_loss(model, (ids[:, :-1], ids[:, 1:])).backward()
+        optim.clip_grad_norm(optimizer.params, 1e-6)
+        optimizer.step()
+    for file, name, arguments in reversed(calls):
+        kernels.load(file, name)(*arguments)
+
+
+def compile_sampling(model: Any) -> None:
+    """Compile what a text needs that is drawn token by token."""
+    model.eval()
+    cache = model.new_cache(1, 8)
+    for ids in ([[0, 1, 2]], [[3]]):
+        model.next_logits(np.array(ids), cache)
+
+
+def main(arguments: list[str]) -> None:
+    """Compile all that a training of a recipe needs, and leave the stamp that says so."""
+    recipe = Recipe.from_settings(json.loads(arguments[0]))
+    model = build_model(recipe, SimpleNamespace(vocab_size=recipe.vocab_size, eos_id=0))  # type: ignore[arg-type]
+    compile_training(model, recipe)
+    with contextlib.suppress(OSError):
+        os.nice(10)  # the training has begun by now
+    compile_sampling(model)
+    if stamp := _stamp(recipe):
+        stamp.touch()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(sys.argv[1:])
