@@ -274,6 +274,7 @@ def as_token_ids(function: str, name: str, ids: TokenIds) -> np.ndarray:
 
 
 def positive(function: str, name: str, value: int) -> int:
+    """``value`` as an int, if it is at least 1."""
     if value < 1:
         raise ValueError(f"{function}: {name} must be at least 1; got {value}")
     return int(value)

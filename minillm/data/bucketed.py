@@ -52,7 +52,8 @@ class BucketedDataset:
         key, known = (batch_size, seed, epoch), self._epoch
         if known is None or known[0] != key:  # read once: another thread may ask for another epoch meanwhile
             rng = np.random.default_rng((seed, epoch))
-            order = np.lexsort((rng.random(len(self._train)), [-len(row) for row in self._train]))
+            lengths = np.array([len(row) for row in self._train])
+            order = np.lexsort((rng.random(len(lengths)), -lengths))
             known = self._epoch = key, [order[buckets[i]] for i in rng.permutation(len(buckets))]
         return self._batch([self._train[i] for i in known[1][place]])
 

@@ -154,7 +154,9 @@ class Grammar:
 
         Raises ValueError, with the position, where the text leaves the grammar.
         """
-        return [Choice(c.position, c.options[c.chosen], _nats(c.options, c.weights, c.chosen)) for c in self._read(text)]
+        return [
+            Choice(c.position, c.options[c.chosen], _nats(c.options, c.weights, c.chosen)) for c in self._read(text)
+        ]
 
     def prefix_nats(self, text: str, ends: Sequence[int]) -> list[float]:
         """-log p(a text begins with text[:end]), in nats, for each of the positions ``ends``.

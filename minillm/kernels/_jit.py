@@ -115,7 +115,8 @@ _SOURCES = tuple(
 def cache_folder() -> Path | None:
     """Where Numba keeps the machine code of this folder; None where it can write nowhere."""
     try:
-        return Path(numba.njit(cache=True)(_nothing)._cache.cache_path)
+        kept: Any = numba.njit(cache=True)(_nothing)
+        return Path(kept._cache.cache_path)
     except (RuntimeError, OSError, AttributeError):  # AttributeError: NUMBA_DISABLE_JIT
         return None
 

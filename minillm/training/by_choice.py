@@ -80,13 +80,15 @@ def token_nats(model: Any, tokenizer: Any, documents: Sequence[Document], rows: 
 def table(shares: Sequence[Share]) -> str:
     """A line for each kind of word, in nats per token, and its share of the distance to the floor.
 
-    >>> print(table([Share("name, certain", 100, 0.0, 50.0), Share("phrase, to choose", 300, 300.0, 310.0)]))
+    >>> names, phrases = Share("name, certain", 100, 0, 50), Share("phrase, to choose", 300, 300, 310)
+    >>> print(table([names, phrases]))
     kind of word          tokens   floor    loss   above  share of the distance
     name, certain            100  0.0000  0.5000  0.5000  83.3 %
     phrase, to choose        300  1.0000  1.0333  0.0333  16.7 %
     all                      400  0.7500  0.9000  0.1500
     """
-    tokens, floor, nats = (sum(share[i] for share in shares) for i in (1, 2, 3))
+    tokens = sum(share.tokens for share in shares)
+    floor, nats = sum(share.floor for share in shares), sum(share.nats for share in shares)
     lines = [f"{'kind of word':<20}{'tokens':>8}{'floor':>8}{'loss':>8}{'above':>8}  share of the distance"]
     for kind, n, least, cost in shares:
         share = (cost - least) / (nats - floor) if nats > floor else 0.0

@@ -17,17 +17,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .. import kernels, optim
+from .. import data, kernels, models, optim
+from ..data import Batch
+from ..tokenizer import BPETokenizer, UnigramTokenizer
 from .evaluate import next_token_loss
 from .recipe import Recipe
 from .setup import build_model
 
-__all__ = ["WarmUp", "compile_sampling", "compile_training"]
+__all__ = ["WarmUp"]
 
 
 class WarmUp:
@@ -49,7 +51,7 @@ class WarmUp:
                     self.process = _start(self.recipe)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -74,16 +76,14 @@ def _stamp(recipe: Recipe) -> Path | None:
     return folder and folder / f"all-of-{recipe.model}-{kernels.cache_key()}"
 
 
-def compile_training(model: Any, recipe: Recipe) -> None:
+def compile_training(model: Any, batch: Batch) -> None:
     """Compile what a step of training needs, last things first: a step by the definitions shows
     what is called.
     """
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, model.config.vocab_size, (recipe.batch_size, recipe.context + 1))
     optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1))
     model.train()
     with kernels.noting_calls() as calls:
-        next_token_loss(model, (ids[:, :-1], ids[:, 1:])).backward()
+        next_token_loss(model, batch).backward()
         optim.clip_grad_norm(optimizer.params, 1e-6)
         optimizer.step()
     for file, name, arguments in reversed(calls):
@@ -91,21 +91,51 @@ def compile_training(model: Any, recipe: Recipe) -> None:
 
 
 def compile_sampling(model: Any) -> None:
-    """Compile what a text needs that is drawn token by token."""
+    """Compile what a text needs that is drawn token by token, after a short prompt and a long."""
     model.eval()
-    cache = model.new_cache(1, 8)
-    for ids in ([[0, 1, 2]], [[3]]):
-        model.next_logits(np.array(ids), cache)
+    for prompt in (3, min(40, (model.context or 64) - 1)):
+        cache = model.new_cache(1, prompt + 1)
+        model.next_logits(np.ones((1, prompt), np.int64), cache)
+        model.next_logits(np.ones((1, 1), np.int64), cache)
+
+
+def compile_decoder(kind: str, recipe: Recipe | None = None) -> None:
+    """Compile what a model that continues texts needs, first for training, then for sampling."""
+    recipe = recipe or Recipe(model=kind)
+    model = build_model(recipe, SimpleNamespace(vocab_size=recipe.vocab_size, eos_id=0))  # type: ignore[arg-type]
+    ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
+    compile_training(model, (ids[:, :-1], ids[:, 1:]))
+    compile_sampling(model)
+
+
+def compile_t5() -> None:
+    """Compile what a T5 needs that learns."""
+    model = models.T5(models.T5Config(64, 32, 8, 64, num_layers=1, num_heads=4), 0)
+    ids = np.random.default_rng(0).integers(2, 64, (8, 40))
+    compile_training(model, (ids, ids, ids))
+
+
+def compile_int8() -> None:
+    """Compile what a Llama and a GPT-2 need whose weights were rounded to one byte."""
+    for kind in ("llama", "gpt2"):
+        model = build_model(Recipe(model=kind, layers=1), SimpleNamespace(vocab_size=64, eos_id=0))  # type: ignore[arg-type]
+        compile_sampling(models.quantize(model))
+
+
+def compile_tokenizers() -> None:
+    """Compile what BPE and Unigram need to learn from texts and to encode them."""
+    texts = [document.text for document in data.corpus(20)]
+    for tokenizer in (BPETokenizer.train(texts, 300), UnigramTokenizer.train(texts, 300)):
+        tokenizer.encode_batch(texts)
+        tokenizer.encode(texts[0])
 
 
 def main(arguments: list[str]) -> None:
     """Compile all that a training of a recipe needs, and leave the stamp that says so."""
     recipe = Recipe.from_settings(json.loads(arguments[0]))
-    model = build_model(recipe, SimpleNamespace(vocab_size=recipe.vocab_size, eos_id=0))  # type: ignore[arg-type]
-    compile_training(model, recipe)
     with contextlib.suppress(OSError):
-        os.nice(10)  # the training has begun by now
-    compile_sampling(model)
+        os.nice(5)  # the training itself goes first
+    compile_decoder(recipe.model, recipe)
     if stamp := _stamp(recipe):
         stamp.touch()
 

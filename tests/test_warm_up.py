@@ -1,0 +1,135 @@
+"""A second process compiles for the first: just what is needed, and its failure is nobody's."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minillm import Tensor, kernels
+from minillm import functional as F
+from minillm.training import warm_up
+from minillm.training.recipe import Recipe
+
+needs_numba = pytest.mark.skipif(kernels.KERNELS == "numpy", reason="the definitions compile nothing")
+
+WHAT_IS_LEFT = """
+import numpy as np
+from minillm import data, kernels, Trainer, TrainConfig
+from minillm.training import warm_up
+from minillm.training.recipe import Recipe
+from minillm.training.setup import build_model
+from types import SimpleNamespace
+
+def signatures():
+    import sys
+    from numba.core.dispatcher import Dispatcher
+    found = set()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("minillm.kernels"):
+            for value in vars(module).values():
+                for one in (value, getattr(value, "alone", None), getattr(value, "parallel", None)):
+                    if isinstance(one, Dispatcher):
+                        found |= {(one.py_func.__qualname__, str(s)) for s in one.signatures}
+    return found
+
+for kind in ("llama", "gpt2", "rnn"):
+    recipe = Recipe(model=kind, layers=1, width=32, heads=2, context=24, batch_size=4, vocab_size=300)
+    warm_up.compile_decoder(kind, recipe)
+    before = signatures()
+    assert len(before) > 20, before
+    ids = np.random.default_rng(0).integers(0, 300, 2000)
+    model = build_model(recipe, SimpleNamespace(vocab_size=300, eos_id=0))
+    config = TrainConfig(steps=2, batch_size=4, context=24)
+    Trainer(model, data.StreamDataset(ids, ids[:100], 24), config, quiet=True).run()
+    cache = model.eval().new_cache(1, 4)
+    model.next_logits(np.ones((1, 1), int), cache)
+    print(kind, sorted(signatures() - before))
+"""
+
+
+@needs_numba
+def test_nothing_is_left_to_compile_for_a_training_and_a_sample():
+    done = subprocess.run([sys.executable, "-c", WHAT_IS_LEFT], capture_output=True, text=True)
+    assert done.stdout == "llama []\ngpt2 []\nrnn []\n", done.stdout + done.stderr
+
+
+def test_calls_are_noted_while_the_definitions_compute():
+    x = np.array([[0.0, np.log(3.0)]], np.float32)
+    with kernels.noting_calls() as calls:
+        y = F.softmax(Tensor(x, requires_grad=True))
+        F.softmax(Tensor(x))
+        y.sum().backward()
+    np.testing.assert_allclose(y.data, [[0.25, 0.75]], rtol=1e-6)
+    names = [name for _, name, _ in calls]
+    if kernels.KERNELS == "numba":
+        assert names[0] == "softmax_forward" and names.count("softmax_forward") == 1 and "softmax_backward" in names
+        file, name, arguments = calls[0]
+        np.testing.assert_allclose(kernels.load(file, name)(*arguments), y.data, rtol=1e-6)
+    with kernels.noting_calls() as later:
+        pass
+    assert later == []
+
+
+class TestProcess:
+    @pytest.fixture(autouse=True)
+    def started(self, monkeypatch, tmp_path):
+        """Stands in for a process that compiles for ever; the list of those that were started."""
+        started = []
+
+        def start(recipe):
+            started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+            return started[-1]
+
+        monkeypatch.setattr(warm_up, "_start", start)
+        monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
+        monkeypatch.setattr(kernels, "get_num_threads", lambda: 2)
+        yield started
+        assert all(process.poll() is not None for process in started), "none outlives the run"
+
+    @needs_numba
+    def test_it_ends_with_the_run_also_after_an_error(self, started):
+        with warm_up.WarmUp(Recipe()):
+            assert len(started) == 1 and started[0].poll() is None
+        with pytest.raises(ZeroDivisionError), warm_up.WarmUp(Recipe()):
+            raise ZeroDivisionError
+
+    @needs_numba
+    def test_none_is_started_where_all_is_compiled(self, started, tmp_path):
+        (tmp_path / f"all-of-gpt2-{kernels.cache_key()}").touch()
+        with warm_up.WarmUp(Recipe(model="gpt2")):
+            assert not started
+        with warm_up.WarmUp(Recipe(model="llama")):
+            assert len(started) == 1
+
+    @pytest.mark.parametrize("name, value", [("get_num_threads", 1), ("cache_folder", None), ("KERNELS", "numpy")])
+    def test_none_is_started_where_nothing_would_be_gained(self, started, monkeypatch, name, value):
+        monkeypatch.setattr(kernels, name, value if name == "KERNELS" else lambda: value)
+        with warm_up.WarmUp(Recipe()):
+            assert not started
+
+
+@needs_numba
+def test_the_second_process_leaves_a_stamp(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
+    compiled = []
+    monkeypatch.setattr(warm_up, "compile_decoder", lambda kind, recipe: compiled.append((kind, recipe.width)))
+    monkeypatch.setattr(warm_up.os, "nice", lambda more: more)
+    warm_up.main([json.dumps(Recipe(model="rnn", width=64).to_dict())])
+    assert compiled == [("rnn", 64)]
+    assert [path.name for path in tmp_path.iterdir()] == [f"all-of-rnn-{kernels.cache_key()}"]
+
+
+@needs_numba
+def test_a_program_that_dies_at_once_is_nobodys_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(kernels, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(warm_up.sys, "executable", "/bin/false")
+    with warm_up.WarmUp(Recipe()) as warm:
+        time.sleep(0.1)
+    assert warm.process is not None and warm.process.returncode is not None
+    monkeypatch.setattr(warm_up.sys, "executable", str(tmp_path / "missing"))
+    with warm_up.WarmUp(Recipe()) as warm:
+        assert warm.process is None
