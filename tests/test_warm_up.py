@@ -39,7 +39,7 @@ for kind in ("llama", "gpt2", "rnn"):
     recipe = Recipe(model=kind, layers=1, width=32, heads=2, context=24, batch_size=4, vocab_size=300)
     warm_up.compile_decoder(kind, recipe)
     before = signatures()
-    assert len(before) > 20, before
+    assert len(before) > 15, before
     ids = np.random.default_rng(0).integers(0, 300, 2000)
     model = build_model(recipe, SimpleNamespace(vocab_size=300, eos_id=0))
     config = TrainConfig(steps=2, batch_size=4, context=24)

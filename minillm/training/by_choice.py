@@ -80,8 +80,8 @@ def token_nats(model: Any, tokenizer: Any, documents: Sequence[Document], rows: 
 def table(shares: Sequence[Share]) -> str:
     """A line for each kind of word, in nats per token, and its share of the distance to the floor.
 
-    >>> names, phrases = Share("name, certain", 100, 0, 50), Share("phrase, to choose", 300, 300, 310)
-    >>> print(table([names, phrases]))
+    >>> names = Share("name, certain", 100, 0.0, 50.0)
+    >>> print(table([names, Share("phrase, to choose", 300, 300.0, 310.0)]))
     kind of word          tokens   floor    loss   above  share of the distance
     name, certain            100  0.0000  0.5000  0.5000  83.3 %
     phrase, to choose        300  1.0000  1.0333  0.0333  16.7 %
