@@ -97,4 +97,4 @@ def table(shares: Sequence[Share]) -> str:
 
 
 def _line(kind: str, tokens: int, floor: float, nats: float) -> str:
-    return f"{kind:<20}{tokens:>8,}{floor / tokens:>8.4f}{nats / tokens:>8.4f}{(nats - floor) / tokens:>8.4f}"
+    return f"{kind:<20}{tokens:>8,}{max(0.0, floor) / tokens:>8.4f}{nats / tokens:>8.4f}{(nats - floor) / tokens:>8.4f}"

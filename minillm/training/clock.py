@@ -1,0 +1,65 @@
+"""Where the time of a run goes, and how much of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from .. import kernels
+
+__all__ = ["Clock", "minutes"]
+
+
+class Clock:
+    """Adds up the seconds of each kind of work; compiling kernels counts as a kind of its own.
+
+    >>> clock = Clock()
+    >>> with clock.timing("learning"):
+    ...     pass
+    >>> clock.times["learning"], clock.seconds["learning"] < 1
+    (1, True)
+    """
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()  # by the kind of work
+        self.times: Counter[str] = Counter()  # how often it was done
+
+    @contextlib.contextmanager
+    def timing(self, work: str) -> Iterator[None]:
+        """What is done inside counts as ``work``, but for the compiling of kernels."""
+        depth, since = 0, 0.0
+        begun, compiled = time.perf_counter(), 0.0
+
+        def on_compile(name: str, seconds: float | None) -> None:
+            nonlocal depth, since, compiled
+            depth += 1 if seconds is None else -1
+            if depth == 1 and seconds is None:  # a kernel that calls another compiles it on the way
+                since = time.perf_counter()
+            elif depth == 0:
+                compiled += time.perf_counter() - since
+
+        forget = kernels.on_compile(on_compile)
+        try:
+            yield
+        finally:
+            forget()
+            self.times[work] += 1
+            self.seconds[work] += time.perf_counter() - begun - compiled
+            self.seconds["compiling"] += compiled
+
+    def mean(self, work: str) -> float | None:
+        """Seconds of one piece of work; None before the first."""
+        return self.seconds[work] / self.times[work] if self.times[work] else None
+
+    def __str__(self) -> str:
+        parts = [f"{work} {minutes(seconds)}" for work, seconds in self.seconds.items() if seconds >= 0.5]
+        return f"{minutes(self.seconds.total())} in all: {', '.join(parts)}"
+
+
+def minutes(seconds: float) -> str:
+    """130 -> 2:10, 3725 -> 1:02:05."""
+    whole, seconds = divmod(int(seconds + 0.5), 60)
+    hours, whole = divmod(whole, 60)
+    return f"{hours}:{whole:02}:{seconds:02}" if hours else f"{whole}:{seconds:02}"
