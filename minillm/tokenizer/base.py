@@ -131,10 +131,13 @@ class Tokenizer(ABC):
             self._begin, self.begins_prompts = id, before_prompts
 
     def as_trained(self) -> Tokenizer:
-        """A copy whose `encode` begins as `set_beginning` said: what a run folder holds."""
+        """A copy whose `encode` begins as `set_beginning` said, and leaves the end open, as prompts
+        need it: what a run folder holds.
+        """
         made = copy.copy(self)
         if self._beginning_is_ours and self._begin is not None:
-            made._template = Template((self._begin,) if self.begins_prompts else (), self._template.after)
+            after = () if self._template.after == (self.eos_id,) else self._template.after
+            made._template = Template((self._begin,) if self.begins_prompts else (), after)
         return made
 
     @property

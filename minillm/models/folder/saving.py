@@ -99,7 +99,7 @@ def save_pretrained(
 
 def _config_of(model: Any) -> dict[str, Any]:
     """The fields of ``config.json``."""
-    if hasattr(model, "config_dict"):
+    if hasattr(model, "config_dict") and getattr(model, "config", None) is not None:
         return model.config_dict()
     return {"model_type": OWN_MODEL, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
 
