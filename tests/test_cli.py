@@ -259,6 +259,53 @@ def test_resume_is_the_same_run(text, tmp_path, capsys):
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_a_run_is_extended_moved_and_never_spoilt(text, tmp_path, capsys):
+    """--steps and --data; another text, text that is gone and checkpoints that are gone are refused before any work."""
+    folder, resume = tmp_path / "run", ["train", "--out", str(tmp_path / "run"), "--resume"]
+    assert main(["train", "--data", str(text), "--out", str(folder), *TINY]) == 0
+    card, weights = (folder / "README.md").read_text(), (folder / "model.safetensors").read_bytes()
+    sample = card.split("## A sample")[1].split("##")[0]
+    assert main(resume) == 0, "a finished run"
+    assert (folder / "README.md").read_text().split("## A sample")[1].split("##")[0] == sample != "None was drawn."
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+    capsys.readouterr()
+    assert "has done 6 steps already; --steps must be above that; got 6" in complaint(capsys, *resume, "--steps", "6")
+    assert main([*resume, "--steps", "9"]) == 0
+    assert re.search(r"steps was 6, now 9, so the learning rate goes on at \S+, not \S+", capsys.readouterr().err)
+    settings = json.loads((folder / "training.json").read_text())["settings"]
+    assert settings["steps"] == 9 and (folder / "checkpoints" / "step-00000009").exists()
+
+    moved, original = tmp_path / "elsewhere.txt", text.read_text()
+    text.rename(moved)
+    told = complaint(capsys, *resume)
+    assert f"{text}, the text of the run, is not there" in told and f"--out {folder} --resume --data PATH" in told
+    assert "is not there: give a text with --data" in complaint(capsys, "eval", str(folder))
+    assert main([*resume, "--data", str(moved), "--steps", "10"]) == 0
+    assert main(["eval", str(folder)]) == 0, "it knows where the text is now"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for changed in (original.replace("cat", "dog"), original + "the end. "):
+        moved.write_text(changed)
+        for command in (resume, [*resume, "--steps", "12"], [*resume, "--data", str(moved)], ["eval", str(folder)]):
+            assert "the text is no longer the one that the run was trained on" in complaint(capsys, *command)
+    moved.write_text(original)
+    (folder / "checkpoints").rename(tmp_path / "checkpoints")
+    assert "no checkpoint to go on from, though a model was saved" in complaint(capsys, *resume)
+    (tmp_path / "checkpoints").rename(folder / "checkpoints")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_of_an_old_version_goes_on(text, tmp_path):
+    """Its training.json has no hash of the text; the first resumption notes it."""
+    folder = tmp_path / "run"
+    assert main(["train", "--data", str(text), "--out", str(folder), *TINY]) == 0
+    content = json.loads((folder / "training.json").read_text())
+    sha256 = content.pop("sha256")
+    (folder / "training.json").write_text(json.dumps(content))
+    assert main(["train", "--out", str(folder), "--resume", "--steps", "8"]) == 0
+    assert json.loads((folder / "training.json").read_text())["sha256"] == sha256
+
+
 def test_encode_and_train_on_what_it_made(text, tmp_path, capsys):
     shards, tiny = tmp_path / "shards", [option for option in TINY if option not in ("--tokenizer", "char")]
     assert main(["encode", str(text), str(shards), "--vocab-size", "270"]) == 0
@@ -318,7 +365,7 @@ def test_run_folders_are_never_overwritten(run, text, tmp_path, capsys):
     told = complaint(capsys, "train", "--data", str(text), "--out", str(run))
     assert "exists already" in told and "--resume" in told
     assert (run / "model.safetensors").read_bytes() == before
-    assert "leave --steps out" in complaint(capsys, "train", "--out", str(run), "--resume", "--steps", "9")
+    assert "leave --width out" in complaint(capsys, "train", "--out", str(run), "--resume", "--width", "9")
     assert "needs --out" in complaint(capsys, "train", "--resume")
     assert "no such run" in complaint(capsys, "train", "--out", str(tmp_path / "none"), "--resume")
 

@@ -2,11 +2,17 @@
 
 import importlib.util
 import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from minillm import models
+from minillm import files, models, nn
 from minillm.cli import main
 from minillm.data import StreamDataset
 from minillm.generation import GenerationConfig
@@ -14,6 +20,7 @@ from minillm.tokenizer import BPETokenizer, CharTokenizer
 from minillm.training.evaluate import Evaluation
 from minillm.training.run import Run, load_run
 from minillm.training.trainer import TrainConfig, Trainer, TrainResult
+from tests.tiny_training import tiny_ids, tiny_model, tiny_trainer
 
 TEXT = "a rose is a rose is a rose. " * 20
 
@@ -50,7 +57,8 @@ def test_a_finished_run_has_all_its_files_and_opens_again(finished):
     x = np.array([tokenizer.encode("a rose")])
     assert np.array_equal(model(x).data, trainer.model.eval()(x).data)
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
-    assert generation == GenerationConfig(eos_token_id=tokenizer.eos_id)
+    begin = {"bos_token_id": tokenizer.encode(".")[0], "add_bos": False}  # the text has no line break
+    assert generation == GenerationConfig(eos_token_id=tokenizer.eos_id, **begin)
     run = Run.open(folder)
     assert run.settings == {"data": "roses.txt"} and run.about == "Roses, twenty times."
     assert run.records() == trainer.history
@@ -232,3 +240,158 @@ def assert_every_command_reads(folder, tmp_path, capsys):
         ["info", str(folder)],
     ):
         assert main(command) == 0, (command, capsys.readouterr().err)
+
+
+# ---- one training at a time ------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from minillm.training.run import Run
+with Run.open(sys.argv[1]).lock():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    run = Run.create(tmp_path / "run")
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdout.readline() == "locked\n"
+        message = f"run is being trained already, by process {other.pid}: wait until it has ended"
+        for refused in (tiny_trainer(run, steps=2).run, tiny_trainer(run, steps=2).resume):
+            with pytest.raises(BlockingIOError, match=message):
+                refused()
+        assert main(["train", "--out", str(run.path), "--resume"]) == 2
+        other.kill()  # kill -9: the file stays, and means nothing
+    assert (run.path / "training.lock").read_text() == f"{other.pid}\n"
+    assert tiny_trainer(run, steps=2).run().stopped == "finished"
+    assert not (run.path / "training.lock").exists()
+
+
+def test_a_lock_is_one_per_run_and_let_go_of_after_a_failure(tmp_path):
+    run = Run.create(tmp_path / "run")
+    with run.lock(), run.lock():
+        with pytest.raises(BlockingIOError, match=f"by process {os.getpid()}"):
+            Run.open(run.path).lock().__enter__()
+    with pytest.raises(KeyError), run.lock():
+        raise KeyError
+    for leftover in ("", "999999999\n", f"{os.getpid()}\n", "not a number"):
+        (run.path / "training.lock").write_text(leftover)
+        with Run.open(run.path).lock():
+            assert (run.path / "training.lock").read_text() == f"{os.getpid()}\n"
+        assert not (run.path / "training.lock").exists()
+
+
+def test_what_was_trained_is_not_begun_anew(tmp_path):
+    folder = tmp_path / "run"
+    tiny_trainer(folder, steps=4).run()
+    weights = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a model already, which would be overwritten: call trainer.resume\(\)"):
+        tiny_trainer(Run.open(folder), steps=4).run()
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="no checkpoint to go on from, though a model was saved"):
+        tiny_trainer(Run.open(folder), steps=8).resume()
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_changed_data_is_told_by_the_trainer_too(tmp_path):
+    tiny_trainer(tmp_path / "run", steps=4).run()
+    ids = tiny_ids()
+    ids[100] = (ids[100] + 1) % 17  # of the same length
+    config = TrainConfig(steps=6, batch_size=4, learning_rate=0.02)
+    with pytest.warns(UserWarning, match=r"steps was 4, now 6, so the learning rate goes .*data was [0-9a-f]{16}, now"):
+        Trainer(tiny_model(), ids, config, run=Run.open(tmp_path / "run"), quiet=True).resume()
+
+
+# ---- runs of a program -----------------------------------------------------------------------------------------------
+
+
+class Own(nn.Module):
+    """A model that a learner wrote."""
+
+    def __init__(self, V):
+        self.embedding, self.head = nn.Embedding(V, 8, rng=0), nn.Linear(8, V, rng=1)
+
+    def forward(self, ids):
+        return self.head(self.embedding(ids))
+
+
+class Rows:
+    """A dataset that a learner wrote: its rows begin with the end-of-text token."""
+
+    tokens_per_epoch = validation_tokens = 100
+
+    def __init__(self, ids, eos):
+        self.ids, self.eos = np.asarray(ids), eos
+
+    def batch(self, step, batch_size, seed):
+        starts = np.random.default_rng((seed, step)).integers(0, len(self.ids) - 9, batch_size)
+        y = self.ids[starts[:, None] + np.arange(8)]
+        return np.concatenate([np.full((batch_size, 1), self.eos), y[:, :-1]], axis=1), y
+
+    def validation(self, batch_size):
+        yield self.batch(0, batch_size, 1)
+
+
+def program(folder, kind, tokenizer, run=None):
+    """The trainer of a program: of plain ids without and with a tokenizer, of a dataset or a model of its own."""
+    V, ids = tokenizer.vocab_size, np.array(tokenizer.encode(TEXT))
+    model = Own(V) if kind == "own model" else models.GPT2(models.GPT2Config(V, 16, 8, 1, 2), rng=0)
+    data = Rows(ids, tokenizer.eos_id) if kind == "own dataset" else ids
+    config = TrainConfig(steps=4, batch_size=4, context=8)
+    return Trainer(model, data, config, run=run or folder, quiet=True, tokenizer=None if kind == "ids" else tokenizer)
+
+
+BUILD = "holds the weights of .*Own, a class of your own that minillm cannot build: make one in Python, then model.load"
+LACKS = {  # what each command says; None: it works
+    "ids": dict(dict.fromkeys(["generate", "eval", "eval --data"], "no tokenizer.json: .*tokenizer.save"), info=None),
+    "tokenizer": {"generate": None, "eval": "give a text with --data", "eval --data": None, "info": None},
+    "own dataset": {"generate": None, "eval": "give a text with --data", "eval --data": None, "info": None},
+    "own model": dict.fromkeys(["generate", "eval", "eval --data", "info", "quantize"], BUILD),
+}
+
+
+@pytest.mark.parametrize("kind", LACKS)
+def test_every_command_on_the_run_of_a_program(kind, tmp_path, capsys):
+    """It works, or says in one line what is missing and how to go on; the card offers what works; resume() resumes."""
+    folder, tokenizer = tmp_path / "run", CharTokenizer.train([TEXT])
+    trained = program(folder, kind, tokenizer)
+    trained.run()
+    (tmp_path / "text.txt").write_text(TEXT)
+    commands = {
+        "generate": ["generate", str(folder), "a rose", "--max-new-tokens", "2"],
+        "eval": ["eval", str(folder)],
+        "eval --data": ["eval", str(folder), "--data", str(tmp_path / "text.txt")],
+        "info": ["info", str(folder)],
+        "quantize": ["quantize", str(folder)],
+        "resume": ["train", "--out", str(folder), "--resume"],
+    }
+    again = r"was trained by a Python program, .* trainer = Trainer\(\.\.\., run=Run.open\(.*trainer.resume\(\)"
+    for name, says in ({"quantize": None} | LACKS[kind] | {"resume": again}).items():
+        code, told = main(commands[name]), capsys.readouterr()
+        assert (code, bool(says)) in ((0, False), (2, True)), (name, told.err)
+        if says:
+            (line,) = told.err.splitlines()
+            assert re.search(says, line), line
+    card = (folder / "README.md").read_text().split("## Going on")[1]
+    for line in card.splitlines():
+        if line.startswith("minillm "):
+            words = shlex.split(line.replace("YOUR_TEXT.txt", str(tmp_path / "text.txt")))[1:]
+            assert main(words) == 0, line
+    assert ("minillm generate" in card) == (LACKS[kind]["generate"] is None)
+    stored = files.read_safetensors(folder / "model.safetensors")
+    for name, array in trained.model.state_dict().items():
+        np.testing.assert_array_equal(stored[name], array)
+    resumed = program(folder, kind, tokenizer, Run.open(folder))
+    assert resumed.resume() == 4 and resumed.run().stopped == "finished"
+    if kind == "own dataset":
+        assert load_run(folder).tokenizer.encode("a")[0] == tokenizer.eos_id
+
+
+@pytest.mark.parametrize("missing", ["validation", "tokens_per_epoch"])
+def test_what_a_dataset_lacks_is_said_before_the_first_step(missing):
+    lacking = type("Lacking", (), {name: value for name, value in vars(Rows).items() if name != missing})
+    model = models.GPT2(models.GPT2Config(10, 16, 8, 1, 2), rng=0)
+    with pytest.raises(ValueError, match=rf"^Trainer: dataset Lacking has no {missing}\b"):
+        Trainer(model, lacking([1, 2, 3] * 9, 0), TrainConfig(steps=3))

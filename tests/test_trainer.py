@@ -22,6 +22,7 @@ import pytest
 from minillm import functional as F
 from minillm import models, nn, optim
 from minillm.data import DocumentDataset, PairDataset, SpanCorruptionDataset, StreamDataset
+from minillm.files import read_safetensors
 from minillm.tensor import Tensor
 from minillm.training import callbacks, config
 from minillm.training.callbacks import Callback, CompileNotice, Progress
@@ -650,4 +651,6 @@ def test_any_module_can_be_trained(tmp_path):
         model, tiny_ids(), TrainConfig(steps=200, learning_rate=0.1), quiet=True, run=tmp_path / "run"
     ).run()
     assert result.val_loss < 0.8
-    assert not (tmp_path / "run" / "model.safetensors").exists() and (tmp_path / "run" / "README.md").exists()
+    assert np.array_equal(read_safetensors(tmp_path / "run" / "model.safetensors")["table"], model.table.data)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "model.load_state_dict(read_safetensors(" in card and "minillm generate" not in card

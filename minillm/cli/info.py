@@ -59,10 +59,10 @@ def of_installation() -> str:
 def of_folder(folder: str | os.PathLike[str]) -> str:
     """Architecture, parameters by part, memory, tokenizer and special tokens of a model folder."""
     from ..models import QuantizedModel
-    from ..training.run import load_run
+    from ..training.run import load_model
 
     path = Path(folder)
-    model, tokenizer, generation = load_run(path)
+    model, tokenizer, generation = load_model(path)
     parts: Counter[str] = Counter()
     in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
     for name, array in state.items():
@@ -70,9 +70,12 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
             parts[_part(name)] += array.size
     total, stored = model.num_parameters(), sum(array.nbytes for array in state.values())
     fields = model.config.to_dict()
-    stops = tokenizer.eos_id if generation.eos_token_id is None else generation.eos_token_id
+    special = {} if tokenizer is None else tokenizer.special_tokens
+    stops = generation.eos_token_id
+    if stops is None and tokenizer is not None:
+        stops = tokenizer.eos_id
     ends = [*([stops] if isinstance(stops, int) else stops or ()), *(generation.end_of_turn_token_id or ())]
-    names = {id: name for name, id in tokenizer.special_tokens.items()}
+    names = {id: name for name, id in special.items()}
     width = len(f"{total:,}")
     memory = f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8"
     rows = {
@@ -83,8 +86,10 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
         "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
         **({} if model.context is None else {"cache": f"{_cache_size(model):,} bytes for each token of a text"}),
         "file": f"{sum(file.stat().st_size for file in path.glob('*.safetensors')) / 1e6:,.1f} MB on the disk",
-        "tokenizer": f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
-        "special tokens": _list(f"{name} = {id}" for name, id in tokenizer.special_tokens.items()),
+        "tokenizer": "none: the model was trained on token ids"
+        if tokenizer is None
+        else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
+        "special tokens": _list(f"{name} = {id}" for name, id in special.items()),
         "stops at": _list(f"{names[id]} ({id})" if id in names else f"token {id}" for id in dict.fromkeys(ends)),
         "settings": _list(f"{name} {value:.9g}" for name, value in fields.items() if type(value) in (int, float)),
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .generate import speak
 from .parser import add_threads, choice, set_threads
 from .terminal import say
+
+if TYPE_CHECKING:
+    from ..training.run import Run
 
 
 def add(commands: Any) -> None:
@@ -25,7 +28,12 @@ def add(commands: Any) -> None:
         help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
     p.add_argument("--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ...")
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit as if uninterrupted")
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, bit for bit as if uninterrupted; with --steps N: up to that step; with "
+        "--data PATH: where its text lies now",
+    )
     p.add_argument("--model", type=choice("llama", "gpt2", "rnn"), help="llama, gpt2 or rnn; default: llama")
     p.add_argument("--tokenizer", type=choice("bpe", "char"), help="bpe or char; default: bpe")
     for name, what in (
@@ -46,11 +54,23 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    from ..training.run import Run
+
+    if not options.resume:
+        return _train(options, None)
+    if options.out is None:
+        raise ValueError("--resume needs --out RUN, the run to go on with")
+    resumed = Run.open(options.out)
+    with resumed.lock():
+        return _train(options, resumed)
+
+
+def _train(options: argparse.Namespace, resumed: Run | None) -> int:
     from ..files import shell_path, shell_word
     from ..tokenizer import load
     from ..training.recipe import Recipe
     from ..training.run import Run
-    from ..training.setup import Setup
+    from ..training.setup import Setup, resumed_recipe
     from ..training.trainer import Trainer
 
     chosen = {
@@ -58,14 +78,14 @@ def run(options: argparse.Namespace) -> int:
         for name in Recipe.__dataclass_fields__
         if name != "data" and getattr(options, name, None) is not None
     }
-    if options.resume:
-        if options.out is None:
-            raise ValueError("--resume needs --out RUN, the run to go on with")
-        if options.data is not None or chosen:
-            given = ["data"] if options.data is not None else list(chosen)
-            raise ValueError(f"--resume goes on with the run's own settings; leave --{given[0].replace('_', '-')} out")
-        run = Run.open(options.out)
-        recipe = Recipe.from_settings(run.settings)
+    if resumed:
+        if given := [name for name in chosen if name != "steps"]:
+            raise ValueError(
+                f"--resume goes on with the run's own settings, but for --steps and --data; leave "
+                f"--{given[0].replace('_', '-')} out"
+            )
+        run = resumed
+        recipe = resumed_recipe(run, options.steps, options.data)
         saved = load(run.path) if (run.path / "tokenizer.json").exists() else None
     else:
         data = None if options.data is None else str(Path(options.data).resolve())
@@ -74,9 +94,9 @@ def run(options: argparse.Namespace) -> int:
         Run.refuse_existing(out)
     set_threads(options)
     say("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
-    made = Setup.prepare(recipe, saved)
-    if not options.resume:
-        run = Run.create(out, recipe.to_dict(), made.about)
+    made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None)
+    if not resumed:
+        run = Run.create(out, recipe.to_dict(), made.about, made.sha256)
     say(
         f"{made.about}; {made.tokenizer.vocab_size:,} tokens in the vocabulary; "
         f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"
@@ -90,8 +110,11 @@ def run(options: argparse.Namespace) -> int:
         floor=made.floor,
         sample=lambda model: _sample(model, made.tokenizer, recipe.seed),
     )
-    if options.resume:
-        trainer.resume()
+    if resumed:
+        if trainer.resume() == 0:
+            say("the run ended before its first checkpoint: it begins anew")
+        run.sha256 = run.sha256 or made.sha256  # runs of old have none
+        run.change(steps=recipe.steps, data=recipe.data)
     result = trainer.run()
     if result.stopped != "finished":
         return 130 if result.stopped == "Ctrl-C" else 143

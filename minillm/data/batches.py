@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays.targets import IGNORE
+from .digest import id_digest
 
 Batch = tuple[np.ndarray, ...]  # what the model reads (x, or the ids of encoder and decoder), then the targets
 TokenIds = npt.ArrayLike  # (N,) integers: a list, an array, or a memory-mapped file of uint16 or uint32
@@ -81,6 +82,10 @@ class StreamDataset:
     def validation_tokens(self) -> int:
         """The number of targets in the validation text."""
         return len(self._validation) - 1
+
+    def digest(self) -> str:
+        """SHA-256 of the token ids, see `id_digest`."""
+        return id_digest([self._train, self._validation])
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return ``batch_size`` windows, drawn anew for each (seed, step): x and y, (B, T) int64.
@@ -144,6 +149,10 @@ class DocumentDataset:
         self._train_rows = _pack(train, context, self.eos_id)  # (R, T + 1)
         self._validation_rows = _pack(validation, context, self.eos_id)
         self._order = Shuffled(len(self._train_rows))
+
+    def digest(self) -> str:
+        """SHA-256 of the token ids, see `id_digest`."""
+        return id_digest([self._train_rows, self._validation_rows])
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return the next ``batch_size`` rows of the epoch's order: x and y, (B, T) int64.

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays.targets import IGNORE
 from .batches import Batch, TokenIds, as_token_ids, positive, windows
+from .digest import id_digest
 
 
 class BucketedDataset:
@@ -42,6 +43,11 @@ class BucketedDataset:
         self.validation_tokens = sum(len(row) - 1 for row in self._validation)
         self._buckets: dict[int, list[slice]] = {}  # of the training rows, for each batch size
         self._epoch: tuple[tuple[int, int, int], list[np.ndarray]] | None = None  # that was asked for last
+
+    def digest(self) -> str:
+        """SHA-256 of the token ids and of where documents end, see `id_digest`."""
+        rows = [*self._train, *self._validation]
+        return id_digest([np.concatenate(rows), np.array([len(row) for row in rows])])
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return the batch of a step: x and y, (B, T) int64 with B * T <= batch_size * context."""

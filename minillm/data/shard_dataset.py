@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays.targets import IGNORE
 from .batches import Batch
+from .digest import id_digest
 from .shards import Shard
 
 
@@ -47,6 +48,10 @@ class ShardDataset:
         self._shards = np.searchsorted(rows, chosen, side="right")  # (R,) where each validation row comes from ...
         self._starts = (chosen - np.concatenate([[0], rows])[self._shards]) * context  # ... and begins there
         self.validation_tokens = int(np.minimum(context, targets[self._shards] - self._starts).sum())
+
+    def digest(self) -> str:
+        """SHA-256 of the token ids and of where documents end, see `id_digest`."""
+        return id_digest([part for shard in (*self._train, *self._validation) for part in (shard.tokens, shard.ends)])
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return `batch_size` windows, drawn anew for each (seed, step): x and y, (B, T) int64.

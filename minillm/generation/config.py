@@ -78,10 +78,10 @@ class GenerationConfig:
     # Special tokens. None: what the tokenizer says.
     eos_token_id: tuple[int, ...] | None = None  # end of text; one id may be given alone, () never stops
     end_of_turn_token_id: tuple[int, ...] | None = None
-    bos_token_id: int | None = None  # beginning of text; None: the tokenizer's end of text, which separates documents
+    bos_token_id: int | None = None  # beginning of text; None: the tokenizer's, else its end of text
     pad_token_id: int | None = None  # not needed here; kept for transformers, which fills up batches with it
     decoder_start_token_id: int | None = None  # encoder-decoder models: the first token of the decoder
-    add_bos: bool = True  # put the beginning of text before a prompt that is a string and has none
+    add_bos: bool = True  # put that before a prompt that is a string; a tokenizer's own template does so anyway
 
     def __post_init__(self) -> None:
         """Bring every value into its plain type, and check it."""

@@ -42,9 +42,10 @@ def read_prompt(
 ) -> Prompt:
     """Turn a prompt into ids.
 
-    A string is encoded as ordinary text: a special token written in it is no special token. The
-    beginning of text goes before it where config.add_bos says so, because that is how documents
-    begin in training. Ids are taken as they are. An empty prompt is the beginning of text alone.
+    A string is encoded as ordinary text: a special token written in it is no special token. What
+    goes before it is what went before the texts of the training, and the tokenizer knows that from
+    its folder: see `_beginning`. Ids are taken as they are. An empty prompt is the beginning of a
+    text alone.
 
     Raises ValueError for ids outside the vocabulary, for an empty prompt where nothing marks the
     beginning of a text, and for a prompt longer than the model's context.
@@ -63,8 +64,8 @@ def read_prompt(
     else:
         if isinstance(prompt, str) and ids[-1:] == [tokenizer.eos_id]:
             ids = ids[:-1]  # some tokenizers end every text that they encode; a prompt goes on
-        beginning = tokenizer.eos_id if config.bos_token_id is None else config.bos_token_id
-        wanted = not ids or (isinstance(prompt, str) and config.add_bos and ids[0] != beginning)
+        beginning, before_prompts = _beginning(tokenizer, config)
+        wanted = not ids or (isinstance(prompt, str) and before_prompts and ids[0] != beginning)
         if wanted and beginning is not None:
             ids = [beginning, *ids]
         elif not ids:
@@ -74,6 +75,21 @@ def read_prompt(
     if context is not None and len(ids) > context:
         raise ValueError(f"{caller}: the prompt has {len(ids)} tokens, more than the model's context of {context}")
     return made
+
+
+def _beginning(tokenizer: Tokenizer, config: GenerationConfig) -> tuple[int | None, bool]:
+    """The token that begins a text, and whether it goes before a prompt that is a string.
+
+    Where the configuration names the token, config.add_bos says whether; else the tokenizer does,
+    whose folder says it: in its template, which has put it there by now, or, in an old run folder,
+    in ``add_bos``. One that comes from no folder puts its end-of-text token there, as
+    `DocumentDataset` does. (A stand-in for a tokenizer may know nothing of it.)
+    """
+    if config.bos_token_id is not None:
+        return config.bos_token_id, config.add_bos
+    known = getattr(tokenizer, "bos_id", None)
+    beginning = tokenizer.eos_id if known is None else known
+    return beginning, config.add_bos and getattr(tokenizer, "begins_prompts", True)
 
 
 def _checked(caller: str, prompt: Sequence[int], vocab_size: int) -> list[int]:

@@ -8,6 +8,7 @@ stands here.
 from __future__ import annotations
 
 import codecs
+import copy
 import hashlib
 import json
 import os
@@ -48,6 +49,8 @@ class Tokenizer(ABC):
     """
 
     _end: int | None = None  # what ends a text, where no name says so: see ending.py
+    _begin: int | None = None  # what begins one, where no template says so
+    begins_prompts = True  # whether a prompt gets that before it; a tokenizer from a folder does as the folder says
 
     def __init__(self, tokens: Sequence[bytes | None], specials: Specials, template: Template | None = None) -> None:
         self._tokens = list(tokens)  # id -> the bytes it stands for; None where an id is not used
@@ -110,6 +113,37 @@ class Tokenizer(ABC):
         special = self._specials.special
         return special.get(END_OF_TEXT, special.get("</s>", self._end))
 
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a text: what the template puts there, or its folder or training says;
+        None when nobody knows one.
+        """
+        return self._template.before[0] if self._template.before else self._begin
+
+    def set_beginning(self, id: int | None, before_prompts: bool) -> None:
+        """Say how the texts begin that a model has learned from; generation then begins its own so.
+
+        before_prompts: whether every text does, so that ``id`` goes before a prompt too. What
+        `encode` returns stays as it is. A template that begins with more than the end-of-text token
+        came with the vocabulary, and stays as well.
+        """
+        if self._beginning_is_ours:
+            self._begin, self.begins_prompts = id, before_prompts
+
+    def as_trained(self) -> Tokenizer:
+        """A copy whose `encode` begins as `set_beginning` said, and leaves the end open, as prompts
+        need it: what a run folder holds.
+        """
+        made = copy.copy(self)
+        if self._beginning_is_ours and self._begin is not None:
+            after = () if self._template.after == (self.eos_id,) else self._template.after
+            made._template = Template((self._begin,) if self.begins_prompts else (), after)
+        return made
+
+    @property
+    def _beginning_is_ours(self) -> bool:
+        return self._template.before in ((), (self.eos_id,))
+
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one id stands for.
 
@@ -122,6 +156,12 @@ class Tokenizer(ABC):
         """SHA-256 of the content, in hexadecimal: equal for tokenizers that give equal ids."""
         content = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(content.encode("ascii")).hexdigest()
+
+    def cuts_as(self, other: Tokenizer) -> bool:
+        """Whether both give the same ids to every text, whatever they put around it."""
+        mine, theirs = copy.copy(self), copy.copy(other)
+        mine._template = theirs._template = Template()
+        return mine.fingerprint() == theirs.fingerprint()
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -138,8 +178,9 @@ class Tokenizer(ABC):
 
         A special token written in the text is ordinary text unless `allowed_special` names it
         ("all": every one). `add_special_tokens` puts in what the vocabulary's template asks for,
-        such as T5's `</s>` at the end; the tokenizers trained here ask for nothing. Lone
-        surrogates, which no encoding can write, become U+FFFD.
+        such as T5's `</s>` at the end, or the end of the text before it in a run folder whose texts
+        began so; the tokenizers trained here ask for nothing. Lone surrogates, which no encoding
+        can write, become U+FFFD.
 
         Raises ValueError for an unknown name in `allowed_special`.
         """
@@ -330,6 +371,8 @@ class Tokenizer(ABC):
             config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
             if self.eos_id is not None:
                 config["eos_token"] = self._names[self.eos_id]
+            if self._template.before:
+                config["bos_token"] = self._names[self._template.before[0]]
             _write(file.with_name("tokenizer_config.json"), config)
         return file
 

@@ -11,7 +11,7 @@ from ..files import read_json
 from .base import Tokenizer
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
-from .ending import end_of_text
+from .ending import beginning_of_text, end_of_text
 from .from_json import read
 from .sentencepiece import SentencePieceText
 from .specials import END_OF_TEXT, Specials, Template, check_special_names, tokens_by_id
@@ -41,6 +41,7 @@ def load(path: str | Path) -> Tokenizer:
     tokenizer = _read(file)
     if tokenizer.eos_id is None:
         tokenizer._end = end_of_text(file.parent, tokenizer)
+    tokenizer._begin, tokenizer.begins_prompts = beginning_of_text(file.parent, tokenizer)
     return tokenizer
 
 

@@ -34,7 +34,7 @@ import numpy as np
 from .. import files
 from .environment import changes, environment
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "newest_step", "save_checkpoint"]
 
 FORMAT = "minillm checkpoint 1"
 TENSORS, STATE = "tensors.safetensors", "trainer_state.json"
@@ -128,6 +128,11 @@ def load_checkpoint(folder: files.Pathlike) -> Checkpoint:
             warnings.warn(f"{path}: {changed}: the run goes on, but not bit for bit", stacklevel=2)
         return Checkpoint(content["step"], tensors, content["state"], path)
     raise CheckpointError(f"{folder}: every checkpoint is damaged: " + "; ".join(damages))
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint, whole or not; None when there is none."""
+    return max((step for step, _, _ in _found(folder)), default=None)
 
 
 def _found(folder: Path) -> list[tuple[int, int, Path]]:

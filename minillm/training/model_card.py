@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from .. import files
+from ..models.folder.pretrained import FAMILIES
 
 if TYPE_CHECKING:
     from .run import Run
@@ -34,7 +35,7 @@ def model_card(run: Run, trainer: Any, result: Any) -> str:
         _table(getattr(trainer.model, "config", None), "model"),
         _table(trainer.config, "training"),
         "## Going on",
-        _commands(run, result),
+        _commands(run, trainer, result),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -74,12 +75,43 @@ def _table(config: Any, title: str) -> str:
     return "\n".join([f"| {title} | |", "|---|---|", *rows])
 
 
-def _commands(run: Run, result: Any) -> str:
-    folder = files.shell_path(run.path)
-    lines = [f'minillm generate {folder} "Once upon a time"', f"minillm eval {folder}"]
+def _commands(run: Run, trainer: Any, result: Any) -> str:
+    """What can be done with this folder: no command that would only say what it lacks."""
+    folder, notes = files.shell_path(run.path), ""
+    shell: list[str] = []
+    python: list[str] = []
+    if type(trainer.model) not in {family.model for family in FAMILIES.values()}:
+        notes = "minillm cannot build a model of your own class by itself: make one in Python, and give it its weights."
+        weights = str(run.path / "model.safetensors")
+        python = ["from minillm.files import read_safetensors", f"model.load_state_dict(read_safetensors({weights!r}))"]
+    elif trainer.tokenizer is None:
+        notes = (
+            "The model was trained on token ids. To generate and evaluate, put the tokenizer that made them into the "
+            f"folder, in Python: `tokenizer.save({str(run.path)!r})`."
+        )
+        shell = [f"minillm info {folder}"]
+    else:
+        shell = [f"minillm generate {folder} {files.shell_word(_prompt(trainer, result))}".rstrip()]
+        if trainer.model.is_encoder_decoder:
+            shell.append(f"minillm info {folder}")
+        else:
+            shell.append(f"minillm eval {folder}" if run.has_recipe else f"minillm eval {folder} --data YOUR_TEXT.txt")
     if result.resume_command:
-        lines.append(result.resume_command)
-    return "\n".join(["```", *lines, "```"])
+        (shell if run.has_recipe else python).append(result.resume_command)
+    blocks = [
+        "\n".join([f"```{language}", *lines, "```"]) for language, lines in (("", shell), ("python", python)) if lines
+    ]
+    return "\n\n".join([notes, *blocks] if notes else blocks)
+
+
+def _prompt(trainer: Any, result: Any) -> str:
+    """A few words that the tokenizer can read."""
+    words = " ".join((result.sample or "Once upon a time").split()[:4]).lstrip("-")  # which would make an option of it
+    try:
+        trainer.tokenizer.encode(words)
+    except ValueError:
+        return "..." if trainer.model.is_encoder_decoder else ""
+    return words
 
 
 def _quoted(text: str) -> str:

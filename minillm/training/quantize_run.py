@@ -22,7 +22,7 @@ from ..models.fast.arrays import arrays_of
 from .callbacks import not_ending_the_run
 from .evaluate import Evaluation, evaluate
 from .plot import GREY, INK, empty_figure
-from .run import load_run
+from .run import TRAINING, Run, load_model, load_run
 from .setup import evaluation_data
 
 __all__ = ["Report", "plot_errors", "quantize_folder", "weight_errors"]
@@ -79,13 +79,13 @@ def quantize_folder(
     out = folder.resolve().with_name(f"{folder.resolve().name}-int8") if out is None else Path(out)
     if out.exists():
         raise FileExistsError(f"{out}: exists already; choose another name with --out")
-    model, tokenizer, _ = load_run(folder)
+    model, tokenizer, _ = load_run(folder) if data is not None else load_model(folder)
     if isinstance(model, QuantizedModel):
         raise ValueError(f"{folder}: its weights are in int8 already")
     small = quantize(model)
     context = context or model.context
     before = after = None
-    if data is not None or (folder / "training.json").exists():
+    if data is not None or (tokenizer is not None and (folder / TRAINING).exists() and Run.open(folder).has_recipe):
         results = []
         for which in (model, small):
             batches, floor = evaluation_data(folder, data, tokenizer, context, batch_size)

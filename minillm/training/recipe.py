@@ -100,6 +100,10 @@ class Recipe:
         """The recipe itself: there are no incomplete ones."""
         return self
 
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with some settings changed."""
+        return Recipe(**self.to_dict() | changes)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON holds them."""
         return dataclasses.asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import data, models
+from ..data.digest import text_digest
 from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
 from .recipe import ENCODED, Recipe
 from .run import TRAINING, Run
@@ -29,18 +31,45 @@ class Setup:
     model: models.LanguageModel
     floor: float | None  # nats per token that no model can beat on the validation documents, where it is known
     about: str  # what the data is, in a few words
+    sha256: str | None = None  # of the text, where it is the user's own
 
     @classmethod
-    def prepare(cls, recipe: Recipe, tokenizer: Tokenizer | None = None) -> Setup:
+    def prepare(cls, recipe: Recipe, tokenizer: Tokenizer | None = None, sha256: str | None = None) -> Setup:
         """Read or make the text, train the tokenizer (unless the run has one already), build the
         model.
+
+        sha256: of the text that the run began with. Raises ValueError when it is another by now.
         """
         floor = None
         if recipe.data is None:
             tokenizer, dataset, floor, about = _stories(recipe, tokenizer)
         else:
-            tokenizer, dataset, about = _texts(recipe, recipe.data, tokenizer)
-        return cls(recipe, tokenizer, dataset, build_model(recipe, tokenizer), floor, about)
+            tokenizer, dataset, about, sha256 = _texts(recipe, recipe.data, tokenizer, sha256)
+        return cls(recipe, tokenizer, dataset, build_model(recipe, tokenizer), floor, about, sha256)
+
+
+def resumed_recipe(run: Run, steps: int | None = None, data: str | None = None) -> Recipe:
+    """The recipe of a run that goes on, perhaps to other steps, or with its text at another place.
+
+    Raises ValueError or FileNotFoundError, with the way on, before any work: when the run was not
+    started by the command line, its checkpoints are gone, all those steps are done, or its text is
+    not there.
+    """
+    if not run.has_recipe or not {"data", "model", "steps"} <= run.settings.keys():
+        python = f"trainer = Trainer(..., run=Run.open({str(run.path)!r})); trainer.resume(); trainer.run()"
+        raise ValueError(f"{run.path} was trained by a Python program, whose model and data only it can make: {python}")
+    done = run.saved_step() or 0
+    if steps is not None and steps <= done:
+        raise ValueError(f"{run.path} has done {done} steps already; --steps must be above that; got {steps}")
+    recipe = Recipe.from_settings(run.settings)
+    if data is not None:
+        if recipe.data is None:
+            raise ValueError(f"{run.path} learns from made-up stories; leave --data out")
+        recipe = recipe.replace(data=str(Path(data).resolve()))
+    if recipe.data is not None and not Path(recipe.data).exists():
+        command = f"{run.resume_command} --data PATH"
+        raise FileNotFoundError(f"{recipe.data}, the text of the run, is not there; where it has moved: {command}")
+    return recipe if steps is None else recipe.replace(steps=steps)
 
 
 def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, float, str]:
@@ -50,25 +79,36 @@ def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, da
     count = max(500, int(1.1 * recipe.steps * recipe.batch_size * recipe.context / 100))
     train, validation = data.train_and_validation(count, VALIDATION_STORIES, recipe.seed)
     tokenizer = tokenizer or _train_tokenizer(recipe, [document.text for document in train[:5000]])
-    train_ids = tokenizer.encode_batch([document.text for document in train])
-    validation_ids = tokenizer.encode_batch([document.text for document in validation])
+    train_ids, validation_ids = (
+        tokenizer.encode_batch([document.text for document in part], add_special_tokens=False)
+        for part in (train, validation)
+    )
     eos = _eos(tokenizer)
     dataset = _documents(recipe, train_ids, validation_ids, eos)
     floor = data.floor(validation, [len(ids) for ids in validation_ids])
     return tokenizer, dataset, floor, f"{count:,} stories made up by minillm (seed {recipe.seed})"
 
 
-def _texts(recipe: Recipe, path: str, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
+def _texts(
+    recipe: Recipe, path: str, tokenizer: Tokenizer | None, expected: str | None = None
+) -> tuple[Tokenizer, data.Dataset, str, str]:
     """Texts of the user's own: shards, one long stream, or documents where there are many short
-    ones.
+    ones; last, the SHA-256 of the text, which is the expected one where one is expected.
     """
     if recipe.tokenizer == ENCODED:
-        return _shards(path, recipe.context, tokenizer)
+        tokenizer, shards, about = _shards(path, recipe.context, tokenizer)
+        sha256 = shards.digest()
+        _check_unchanged(path, sha256, expected)
+        return tokenizer, shards, about, sha256
     documents = data.load_texts(path)
+    sha256 = text_digest(documents)
+    _check_unchanged(path, sha256, expected)
     split = data.split_documents if recipe.split == "text" else data.split_by_count
     train, validation = split(documents, seed=recipe.seed)
     tokenizer = tokenizer or _train_tokenizer(recipe, train if recipe.tokenizer == "bpe" else documents)
-    train_ids, validation_ids = tokenizer.encode_batch(train), tokenizer.encode_batch(validation)
+    train_ids, validation_ids = (
+        tokenizer.encode_batch(part, add_special_tokens=False) for part in (train, validation)
+    )
     about = f"{Path(path).name}: {len(documents):,} document{'s' * (len(documents) > 1)}"
     typical = float(np.median([len(ids) + 1 for ids in train_ids]))
     dataset: data.Dataset
@@ -77,7 +117,7 @@ def _texts(recipe: Recipe, path: str, tokenizer: Tokenizer | None) -> tuple[Toke
     else:
         ids = [_joined(part, _eos(tokenizer)) for part in (train_ids, validation_ids)]
         dataset = data.StreamDataset(ids[0], ids[1], recipe.context)
-    return tokenizer, dataset, about
+    return tokenizer, dataset, about, sha256
 
 
 def _documents(recipe: Recipe, train: Sequence, validation: Sequence, eos: int) -> data.Dataset:
@@ -85,20 +125,38 @@ def _documents(recipe: Recipe, train: Sequence, validation: Sequence, eos: int) 
     return make(train, validation, recipe.context, eos)
 
 
-def _shards(folder: str, context: int, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, str]:
+def _check_unchanged(path: str, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{path}: the text is no longer the one that the run was trained on (its SHA-256 differs), so that a part "
+            "of what was learned from could be measured on: put the old text back (train --resume --data PATH where it "
+            "is elsewhere), train a new run on the new one, or measure on a text of its own (eval --data PATH)"
+        )
+
+
+def _shards(folder: str, context: int, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.ShardDataset, str]:
     """A corpus that ``minillm encode`` made, which stays on the disk."""
-    tokenizer = tokenizer or load(Path(folder) / "tokenizer.json")
-    train, validation = (data.open_shards(folder, name, tokenizer) for name in ("train", "validation"))
+    file = Path(folder) / "tokenizer.json"
+    tokenizer = tokenizer or load(file)
+    encoder = load(file) if file.is_file() else tokenizer
+    if not tokenizer.cuts_as(encoder):
+        encoder = tokenizer  # whose shards these are not, as they will say themselves
+    train, validation = (data.open_shards(folder, name, encoder) for name in ("train", "validation"))
     documents = sum(map(len, train)) + sum(map(len, validation))
     about = f"{Path(folder).name}: {documents:,} document{'s' * (documents > 1)}, encoded"
     return tokenizer, data.ShardDataset(train, validation, context, VALIDATION_TOKENS), about
 
 
 def _joined(documents: Sequence[Sequence[int]], eos: int) -> np.ndarray:
-    """One stream of ids; where several documents meet, the end-of-text token stands between."""
+    """One stream of ids; where several documents meet, the end-of-text token stands between.
+
+    Where encoding has begun each with it, or ended it so, it stands there once.
+    """
     parts = [np.asarray(documents[0])]
-    for ids in documents[1:]:
-        parts += [np.asarray([eos]), np.asarray(ids)]
+    for last, ids in itertools.pairwise(documents):
+        if list(last[-1:]) != [eos] and list(ids[:1]) != [eos]:
+            parts.append(np.asarray([eos]))
+        parts.append(np.asarray(ids))
     return np.concatenate(parts)
 
 
@@ -165,20 +223,27 @@ def evaluation_data(
 ) -> tuple[Iterator[data.Batch], float | None]:
     """What ``minillm eval`` measures on: batches, and the floor where it is known.
 
-    path: a text of the user's own, all of it; or a folder of shards, at most VALIDATION_TOKENS of
-    their validation part. None: the validation part of what the run was trained on. context: tokens
-    a row; None: what the run was trained with, else 256.
+    path: a text of the user's own, all of it, each document beginning as the tokenizer has it
+    begin; or a folder of shards, at most VALIDATION_TOKENS of their validation part. None: the
+    validation part of what the run was trained on. context: tokens a row; None: what the run was
+    trained with, else 256.
+
+    Raises ValueError, with the way on, when the run does not say what it was trained on, or that
+    text is gone or another by now.
     """
-    settings = Run.open(folder).settings if (Path(folder) / TRAINING).exists() else {}
+    run = Run.open(folder) if (Path(folder) / TRAINING).exists() else None
+    settings = run.settings if run is not None and run.has_recipe else {}
     context = context or settings.get("context") or 256
     if path is None:
-        if not settings:
+        if run is None or not settings:
             raise ValueError(f"{folder} does not say what it was trained on: give a text with --data")
         recipe = Recipe.from_settings(settings | {"context": context})
         if recipe.data is None:
             _, dataset, floor, _ = _stories(recipe, tokenizer)
             return dataset.validation(batch_size), floor
-        return _texts(recipe, recipe.data, tokenizer)[1].validation(batch_size), None
+        if not Path(recipe.data).exists():
+            raise ValueError(f"{recipe.data}, which {folder} was trained on, is not there: give a text with --data")
+        return _texts(recipe, recipe.data, tokenizer, run.sha256)[1].validation(batch_size), None
     if data.holds_shards(path):
         return _shards(path, context, tokenizer)[1].validation(batch_size), None
     ids = tokenizer.encode_batch(data.load_texts(path))

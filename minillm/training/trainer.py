@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import math
 import os
 import time
@@ -24,8 +25,11 @@ import numpy as np
 
 from .. import optim
 from ..arrays.targets import IGNORE
-from ..data import Batch, Dataset, StreamDataset
+from ..data import Batch, BucketedDataset, Dataset, DocumentDataset, ShardDataset, StreamDataset
+from ..data.beginning import beginning
+from ..data.digest import id_digest
 from ..tensor import no_grad
+from ..tokenizer import Tokenizer
 from .callbacks import Callback, Interrupts, Progress, not_ending_the_run
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig, TrainResult
@@ -43,7 +47,10 @@ class Trainer:
     plain token ids (N,), whose last tenth is kept for validation. run: the folder to make, or a
     `Run`; without one nothing is written. floor: the entropy of the validation data, nats per
     token, where it is known. sample: a function that lets the model write a text. tokenizer: saved
-    with the run, and gives bits per byte. quiet: show no progress.
+    with the run, and gives bits per byte; it is told after which token texts begin in this data
+    (`Tokenizer.set_beginning`), so that generation begins them alike. quiet: show no progress.
+
+    Raises ValueError, with what is missing, for a dataset that is neither.
 
         result = Trainer(model, dataset, TrainConfig(steps=500), run="runs/first").run()
     """
@@ -62,7 +69,11 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         self.model, self.config, self.tokenizer, self.floor = model, config or TrainConfig(), tokenizer, floor
-        self.dataset: Dataset = dataset if hasattr(dataset, "batch") else _windows_of(dataset, model, self.config)
+        self.dataset = _as_dataset(dataset, model, self.config)
+        if isinstance(tokenizer, Tokenizer) and not getattr(model, "is_encoder_decoder", False):
+            found = beginning(self.dataset, tokenizer, self.config.steps, self.config.batch_size, self.config.seed)
+            if found is not None:
+                tokenizer.set_beginning(*found)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         groups = optim.decay_groups(self.parameters, self.config.weight_decay)
         self.optimizer = optim.AdamW(groups, self.config.learning_rate, betas=self.config.betas)
@@ -112,8 +123,21 @@ class Trainer:
         and save.
 
         Raises FloatingPointError, with the step, when the loss is no longer a number, and OSError
-        when the disk is full; the last good checkpoint is then still there.
+        when the disk is full; the last good checkpoint is then still there. Raises BlockingIOError
+        when another process trains in the run folder, and ValueError when a model was saved there
+        before, and `resume` was not called.
         """
+        if self.run_folder is None:
+            return self._run()
+        with self.run_folder.lock():
+            if self._saved_step < 0 and self.run_folder.holds_model:
+                raise ValueError(
+                    f"Trainer.run: {self.run_folder.path} holds a model already, which would be overwritten: "
+                    "call trainer.resume() first, or choose another folder"
+                )
+            return self._run()
+
+    def _run(self) -> TrainResult:
         self._begun, self._stopped = time.perf_counter(), ""
         self.model.train()
         result = None
@@ -195,6 +219,8 @@ class Trainer:
         finished = self.step >= self.config.steps
         if finished and self.evaluation is None:  # resumed when all was done
             self._evaluate()
+            if self._last_sample is None and self.sample:
+                self._write_sample(self.sample)
         self.save()
         return TrainResult(
             step=self.step,
@@ -227,6 +253,7 @@ class Trainer:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "since_log": dataclasses.asdict(self._since_log),
+            "sample": self._last_sample,
             "depends_on": self._depends_on(),
         }
         save_checkpoint(self.run_folder.checkpoints, self.step, tensors, state, keep=self.config.keep_checkpoints)
@@ -237,35 +264,58 @@ class Trainer:
         """Go back to the newest whole checkpoint of the run folder; returns its step, 0 when there
         is none yet.
 
-        Warns when the configuration or the data is no longer that of the checkpoint. Raises
-        ValueError when all checkpoints are damaged, or belong to another model.
+        Warns when the configuration or the data is no longer that of the checkpoint; with other
+        steps it says how the learning rate goes on. Raises FileNotFoundError when a model was saved
+        and the checkpoints are gone, ValueError when all checkpoints are damaged, or belong to
+        another model, and BlockingIOError when another process trains in the run folder.
         """
         if self.run_folder is None:
             raise ValueError("Trainer.resume: there is no run folder; pass run=Run.open(folder)")
-        try:
+        with self.run_folder.lock():
+            if self.run_folder.saved_step() is None:  # it ended before the first checkpoint
+                self.history = self.run_folder.cut_log(0)
+                return 0
             checkpoint = load_checkpoint(self.run_folder.checkpoints)
-        except FileNotFoundError:  # it ended before the first one
-            self.history = self.run_folder.cut_log(0)
-            return 0
-        tensors, state = checkpoint.tensors, checkpoint.state
-        self.model.load_state_dict(_under("model.", tensors))
-        self.optimizer.load_state_dict(_under("optimizer.", tensors))
-        self.step = self._saved_step = checkpoint.step
-        self.tokens, self._seconds_before = state["tokens"], state["seconds"]
-        self._since_log = _SinceLog(**state["since_log"])
-        self.history = self.run_folder.cut_log(self.step)
-        self.run_folder.save_model(self.model, self.tokenizer)  # the end may have come before it was written
-        then, now = state["depends_on"], self._depends_on()
-        if changed := [f"{name} was {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
+            tensors, state = checkpoint.tensors, checkpoint.state
+            self.model.load_state_dict(_under("model.", tensors))
+            self.optimizer.load_state_dict(_under("optimizer.", tensors))
+            self.step = self._saved_step = checkpoint.step
+            self.tokens, self._seconds_before = state["tokens"], state["seconds"]
+            self._since_log = _SinceLog(**state["since_log"])
+            self._last_sample = state.get("sample")
+            self.history = self.run_folder.cut_log(self.step)
+            self.run_folder.save_model(self.model, self.tokenizer)  # the end may have come before it was written
+        if changed := self._changes(state["depends_on"]):
             warnings.warn(f"the run goes on, but not as it would have: {'; '.join(changed)}", stacklevel=2)
         return self.step
+
+    def _changes(self, then: dict[str, Any]) -> list[str]:
+        """What is no longer as a checkpoint says that it was; old ones say nothing of the data."""
+        now = self._depends_on()
+        names = [name for name in now if then.get(name, now[name]) != now[name]]
+        changed = {name: f"{name} was {then[name]}, now {now[name]}" for name in names}
+        if "tokens_per_epoch" in changed:
+            changed.pop("data", None)
+        if "steps" in changed and self.step < self.config.steps:
+            planned = dataclasses.replace(self.config, steps=then["steps"], warmup=then.get("warmup")).learning_rates()
+            before, after = planned(min(self.step, then["steps"] - 1)), self.learning_rates(self.step)
+            changed["steps"] += f", so the learning rate goes on at {after:.3g}, not {before:.3g}"
+        return list(changed.values())
 
     def _depends_on(self) -> dict[str, Any]:
         """What the weights after the last step depend on, beside the checkpoint."""
         reports = {f"{what}_every" for what in ("log", "evaluate", "sample", "checkpoint")} | {"keep_checkpoints"}
         settings = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in reports}
         settings["betas"] = list(settings["betas"])  # as JSON gives it back
-        return settings | {"tokens_per_epoch": self.dataset.tokens_per_epoch}
+        return settings | {"tokens_per_epoch": self.dataset.tokens_per_epoch, "data": self._digest}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        """Of the data; of a dataset that gives no digest, of its first batch."""
+        if isinstance(self.dataset, StreamDataset | DocumentDataset | BucketedDataset | ShardDataset):
+            return self.dataset.digest()[:16]
+        batch = self.dataset.batch(0, self.config.batch_size, self.config.seed)
+        return id_digest(map(np.asarray, batch))[:16]
 
     def _check_finite(self, loss: float, grad_norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
@@ -339,6 +389,20 @@ def _under(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
+def _as_dataset(dataset: Any, model: Any, config: TrainConfig) -> Dataset:
+    """The dataset, once it has all that a `Dataset` has; plain ids as one."""
+    if not callable(getattr(dataset, "batch", None)):
+        return _windows_of(dataset, model, config)
+    needed = {
+        "validation": "validation(batch_size), which yields the batches to evaluate on",
+        "tokens_per_epoch": "tokens_per_epoch, the number of targets in one pass",
+        "validation_tokens": "validation_tokens, the number of targets that validation() yields",
+    }
+    if missing := [what for name, what in needed.items() if not hasattr(dataset, name)]:
+        raise ValueError(f"Trainer: dataset {type(dataset).__name__} has no {'; no '.join(missing)}")
+    return dataset
+
+
 def _windows_of(ids: Any, model: Any, config: TrainConfig) -> StreamDataset:
     """Plain ids as a dataset: the last tenth, at most 100,000 tokens, for validation."""
     ids = np.asanyarray(ids)
@@ -347,7 +411,7 @@ def _windows_of(ids: Any, model: Any, config: TrainConfig) -> StreamDataset:
             f"Trainer: dataset must have batch() and validation(), or be token ids, (N,) integers; "
             f"got {ids.dtype} {ids.shape}"
         )
-    context = config.context or model.context
+    context = config.context or getattr(model, "context", None)
     if context is None:
         raise ValueError("Trainer: this model sees any number of tokens: say how many a row has, TrainConfig(context=)")
     cut = len(ids) - min(len(ids) // 10, 100_000)

@@ -11,6 +11,7 @@ from typing import Any
 from ... import files
 
 CONFIG = "config.json"
+OWN_MODEL = "own"  # model_type of a class that is not ours: its weights and its name are kept, nothing more
 COMPANIONS = (
     "generation_config.json",
     "tokenizer.json",
@@ -54,13 +55,17 @@ def save_pretrained(
     chat_template: str | None = None,
     model_card: str | None = None,
     keep_from: files.Pathlike | None = None,
+    config_fields: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model folder that ``transformers`` and ``from_pretrained`` open.
 
-    tokenizer: anything with ``save(folder)``. generation_config: a mapping, or an object with
-    ``to_dict()``. chat_template: text of a Jinja template. model_card: text of README.md.
+    model: anything with a ``state_dict`` and, as `LanguageModel` has it, a configuration; without
+    one config.json says which class it was. tokenizer: anything with ``save(folder)``.
+    generation_config: a mapping, or an object with ``to_dict()``. chat_template: text of a Jinja
+    template. model_card: text of README.md.
     keep_from: a model folder (the one the model was tuned from) whose tokenizer, generation
-    settings and chat template are taken over as they are, where not given.
+    settings and chat template are taken over as they are, where not given. config_fields: values of
+    fields that the model's configuration has, where the training knows better.
 
     A new folder appears whole or not at all. In a folder that exists, other files stay, and whoever
     opens it, after a crash too, finds the old model, the new one or none. Raises OSError when the
@@ -71,7 +76,8 @@ def save_pretrained(
     with writing as into:
         state = model.state_dict()
         dtypes = {str(array.dtype) for array in state.values()}
-        config = model.config_dict() | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
+        config = _config_of(model) | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
+        config |= {name: value for name, value in (config_fields or {}).items() if name in config}
         files.write_json(into / CONFIG, config)
         files.write_safetensors(into / "model.safetensors", state)
         if tokenizer is not None:
@@ -79,7 +85,8 @@ def save_pretrained(
         if generation_config is not None:
             fields = generation_config if isinstance(generation_config, Mapping) else generation_config.to_dict()
             # transformers looks here, and no longer into config.json, for how a decoder begins
-            begin = ("decoder_start_token_id", "pad_token_id") if model.is_encoder_decoder else ()
+            is_encoder_decoder = getattr(model, "is_encoder_decoder", False)
+            begin = ("decoder_start_token_id", "pad_token_id") if is_encoder_decoder else ()
             files.write_json(into / "generation_config.json", {name: config[name] for name in begin} | dict(fields))
         if keep_from is not None:
             _take_over(Path(keep_from), into)
@@ -88,6 +95,13 @@ def save_pretrained(
             files.write_text(into / "chat_template.jinja", chat_template)
         if model_card is not None:
             files.write_text(into / "README.md", model_card)
+
+
+def _config_of(model: Any) -> dict[str, Any]:
+    """The fields of ``config.json``."""
+    if hasattr(model, "config_dict") and getattr(model, "config", None) is not None:
+        return model.config_dict()
+    return {"model_type": OWN_MODEL, "class": f"{type(model).__module__}.{type(model).__qualname__}"}
 
 
 def _take_over(source: Path, into: Path) -> None:
