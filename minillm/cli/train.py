@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .computing import add_threads, computing
 from .generate import speak
-from .parser import add_threads, choice, set_threads
+from .parser import in_words_of_the_command
 from .terminal import say
+from .values import Choice, between, name_of_something, positive, seed, whole
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+    from ..training.compile_notice import CompileNotice
+    from ..training.recipe import Recipe
+    from ..training.run import Run
+
+NUMBERS = (  # option, its type, what it is: settings of a Recipe
+    ("--vocab-size", whole(257, 10_000_000), "tokens of the bpe tokenizer; default 1024"),
+    ("--layers", positive(10**9), "default 4; rnn: 2"),
+    ("--heads", positive(10**6), "attention heads; default 4"),
+    ("--width", positive(10**7), "numbers per token, C; default 128; rnn: 256"),
+    ("--context", positive(), "tokens in a row; default 256 for stories, 128 for other text"),
+    ("--batch-size", positive(10**12), "rows in a batch; default 8 for stories, 16 for other text"),
+    ("--steps", positive(10**12), "batches to learn from; default depends on the data"),
+    ("--learning-rate", between(0, 1000), "at its highest; default depends on the data"),
+    ("--seed", seed, "of weights, data order and samples; default 0"),
+)
 
 
 def add(commands: Any) -> None:
@@ -21,37 +43,27 @@ def add(commands: Any) -> None:
     )
     p.add_argument(
         "--data",
+        type=name_of_something,
         metavar="PATH",
         help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
-    p.add_argument("--out", metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2, ...")
+    p.add_argument(
+        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2"
+    )
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit as if uninterrupted")
-    p.add_argument("--model", type=choice("llama", "gpt2", "rnn"), help="llama, gpt2 or rnn; default: llama")
-    p.add_argument("--tokenizer", type=choice("bpe", "char"), help="bpe or char; default: bpe")
-    for name, what in (
-        ("--vocab-size", "tokens of the bpe tokenizer; default 1024"),
-        ("--layers", "default 4; rnn: 2"),
-        ("--heads", "attention heads; default 4"),
-        ("--width", "numbers per token, C; default 128; rnn: 256"),
-        ("--context", "tokens in a row; default 256 for stories, 128 for other text"),
-        ("--batch-size", "rows in a batch; default 8 for stories, 16 for other text"),
-        ("--steps", "batches to learn from; default depends on the data"),
-    ):
-        p.add_argument(name, type=int, metavar="N", help=what)
-    p.add_argument("--learning-rate", type=float, metavar="X", help="at its highest; default depends on the data")
-    p.add_argument("--seed", type=int, metavar="N", help="of weights, data order and samples; default 0")
+    p.add_argument("--model", type=Choice(("llama", "gpt2", "rnn")), help="llama, gpt2 or rnn; default: llama")
+    p.add_argument("--tokenizer", type=Choice(("bpe", "char")), help="bpe or char; default: bpe")
+    for name, kind, what in NUMBERS:
+        p.add_argument(name, type=kind, metavar="N" if kind.kind is int else "X", help=what)
     add_threads(p)
     p.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from ..files import shell_path, shell_word
     from ..tokenizer import load
     from ..training.recipe import Recipe
     from ..training.run import Run
-    from ..training.setup import Setup
-    from ..training.trainer import Trainer
 
     chosen = {
         name: getattr(options, name)
@@ -69,14 +81,29 @@ def run(options: argparse.Namespace) -> int:
         saved = load(run.path) if (run.path / "tokenizer.json").exists() else None
     else:
         data = None if options.data is None else str(Path(options.data).resolve())
-        recipe, saved = Recipe(data, **chosen), None
-        out = Path(options.out) if options.out else _free_name("stories" if data is None else Path(data).stem)
-        Run.refuse_existing(out)
-    set_threads(options)
+        with in_words_of_the_command({name: f"--{name.replace('_', '-')}" for name in Recipe.__dataclass_fields__}):
+            recipe, saved = Recipe(data, **chosen), None
+        if options.out is not None:
+            Run.refuse_existing(options.out)
+        run = None
+    with computing(options, about=60) as notice:
+        return _train(recipe, saved, run, options.out, notice)
+
+
+def _train(recipe: Recipe, saved: Tokenizer | None, run: Run | None, out: str | None, notice: CompileNotice) -> int:
+    """Train, in a run that goes on, or in a new one in the folder ``out``."""
+    from ..files import shell_path, shell_word
+    from ..training.run import Run
+    from ..training.setup import Setup
+    from ..training.trainer import Trainer
+
+    goes_on = run is not None
     say("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
     made = Setup.prepare(recipe, saved)
-    if not options.resume:
-        run = Run.create(out, recipe.to_dict(), made.about)
+    notice.finish()
+    if run is None:
+        name = "stories" if recipe.data is None else Path(recipe.data).stem
+        run = Run.create(_new_folder(name) if out is None else out, recipe.to_dict(), made.about)
     say(
         f"{made.about}; {made.tokenizer.vocab_size:,} tokens in the vocabulary; "
         f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"
@@ -90,22 +117,26 @@ def run(options: argparse.Namespace) -> int:
         floor=made.floor,
         sample=lambda model: _sample(model, made.tokenizer, recipe.seed),
     )
-    if options.resume:
+    if goes_on:
         trainer.resume()
     result = trainer.run()
     if result.stopped != "finished":
         return 130 if result.stopped == "Ctrl-C" else 143
     say("\nand now it speaks:\n")
-    speak(made.model, made.tokenizer, "", _sampling(recipe.seed))
+    speak(made.model, made.tokenizer, "", _sampling(recipe.seed), notice)
     say(f"\nmore: minillm generate {shell_path(run.path)} {shell_word(_first_words(result.sample))}")
     return 0
 
 
-def _free_name(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2, -3 ... where that exists."""
-    path, number = Path("runs") / name, 2
-    while path.exists():
-        path, number = Path("runs") / f"{name}-{number}", number + 1
+def _new_folder(name: str) -> Path:
+    """Make runs/NAME, or runs/NAME-2, -3 ... where that exists: also of two trainings that begin at
+    once, each gets its own.
+    """
+    for number in itertools.count(1):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
     return path
 
 

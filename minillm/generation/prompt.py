@@ -42,15 +42,18 @@ def read_prompt(
 ) -> Prompt:
     """Turn a prompt into ids.
 
-    A string is encoded as ordinary text: a special token written in it is no special token. The
-    beginning of text goes before it where config.add_bos says so, because that is how documents
-    begin in training. Ids are taken as they are. An empty prompt is the beginning of text alone.
+    A string is encoded as ordinary text: a special token written in it is no special token, unless
+    config.special says so. The beginning of text goes before it where config.add_bos says so,
+    because that is how documents begin in training. Ids are taken as they are. An empty prompt is
+    the beginning of text alone.
 
     Raises ValueError for ids outside the vocabulary, for an empty prompt where nothing marks the
-    beginning of a text, and for a prompt longer than the model's context.
+    beginning of a text, and, unless config.slide is on, for a prompt longer than the model's
+    context.
     """
     if isinstance(prompt, str):
-        ids, text = tokenizer.encode(prompt), prompt
+        plain, text = tokenizer.encode(prompt), prompt
+        ids = tokenizer.encode(prompt, "all") if config.special else plain
     else:
         ids = _checked(caller, prompt, tokenizer.vocab_size)
         text = tokenizer.decode(ids)
@@ -61,7 +64,7 @@ def read_prompt(
         if config.echo:
             raise ValueError(f"{caller}: echo: an encoder-decoder model gives its prompt no probabilities")
     else:
-        if isinstance(prompt, str) and ids[-1:] == [tokenizer.eos_id]:
+        if isinstance(prompt, str) and plain[-1:] == [tokenizer.eos_id]:
             ids = ids[:-1]  # some tokenizers end every text that they encode; a prompt goes on
         beginning = tokenizer.eos_id if config.bos_token_id is None else config.bos_token_id
         wanted = not ids or (isinstance(prompt, str) and config.add_bos and ids[0] != beginning)
@@ -71,8 +74,11 @@ def read_prompt(
             raise ValueError(f"{caller}: the prompt is empty, and there is no bos_token_id to begin a text with")
         made = Prompt(text, ids)
     context = model.context
-    if context is not None and len(ids) > context:
-        raise ValueError(f"{caller}: the prompt has {len(ids)} tokens, more than the model's context of {context}")
+    if context is not None and len(ids) > context and (config.echo or not config.slide):
+        raise ValueError(
+            f"{caller}: the prompt has {len(ids)} tokens, more than the model's context of {context}; "
+            "slide=True reads the end of it"
+        )
     return made
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,9 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from .compile_notice import CompileNotice
 from .evaluate import Evaluation
 
 __all__ = ["Callback", "CompileNotice", "Interrupts", "Progress", "not_ending_the_run", "writable"]
+
+
+WIDE = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}  {desc}"
+NARROW = "{percentage:3.0f}%  {desc}  {bar}"  # what does not fit is cut off at the right: the loss comes first
 
 
 class Callback:
@@ -88,7 +94,7 @@ class Progress(Callback):
                 total=steps,
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format="{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}  {desc}",
+                bar_format=WIDE if shutil.get_terminal_size().columns >= 100 else NARROW,
             )
         self._notice.__enter__()
 
@@ -165,62 +171,6 @@ def writable(text: str, stream: TextIO) -> str:
     """The text as a stream can write it: what its encoding lacks is replaced by question marks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
-
-
-class CompileNotice:
-    """Tells a person why nothing seems to happen: kernels are compiled when they are first used.
-
-    say: shows a line that stays. status: shows a passing line, in the same place each time; without
-    it ``say`` is used, every few seconds. A context manager: it listens inside. ``finish()`` closes
-    the account when the wait is over.
-    """
-
-    def __init__(self, say: Callable[[str], None], status: Callable[[str], None] | None = None) -> None:
-        self._say, self._status = say, status
-        self._unsubscribe: Callable[[], None] = lambda: None
-        self._count = self._depth = 0
-        self._seconds = self._begun = self._said = 0.0
-
-    def __enter__(self) -> CompileNotice:
-        from .. import kernels
-
-        self._unsubscribe = kernels.on_compile(self._on_compile)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._unsubscribe()
-        self.finish()
-
-    def finish(self) -> None:
-        """Say what was compiled since the last time, if anything."""
-        if self._count:
-            self._say(f"compiled {self._count} kernels in {self._seconds:.0f} s; they are kept for the next time")
-            self._count, self._seconds = 0, 0.0
-
-    def _on_compile(self, name: str, seconds: float | None) -> None:
-        now = time.monotonic()
-        if seconds is None:
-            self._depth += 1
-            if self._depth == 1:  # a kernel that calls another compiles it on the way
-                self._begun = now
-            with contextlib.suppress(Exception):  # what only shows something must not end a kernel's call
-                self._show(name.strip("_"), now)
-        else:
-            self._depth -= 1
-            self._count += 1
-            if self._depth == 0:
-                self._seconds += now - self._begun
-
-    def _show(self, name: str, now: float) -> None:
-        if self._count == 0 and self._depth == 1:
-            self._say("compiling kernels for this machine, once; it may take a minute")
-            self._said = now
-        progress = f"compiling {name} ({self._count} done)"
-        if self._status is not None:
-            self._status(progress)
-        elif now - self._said > 3.0:
-            self._say(progress)
-            self._said = now
 
 
 class Interrupts:

@@ -164,9 +164,9 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
 
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such run folder")
+        raise FileNotFoundError(files.no_such_folder(path, "run folder"))
     if not (path / "config.json").is_file():
-        raise _incomplete(path, "config.json", "it has no config.json (the configuration)")
+        raise _incomplete(path, "config.json", files.about_pickles(path) or "it has no config.json (the configuration)")
     model = models.from_pretrained(path)
     try:
         words = tokenizer.load(path)
