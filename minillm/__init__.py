@@ -10,10 +10,10 @@ vocabulary.
 
 from __future__ import annotations
 
-import importlib.util
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing's; nothing is imported here, so that Ctrl-C finds nothing to interrupt
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import data, functional, models, nn, optim, tokenizer
     from .check.anomaly import detect_anomaly
     from .check.gradcheck import gradcheck
@@ -56,6 +56,8 @@ __all__ = sorted(_LAZY)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
+    import importlib.util
+
     if name not in _LAZY and importlib.util.find_spec(f"{__name__}.{name}") is None:  # no file of ours either
         from .arrays.torch_words import MINILLM, sentence
 

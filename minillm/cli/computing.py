@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,8 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def computing(options: argparse.Namespace, about: int = 30) -> Iterator[CompileNotice]:
-    """Inside, as many threads as ``--threads`` says; and a person is told when kernels compile.
+    """Inside, as many threads as ``--threads`` says; a person is told when kernels compile; and
+    Ctrl-C raises KeyboardInterrupt, so that what was begun on the disk is put away.
 
     about: how many seconds that may take this command, where no kernel is compiled yet.
     """
@@ -36,5 +39,17 @@ def computing(options: argparse.Namespace, about: int = 30) -> Iterator[CompileN
             kernels.set_num_threads(options.threads)
         except ValueError as error:
             raise ValueError(str(error).replace("set_num_threads: expected", "--threads must be")) from None
-    with CompileNotice(say, passing_line if sys.stderr.isatty() else None, about) as notice:
+    with CompileNotice(say, passing_line if sys.stderr.isatty() else None, about) as notice, _interrupts():
         yield notice
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be caught
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

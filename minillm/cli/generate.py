@@ -135,7 +135,10 @@ def _prompt(options: argparse.Namespace) -> str:
     else:
         if sys.stdin.isatty():
             say("[type the text to continue; Ctrl-D on a line of its own ends it]")
-        text = sys.stdin.buffer.read().decode("utf-8", "strict")
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"standard input is not UTF-8: {error}") from None
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 

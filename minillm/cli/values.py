@@ -34,12 +34,12 @@ class Number:
         except ValueError:
             value = math.nan
         if value < self.least:
-            raise argparse.ArgumentTypeError(f"must be at least {self.least}; got {text:.40}")
+            raise argparse.ArgumentTypeError(f"must be at least {self.least:,}; got {text:.40}")
         if value > self.most:
-            raise argparse.ArgumentTypeError(f"must be at most {self.most}; got {text:.40}")
+            raise argparse.ArgumentTypeError(f"must be at most {self.most:,}; got {text:.40}")
         if not math.isfinite(value):
             what = "whole number" if self.kind is int else "number"
-            raise argparse.ArgumentTypeError(f"must be a {what} from {self.least} to {self.most}; got {text!r:.40}")
+            raise argparse.ArgumentTypeError(f"must be a {what}; got {text!r:.40}")
         return value
 
 

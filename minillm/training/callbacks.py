@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -94,7 +93,7 @@ class Progress(Callback):
                 total=steps,
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format=WIDE if shutil.get_terminal_size().columns >= 100 else NARROW,
+                bar_format=WIDE if _columns(self._stream) >= 60 else NARROW,
             )
         self._notice.__enter__()
 
@@ -154,6 +153,13 @@ class Progress(Callback):
             self._bar.write(text, file=self._stream)
         else:
             print(text, file=self._stream, flush=True)
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # it only looks like a terminal
+        return 80
 
 
 @contextlib.contextmanager
