@@ -41,7 +41,8 @@ SIDE_ROOMS = {  # what may be imported there, though more lies below
     "data": {"files", "kernels", "arrays", "tokenizer"},
     "optim": {"kernels", "arrays", "autograd", "tensor"},
 }
-NO_ROOMS = {"__init__.py", "py.typed", "__pycache__"}  # of the package itself; all else is an entry
+NO_ROOMS = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}  # of the package itself; all else is an entry
+OF_THE_PACKAGE = {HOME / "__init__.py", HOME / "__main__.py"}  # which gather from all floors, and hand on to cli
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def entries() -> list[str]:
 
 @cache
 def modules() -> list[Path]:
-    """Every file of the package, but its own ``__init__``, which gathers from all floors."""
-    return sorted(path for path in HOME.rglob("*.py") if path != HOME / "__init__.py")
+    """Every file of the package but its own two."""
+    return sorted(set(HOME.rglob("*.py")) - OF_THE_PACKAGE)
 
 
 def room_of(path: Path) -> str:
@@ -114,7 +115,7 @@ def imports_of(path: Path, lazy: bool = True) -> frozenset[Path]:
             for alias in node.names:
                 name = tuple(alias.name.split("."))
                 found |= _file(name[1:]) if name[0] == "minillm" else set()
-    return frozenset(found - {path, HOME / "__init__.py"})
+    return frozenset(found - {path} - OF_THE_PACKAGE)
 
 
 def _statements(tree: ast.AST, lazy: bool) -> list[ast.AST]:

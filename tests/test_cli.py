@@ -355,8 +355,8 @@ def test_settings_that_make_no_sense(text, tmp_path, capsys):
     assert "steps must be at least 1; got 0" in refused("--steps", "0")
     assert "did you mean gpt2?" in refused("--model", "gpt")
     assert "did you mean --steps?" in refused("--step-s", "3")
-    assert "invalid int value" in refused("--steps", "many")
-    assert "learning_rate" in refused("--learning-rate", "nan")
+    assert "--steps must be a whole number; got 'many'" in refused("--steps", "many")
+    assert "--learning-rate must be a number; got 'nan'" in refused("--learning-rate", "nan")
     assert "threads" in refused("--threads", "0")
 
 
@@ -386,8 +386,9 @@ def test_prompts_and_parameters(run, capsys):
     assert "16" in told and "81" in told  # the context, and the prompt with its beginning of text
     assert "--tmp" in complaint(capsys, "generate", str(run), "--tmp", "1", "the")
     assert "more" in complaint(capsys, "generate", str(run), "the", "--seed", "1", "more")
-    assert "top_p" in complaint(capsys, "generate", str(run), "the", "--top-p", "7")
-    assert "temperature" in complaint(capsys, "generate", str(run), "the", "--temperature", "-1")
+    assert "--top-p must be at most 1; got 7" in complaint(capsys, "generate", str(run), "the", "--top-p", "7")
+    told = complaint(capsys, "generate", str(run), "the", "--temperature", "-1")
+    assert "--temperature must be at least 0; got -1" in told
     assert "give a text with --data" not in complaint(capsys, "eval", str(run), "--data", "nowhere")
 
 

@@ -15,7 +15,7 @@ ODD = GenerationConfig(
     max_new_tokens=7, min_new_tokens=2, stop=("a", "\n"), slide=True, temperature=0.7, top_k=5, top_p=0.9, min_p=0.1,
     typical_p=0.8, frequency_penalty=0.5, presence_penalty=-0.5, repetition_penalty=1.3, no_repeat_ngram_size=3,
     logit_bias={3: -1.5, 0: 2.0}, n=2, seed=11, num_beams=1, length_penalty=0.5, early_stopping="never", logprobs=4,
-    echo=True, eos_token_id=(0, 3), end_of_turn_token_id=(2,), bos_token_id=1, pad_token_id=4,
+    echo=True, special=True, eos_token_id=(0, 3), end_of_turn_token_id=(2,), bos_token_id=1, pad_token_id=4,
     decoder_start_token_id=5, add_bos=False,
 )  # fmt: skip
 

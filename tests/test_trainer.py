@@ -610,6 +610,22 @@ def test_progress_in_a_file_and_in_a_terminal():
     assert "100% |" in outputs[1] and "60/60" in outputs[1]
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_a_narrow_terminal_shows_the_loss():
+    import fcntl
+    import struct
+    import termios
+
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    with open(writer, "w") as stream:
+        tiny_trainer(steps=3, callbacks=[Progress(stream)]).run()
+        shown = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    bars = re.findall(r"100%[^\r\n]*", shown)
+    assert bars and re.match(r"100%  loss \d\.\d{3}", bars[-1]) and max(map(len, bars)) <= 40
+
+
 def test_the_notice_while_kernels_compile(monkeypatch):
     from minillm import kernels
 
@@ -632,6 +648,17 @@ def test_the_notice_while_kernels_compile(monkeypatch):
     assert "compiling matmul (2 done)" in said
     assert said[-1] == "compiled 3 kernels in 8 s; they are kept for the next time"
     assert listeners == []
+    outer, inner = [], []
+    with CompileNotice(outer.append, about=20):
+        listeners[0]("exp", None)
+        listeners[0]("exp", 1.0)
+        with CompileNotice(inner.append):
+            for tell in listeners:  # both hear it, and the innermost speaks
+                tell("matmul", None)
+                tell("matmul", 1.0)
+    assert outer[0] == "compiling kernels for this machine, once (the first time only, about 20 s)"
+    assert [line.split(" in ")[0] for line in outer[1:]] == ["compiled 1 kernels"]
+    assert not any("once" in line for line in inner) and inner[-1].startswith("compiled 1 kernels")
 
 
 def test_any_module_can_be_trained(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,12 @@ from typing import Any
 from . import encode, eval, generate, info, quantize, tokenize, train, warmup
 from .parser import Parser, parse
 from .terminal import forgiving_streams, say
+
+# What a message begins with in Python: the function or class that raised it.
+OUR_NAMES = re.compile(
+    r"^(generate|generate_batch|stream|load|load_texts|text_files|corpus_parts|evaluate|from_pretrained|(?:[A-Z]\w*)?"
+    r"(?:Dataset|Config|Tokenizer)(?:\.\w+)?): "
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(_parser(), sys.argv[1:] if arguments is None else arguments)
+        from ..kernels import settings
+
+        settings.threads()  # refuses a wrong MINILLM_THREADS here, where nothing else can be blamed
         return options.run(options) or 0
     except BrokenPipeError:
         raise
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, MemoryError, ImportError) as error:
         say(f"minillm: {_one_line(error)}")
         return 2
     except KeyboardInterrupt:
@@ -73,7 +83,7 @@ def _discard_output() -> None:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return OUR_NAMES.sub("", " ".join(str(error).split()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
-"""``python -m minillm.cli``."""
+"""``python -m minillm.cli``: the same as ``python -m minillm``."""
 
 import sys
 
-from . import main
+from ..__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,8 +6,10 @@ import argparse
 import sys
 from typing import Any
 
-from .parser import add_threads, set_threads
+from .computing import add_threads, computing
+from .parser import in_words_of_the_command
 from .terminal import say
+from .values import name_of_something, positive
 
 
 def add(commands: Any) -> None:
@@ -20,10 +22,13 @@ def add(commands: Any) -> None:
     )
     p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
     p.add_argument(
-        "--data", metavar="PATH", help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made"
+        "--data",
+        type=name_of_something,
+        metavar="PATH",
+        help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made",
     )
-    p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
-    p.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch; default 16")
+    p.add_argument("--context", type=positive(), metavar="N", help="tokens in a row; default: all that the model sees")
+    p.add_argument("--batch-size", type=positive(), default=16, metavar="N", help="rows in a batch; default 16")
     p.add_argument(
         "--by-choice", action="store_true", help="for a run on made-up stories: nats above the floor by kind of word"
     )
@@ -38,19 +43,20 @@ def run(options: argparse.Namespace) -> int:
     from ..training.by_choice import by_choice, table
     from ..training.evaluate import evaluate
     from ..training.run import load_run
-    from ..training.setup import evaluation_data, validation_stories
+    from ..training.setup import evaluation_data, seen_at_once, validation_stories
 
-    set_threads(options)
-    loaded = load_run(options.folder)
-    if options.by_choice:
-        if options.data is not None:
-            raise ValueError("--by-choice is about the run's own validation stories; leave --data out")
-        print(table(by_choice(loaded.model, loaded.tokenizer, validation_stories(options.folder))))
-        return 0
-    context = options.context or loaded.model.context
-    batches, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
-    progress = tqdm(list(batches), unit="batch", disable=not sys.stderr.isatty(), leave=False)
-    result = evaluate(loaded.model, progress, tokenizer=loaded.tokenizer, floor=floor)
+    if options.by_choice and options.data is not None:
+        raise ValueError("--by-choice is about the run's own validation stories; leave --data out")
+    with computing(options):
+        loaded = load_run(options.folder)
+        if options.by_choice:
+            print(table(by_choice(loaded.model, loaded.tokenizer, validation_stories(options.folder))))
+            return 0
+        with in_words_of_the_command({"context": "--context"}):
+            context = seen_at_once(loaded.model, options.context)
+        data, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
+        progress = tqdm(list(data), unit="batch", disable=not sys.stderr.isatty(), leave=False)
+        result = evaluate(loaded.model, progress, tokenizer=loaded.tokenizer, floor=floor)
     print(result.table())
     floor_says = "; the floor is the least that any model can reach" if result.floor is not None else ""
     say(f"[loss in nats per token; perplexity: as unsure as between so many equally likely tokens{floor_says}]")

@@ -1,27 +1,35 @@
-"""How the command line is read: one line of complaint, and the name that was probably meant."""
+"""How the command line is read: complaints are one line, in the words of the command."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
+
+from .guesses import of_command, of_option, of_word
+from .values import not_one_of
+
+__all__ = ["Parser", "in_words_of_the_command", "parse"]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
+    """A parser whose complaints are one line, and begin with the option that they are about."""
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument (\S+): ", r"\1 ", message).replace("expected one argument", "needs a value")
+        message = re.sub(r"the following arguments are required: (.+)", r"\1 is missing", message)
         raise ValueError(f"{message} (see: {self.prog} --help)")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, not_one_of(action.choices, value))
+            raise argparse.ArgumentError(action, of_command(value) or not_one_of(action.choices, value))
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """What the arguments say; nothing says ``--help``. Raises ValueError with the name that was
-    probably meant.
+    """What the arguments say; nothing says ``--help``. Raises ValueError with what was probably
+    meant.
     """
     if not arguments:
         parser.parse_args(["--help"])
@@ -29,10 +37,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     if unknown and not unknown[0].startswith("-") and getattr(options, "prompt", None) == "":
         options.prompt = unknown.pop(0)  # argparse looks for it before the options only: RUN --int8 "text"
     if unknown:
-        known = [name for action in _actions_of(parser, options.command) for name in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f" (see: minillm {options.command} --help)"
-        raise ValueError(f"unknown option {unknown[0]}{hint}")
+        guess = of_option if unknown[0].startswith("-") else of_word
+        what = "unknown option" if unknown[0].startswith("-") else "unexpected"
+        near = guess(unknown, options, _actions_of(parser, options.command))
+        raise ValueError(f"{what} {unknown[0]}" + (f"; {near}" if near else f" (see: minillm {options.command} --help)"))
     return options
 
 
@@ -43,31 +51,18 @@ def _actions_of(parser: argparse.ArgumentParser, command: str) -> list[argparse.
     return []
 
 
-def choice(*names: str) -> Any:
-    """A type for options with a few values; suggests the nearest."""
+@contextlib.contextmanager
+def in_words_of_the_command(options: Mapping[str, str]) -> Iterator[None]:
+    """Let a ValueError about parameters speak of the options that set them.
 
-    def read(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(not_one_of(names, text))
-        return text
-
-    return read
-
-
-def not_one_of(names: Iterable[str], text: str) -> str:
-    """The complaint about a value that is none of ``names``, with the nearest of them."""
-    near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
-    return f"expected one of {', '.join(names)}; got {text!r}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """The option of all commands that compute."""
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels; default: all cores")
-
-
-def set_threads(options: argparse.Namespace) -> None:
-    """Do as ``--threads`` says."""
-    if options.threads is not None:
-        from .. import kernels
-
-        kernels.set_num_threads(options.threads)
+    ``GenerationConfig: min_new_tokens must be at most max_new_tokens = 5`` becomes
+    ``--min-new-tokens must be at most --max-new-tokens = 5``, and ``slide=True`` ``--slide``.
+    options: parameter -> option.
+    """
+    names = "|".join(options)
+    try:
+        yield
+    except ValueError as error:
+        text = re.sub(r"^(GenerationConfig|TrainConfig|Recipe|stream|generate|generate_batch): ", "", str(error))
+        pattern = rf"(?<![-\w])({names})(?:=True|(?= must\b| = | above ))"
+        raise ValueError(re.sub(pattern, lambda name: options[name[1]], text)) from None

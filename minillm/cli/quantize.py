@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .parser import add_threads, set_threads
+from .computing import add_threads, computing
+from .parser import in_words_of_the_command
 from .terminal import say
+from .values import name_of_something, positive
 
 
 def add(commands: Any) -> None:
@@ -19,9 +21,14 @@ def add(commands: Any) -> None:
         "error of each matrix, with a picture where matplotlib is installed.",
     )
     p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
-    p.add_argument("--out", metavar="FOLDER", help="the folder to make; default: RUN-int8")
-    p.add_argument("--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files to measure on")
-    p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
+    p.add_argument("--out", type=name_of_something, metavar="FOLDER", help="the folder to make; default: RUN-int8")
+    p.add_argument(
+        "--data",
+        type=name_of_something,
+        metavar="PATH",
+        help="a UTF-8 text file or a folder of .txt files to measure on",
+    )
+    p.add_argument("--context", type=positive(), metavar="N", help="tokens in a row; default: all that the model sees")
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -30,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from ..training.quantize_run import quantize_folder
 
-    set_threads(options)
-    report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)
+    with computing(options), in_words_of_the_command({"context": "--context"}):
+        report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)
     print(report)
     if report.before is None:
         say("perplexity was not measured: give a text with --data")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,13 @@ def say(text: str) -> None:
     """A line on standard error for the person who watches, if there is one."""
     with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads, a stream that is closed
         print(text, file=sys.stderr, flush=True)
+
+
+def passing_line(text: str) -> None:
+    """A line on the terminal behind standard error, which the next one overwrites."""
+    columns = shutil.get_terminal_size().columns - 1
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{text[:columns]}\x1b[K\r", end="", file=sys.stderr, flush=True)
 
 
 def bytes_bar(what: str, size: int) -> Any:

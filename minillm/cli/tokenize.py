@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from .computing import computing
+
 
 def add(commands: Any) -> None:
     """Teach the command line this command."""
@@ -35,5 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     loaded = load(options.tokenizer)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(render(loaded, options.text, merges=options.merges, color=color))
+    with computing(options):
+        shown = render(loaded, options.text, merges=options.merges, color=color)
+    print(shown)
     return 0

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .parser import choice
 from .terminal import say
+from .values import Choice
 
 PARTS = ("tokenizers", "llama", "gpt2", "rnn", "t5", "int8")
 
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         "next time; without this command each kernel compiles when it is first used.",
     )
     p.add_argument(
-        "part", nargs="*", type=choice(*PARTS), metavar="PART", help=f"what to compile: {', '.join(PARTS)}; default all"
+        "part", nargs="*", type=Choice(PARTS), metavar="PART", help=f"what to compile: {', '.join(PARTS)}; default all"
     )
     p.set_defaults(run=run)
 

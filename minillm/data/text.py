@@ -31,7 +31,7 @@ def load_texts(path: str | Path) -> list[str]:
 
 def text_files(path: str | Path) -> list[Path]:
     """The file ``path``, or every ``.txt`` file under the folder ``path``, recursively, in sorted
-    order.
+    order; without what is hidden, files and folders whose names begin with a dot.
 
     Raises FileNotFoundError when ``path`` does not exist, ValueError when a folder holds no
     ``.txt`` file.
@@ -41,7 +41,11 @@ def text_files(path: str | Path) -> list[Path]:
         raise FileNotFoundError(f"text_files: no such file or folder: {path}")
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".txt" and file.is_file())
+    files = sorted(
+        file
+        for file in path.rglob("*.[tT][xX][tT]")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
     if not files:
         raise ValueError(f"text_files: no .txt file in the folder {path}")
     return files

@@ -2,21 +2,25 @@
 not at all.
 
 Read ``durable`` (what it takes until the disk has something), ``strict_json``, ``safetensors``,
-then ``names`` (of folders, as people and shells read them). Pickle, which runs the code that it
-finds, is read nowhere.
+then ``names`` (of folders, as people and shells read them) and ``strangers`` (what is not read, and
+the way on). Pickle, which runs the code that it finds, is read nowhere.
 """
 
 from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
+from .strangers import about_pickles, about_the_hub, no_such_folder
 from .strict_json import parse_json, read_json, read_text, to_json, write_json
 
 __all__ = [
     "Pathlike",
     "StoredTensor",
+    "about_pickles",
+    "about_the_hub",
     "atomic_folder",
     "atomic_update",
     "durable_file",
+    "no_such_folder",
     "open_safetensors",
     "open_weights",
     "parse_json",

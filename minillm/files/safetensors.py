@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from .durable import Pathlike, durable_file
+from .strangers import about_pickles
 from .strict_json import open_regular, parse_json, read_json
 
 __all__ = ["StoredTensor", "open_safetensors", "open_weights", "read_safetensors", "write_safetensors"]
@@ -185,7 +186,8 @@ def open_weights(folder: Pathlike) -> dict[str, StoredTensor]:
     if single.exists():
         return open_safetensors(single)
     if not index.exists():
-        raise FileNotFoundError(f"{folder}: no weights here: neither {single.name} nor {index.name}")
+        why = about_pickles(folder) or f"neither {single.name} nor {index.name}"
+        raise FileNotFoundError(f"{folder}: no weights here: {why}")
     places = read_json(index, limit=10_000_000).get("weight_map")
     if not isinstance(places, dict) or not all(_is_shard_name(place) for place in places.values()):
         raise ValueError(f"{index}: weight_map must say for each tensor which .safetensors file of this folder has it")

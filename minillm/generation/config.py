@@ -76,6 +76,7 @@ class GenerationConfig:
     echo: bool = False  # the prompt too: its text, its log-probabilities
 
     # Special tokens. None: what the tokenizer says.
+    special: bool = False  # special tokens written in a prompt count as such, instead of as plain text
     eos_token_id: tuple[int, ...] | None = None  # end of text; one id may be given alone, () never stops
     end_of_turn_token_id: tuple[int, ...] | None = None
     bos_token_id: int | None = None  # beginning of text; None: the tokenizer's, else its end of text
@@ -89,7 +90,7 @@ class GenerationConfig:
             self._set(name, _float(name, getattr(self, name), low, high))
         for name, (least, most) in _INTEGERS.items():
             self._set(name, _integer(name, getattr(self, name), least, most))
-        for name in ("slide", "echo", "add_bos"):
+        for name in ("slide", "echo", "special", "add_bos"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 _refuse(name, "True or False", getattr(self, name))
             self._set(name, bool(getattr(self, name)))

@@ -155,13 +155,15 @@ class _Writer:
         """Read the prompts of some rows: the first scores (B, V), the cache, and for that V
         penalties and stop ids.
         """
-        prompts = [row.prompt for row in rows]
+        prompts, context = [row.prompt for row in rows], self.model.context
+        if context is not None and any(len(prompt.ids) > context for prompt in prompts):  # with config.slide
+            prompts = [Prompt("", row.visible(context), row.prompt.encoder_ids) for row in rows]
         alternatives = self.config.logprobs if self.config.echo else None
         with _evaluating(self.model):
             logits, cache = read_batch(self.model, prompts, self.config.max_new_tokens, self.pad_id, alternatives)
         scored = logits.shape[1]
         stop_ids = [id for id in self.ending.ids if id < scored]
-        longest = max(len(prompt.ids) for prompt in prompts)
+        longest = max(len(row.prompt.ids) for row in rows)
         return logits, cache, penalties(self.config, longest, stop_ids, scored, self.tokenizer.vocab_size), stop_ids
 
     def search(self, first: Row) -> list[Row]:

@@ -42,16 +42,18 @@ def read_prompt(
 ) -> Prompt:
     """Turn a prompt into ids.
 
-    A string is encoded as ordinary text: a special token written in it is no special token. What
-    goes before it is what went before the texts of the training, and the tokenizer knows that from
-    its folder: see `_beginning`. Ids are taken as they are. An empty prompt is the beginning of a
-    text alone.
+    A string is encoded as ordinary text: a special token written in it is no special token, unless
+    config.special says so. What goes before it is what went before the texts of the training, and
+    the tokenizer knows that from its folder: see `_beginning`. Ids are taken as they are. An empty
+    prompt is the beginning of a text alone.
 
     Raises ValueError for ids outside the vocabulary, for an empty prompt where nothing marks the
-    beginning of a text, and for a prompt longer than the model's context.
+    beginning of a text, and, unless config.slide is on, for a prompt longer than the model's
+    context.
     """
     if isinstance(prompt, str):
-        ids, text = tokenizer.encode(prompt), prompt
+        plain, text = tokenizer.encode(prompt), prompt
+        ids = tokenizer.encode(prompt, "all") if config.special else plain
     else:
         ids = _checked(caller, prompt, tokenizer.vocab_size)
         text = tokenizer.decode(ids)
@@ -62,7 +64,7 @@ def read_prompt(
         if config.echo:
             raise ValueError(f"{caller}: echo: an encoder-decoder model gives its prompt no probabilities")
     else:
-        if isinstance(prompt, str) and ids[-1:] == [tokenizer.eos_id]:
+        if isinstance(prompt, str) and plain[-1:] == [tokenizer.eos_id]:
             ids = ids[:-1]  # some tokenizers end every text that they encode; a prompt goes on
         beginning, before_prompts = _beginning(tokenizer, config)
         wanted = not ids or (isinstance(prompt, str) and before_prompts and ids[0] != beginning)
@@ -72,8 +74,11 @@ def read_prompt(
             raise ValueError(f"{caller}: the prompt is empty, and there is no bos_token_id to begin a text with")
         made = Prompt(text, ids)
     context = model.context
-    if context is not None and len(ids) > context:
-        raise ValueError(f"{caller}: the prompt has {len(ids)} tokens, more than the model's context of {context}")
+    if context is not None and len(ids) > context and (config.echo or not config.slide):
+        raise ValueError(
+            f"{caller}: the prompt has {len(ids)} tokens, more than the model's context of {context}; "
+            "slide=True reads the end of it"
+        )
     return made
 
 

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..files import read_json
+from ..files import about_the_hub, read_json
 from .base import Tokenizer
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
@@ -37,7 +37,8 @@ def load(path: str | Path) -> Tokenizer:
     names = ("tokenizer.json", "vocab.json", "spiece.model")
     file = next((path / name for name in names if (path / name).is_file()), path) if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"load: no tokenizer at {path}: expected {', '.join(names)} or a *.tiktoken file")
+        hint = "" if path.exists() else about_the_hub(path)
+        raise FileNotFoundError(f"load: no tokenizer at {path}: expected {', '.join(names)} or a *.tiktoken file{hint}")
     tokenizer = _read(file)
     if tokenizer.eos_id is None:
         tokenizer._end = end_of_text(file.parent, tokenizer)

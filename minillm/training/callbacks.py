@@ -15,9 +15,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from .clock import minutes
+from .compile_notice import CompileNotice
 from .evaluate import Evaluation
 
 __all__ = ["Callback", "CompileNotice", "Interrupts", "Progress", "not_ending_the_run", "writable"]
+
+
+WIDE = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}  {desc}"
+NARROW = "{percentage:3.0f}%  {desc}  {bar}"  # what does not fit is cut off at the right: the loss comes first
 
 
 class Callback:
@@ -72,7 +78,6 @@ class Progress(Callback):
         self._bar: Any = None
         self._smooth_loss: float | None = None
         self._line_time = 0.0
-        self._first: tuple[int, float] | None = None  # step and time after the first step, in which kernels compile
         self._notice = CompileNotice(self._say, self._describe if self._live else None)
 
     def on_start(self, trainer: Any) -> None:
@@ -88,7 +93,7 @@ class Progress(Callback):
                 total=steps,
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format="{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}  {desc}",
+                bar_format=WIDE if _columns(self._stream) >= 60 else NARROW,
             )
         self._notice.__enter__()
 
@@ -97,7 +102,6 @@ class Progress(Callback):
         self._notice.finish()
         # the mean of the last 10 steps or so: the loss of single batches jumps too much to be read
         self._smooth_loss = loss if self._smooth_loss is None else 0.9 * self._smooth_loss + 0.1 * loss
-        self._first = self._first or (trainer.step, time.monotonic())
         if self._bar is not None:
             self._bar.set_description_str(self._figures(trainer, self._smooth_loss), refresh=False)
             self._bar.update()
@@ -133,9 +137,8 @@ class Progress(Callback):
             parts.append(f"floor {trainer.floor:.3f}")
         if trainer.tokens_per_s:
             parts.append(f"{_short(trainer.tokens_per_s)} tokens/s")
-        if self._first and trainer.step > self._first[0]:
-            pace = (time.monotonic() - self._first[1]) / (trainer.step - self._first[0])  # seconds per step, all told
-            parts.append(f"{_clock(pace * (trainer.config.steps - trainer.step))} left")
+        if trainer.clock.times["learning"]:
+            parts.append(f"{minutes(seconds_left(trainer))} left")
         return "  ".join(parts)
 
     def _describe(self, text: str) -> None:
@@ -150,6 +153,13 @@ class Progress(Callback):
             print(text, file=self._stream, flush=True)
 
 
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # it only looks like a terminal
+        return 80
+
+
 @contextlib.contextmanager
 def not_ending_the_run(what: str) -> Iterator[None]:
     """Inside stands what only decorates a run: where it fails, a line says so, and the run goes on.
@@ -161,66 +171,29 @@ def not_ending_the_run(what: str) -> Iterator[None]:
         warnings.warn(f"{what} failed, and the run goes on: {why}", stacklevel=3)
 
 
+def seconds_left(trainer: Any) -> float:
+    """What the steps, evaluations and samples to come will take, if they take as long as those
+    before.
+
+    Before the first evaluation: a third of the time of learning from as many tokens, for there is
+    no backward.
+    """
+    clock, config = trainer.clock, trainer.config
+    step, tokens = clock.mean("learning"), trainer.tokens / trainer.step
+
+    def still(every: int) -> int:
+        return config.steps // every - trainer.step // every + (config.steps % every > 0)
+
+    guess = step * trainer.dataset.validation_tokens / tokens / 3
+    left = (config.steps - trainer.step) * step
+    left += still(config.evaluate_every) * (clock.mean("evaluating") or guess)
+    return left + still(config.sample_every) * (clock.mean("sampling") or 0.0)
+
+
 def writable(text: str, stream: TextIO) -> str:
     """The text as a stream can write it: what its encoding lacks is replaced by question marks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
-
-
-class CompileNotice:
-    """Tells a person why nothing seems to happen: kernels are compiled when they are first used.
-
-    say: shows a line that stays. status: shows a passing line, in the same place each time; without
-    it ``say`` is used, every few seconds. A context manager: it listens inside. ``finish()`` closes
-    the account when the wait is over.
-    """
-
-    def __init__(self, say: Callable[[str], None], status: Callable[[str], None] | None = None) -> None:
-        self._say, self._status = say, status
-        self._unsubscribe: Callable[[], None] = lambda: None
-        self._count = self._depth = 0
-        self._seconds = self._begun = self._said = 0.0
-
-    def __enter__(self) -> CompileNotice:
-        from .. import kernels
-
-        self._unsubscribe = kernels.on_compile(self._on_compile)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._unsubscribe()
-        self.finish()
-
-    def finish(self) -> None:
-        """Say what was compiled since the last time, if anything."""
-        if self._count:
-            self._say(f"compiled {self._count} kernels in {self._seconds:.0f} s; they are kept for the next time")
-            self._count, self._seconds = 0, 0.0
-
-    def _on_compile(self, name: str, seconds: float | None) -> None:
-        now = time.monotonic()
-        if seconds is None:
-            self._depth += 1
-            if self._depth == 1:  # a kernel that calls another compiles it on the way
-                self._begun = now
-            with contextlib.suppress(Exception):  # what only shows something must not end a kernel's call
-                self._show(name.strip("_"), now)
-        else:
-            self._depth -= 1
-            self._count += 1
-            if self._depth == 0:
-                self._seconds += now - self._begun
-
-    def _show(self, name: str, now: float) -> None:
-        if self._count == 0 and self._depth == 1:
-            self._say("compiling kernels for this machine, once; it may take a minute")
-            self._said = now
-        progress = f"compiling {name} ({self._count} done)"
-        if self._status is not None:
-            self._status(progress)
-        elif now - self._said > 3.0:
-            self._say(progress)
-            self._said = now
 
 
 class Interrupts:
@@ -257,8 +230,3 @@ def _short(number: float) -> str:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"
 
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from .. import kernels
@@ -23,7 +23,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()  # by the kind of work
+        self.seconds: dict[str, float] = defaultdict(float)  # by the kind of work
         self.times: Counter[str] = Counter()  # how often it was done
 
     @contextlib.contextmanager
@@ -55,7 +55,7 @@ class Clock:
 
     def __str__(self) -> str:
         parts = [f"{work} {minutes(seconds)}" for work, seconds in self.seconds.items() if seconds >= 0.5]
-        return f"{minutes(self.seconds.total())} in all: {', '.join(parts)}"
+        return f"{minutes(sum(self.seconds.values()))} in all: {', '.join(parts)}"
 
 
 def minutes(seconds: float) -> str:

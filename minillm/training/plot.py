@@ -75,7 +75,7 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
 def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     """A figure and its axes, with only the ink that says something.
 
-    title: taken as it stands, dollar signs too. what: is shown, in which unit. below: the name of
+    title: taken as it stands, dollar signs too; a character that the font lacks becomes a box. what: is shown, in which unit. below: the name of
     the horizontal axis.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -92,9 +92,18 @@ def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     axes.set_axisbelow(True)
     axes.set_xlabel(below, color=GREY, fontsize=9)
     plain: dict[str, Any] = {"parse_math": False, "usetex": False}
-    axes.set_title(f"{title}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold", **plain)
+    axes.set_title(f"{_drawable(title)}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold", **plain)
     axes.text(0, 1.02, what, transform=axes.transAxes, color=GREY, fontsize=9)
     return figure, axes
+
+
+def _drawable(text: str) -> str:
+    """The text with a box for each character that the font of the pictures does not have."""
+    from matplotlib.font_manager import FontProperties, findfont
+    from matplotlib.ft2font import FT2Font
+
+    known = FT2Font(findfont(FontProperties())).get_charmap()
+    return "".join(c if ord(c) in known else "□" for c in text)
 
 
 def _range(losses: np.ndarray, evaluated: Sequence[float], floor: float | None) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from .callbacks import not_ending_the_run
 from .evaluate import Evaluation, evaluate
 from .plot import GREY, INK, empty_figure
 from .run import TRAINING, Run, load_model, load_run
-from .setup import evaluation_data
+from .setup import evaluation_data, seen_at_once
 
 __all__ = ["Report", "plot_errors", "quantize_folder", "weight_errors"]
 
@@ -83,7 +83,7 @@ def quantize_folder(
     if isinstance(model, QuantizedModel):
         raise ValueError(f"{folder}: its weights are in int8 already")
     small = quantize(model)
-    context = context or model.context
+    context = seen_at_once(model, context)
     before = after = None
     if data is not None or (tokenizer is not None and (folder / TRAINING).exists() and Run.open(folder).has_recipe):
         results = []
@@ -130,8 +130,6 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
     """Draw the relative error of each matrix, layer by layer. Raises ImportError without
     matplotlib.
     """
-    from matplotlib.ticker import MaxNLocator
-
     kinds: dict[str, list[tuple[int, float]]] = {}
     for name, error in errors.items():
         where = re.fullmatch(r"[\w.]*?\.(\d+)\.([\w.]+)\.weight", name)
@@ -140,7 +138,7 @@ def plot_errors(errors: dict[str, float], path: str | os.PathLike[str], title: s
     last = max(layer for points in kinds.values() for layer, _ in points)
 
     figure, axes = empty_figure(title, "error of the int8 weights, as a share of their size", "layer")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(range(0, max(last, 0) + 1, 1 + max(last, 0) // 16))  # every layer, or every second ...
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g} %")
     inside = [kind for kind, points in kinds.items() if points[0][0] >= 0]
     for i, kind in enumerate(inside):

@@ -258,7 +258,7 @@ def load_model(path: str | os.PathLike[str]) -> LoadedRun:
 
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such run folder")
+        raise FileNotFoundError(files.no_such_folder(path, "run folder"))
     if not (path / "config.json").is_file():
         raise _without_model(path)
     content = files.read_json(path / "config.json")
@@ -285,6 +285,8 @@ def load_model(path: str | os.PathLike[str]) -> LoadedRun:
 def _without_model(path: Path) -> ValueError:
     """What to say of a folder without config.json."""
     if not (path / TRAINING).is_file():
-        return ValueError(f"{path} is not a run folder: it has no config.json (the configuration)")
+        return ValueError(
+            f"{path} is not a run folder: {files.about_pickles(path) or 'it has no config.json (the configuration)'}"
+        )
     resume = Run.open(path).resume_command
     return ValueError(f"{path}: no config.json: the training ended before it was saved; go on with: {resume}")

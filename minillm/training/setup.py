@@ -12,10 +12,11 @@ import numpy as np
 from .. import data, models
 from ..data.digest import text_digest
 from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
+from . import memory
 from .recipe import ENCODED, Recipe
 from .run import TRAINING, Run
 
-__all__ = ["Setup", "build_model", "evaluation_data", "validation_stories"]
+__all__ = ["Setup", "build_model", "evaluation_data", "seen_at_once", "validation_stories"]
 
 VALIDATION_STORIES = 400
 VALIDATION_TOKENS = 100_000  # of a corpus in shards, which may hold millions
@@ -38,8 +39,10 @@ class Setup:
         """Read or make the text, train the tokenizer (unless the run has one already), build the
         model.
 
-        sha256: of the text that the run began with. Raises ValueError when it is another by now.
+        sha256: of the text that the run began with. Raises ValueError when it is another by now,
+        and, before any work, when there is not enough memory.
         """
+        memory.check_recipe(recipe, _build, _stories_for(recipe))
         floor = None
         if recipe.data is None:
             tokenizer, dataset, floor, about = _stories(recipe, tokenizer)
@@ -74,9 +77,7 @@ def resumed_recipe(run: Run, steps: int | None = None, data: str | None = None) 
 
 def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, data.Dataset, float, str]:
     """Made-up stories, no story twice, and the exact entropy of those kept for validation."""
-    # a story is about 118 tokens long, and the ends of rows stay empty: a little more than the
-    # steps will read
-    count = max(500, int(1.1 * recipe.steps * recipe.batch_size * recipe.context / 100))
+    count = _stories_for(recipe)
     train, validation = data.train_and_validation(count, VALIDATION_STORIES, recipe.seed)
     tokenizer = tokenizer or _train_tokenizer(recipe, [document.text for document in train[:5000]])
     train_ids, validation_ids = (
@@ -87,6 +88,13 @@ def _stories(recipe: Recipe, tokenizer: Tokenizer | None) -> tuple[Tokenizer, da
     dataset = _documents(recipe, train_ids, validation_ids, eos)
     floor = data.floor(validation, [len(ids) for ids in validation_ids])
     return tokenizer, dataset, floor, f"{count:,} stories made up by minillm (seed {recipe.seed})"
+
+
+def _stories_for(recipe: Recipe) -> int:
+    """A little more than the steps will read: a story is about 118 tokens long, and the ends of
+    rows stay empty.
+    """
+    return max(500, int(1.1 * recipe.steps * recipe.batch_size * recipe.context / 100))
 
 
 def _texts(
@@ -174,8 +182,11 @@ def _eos(tokenizer: Tokenizer) -> int:
 
 def build_model(recipe: Recipe, tokenizer: Tokenizer) -> models.LanguageModel:
     """A model of the recipe's kind and sizes, with random weights drawn from its seed."""
+    return _build(recipe, tokenizer.vocab_size, tokenizer.eos_id)
+
+
+def _build(recipe: Recipe, V: int, eos: int | None = 0) -> models.LanguageModel:
     rng = np.random.default_rng((recipe.seed, 0))
-    V, eos = tokenizer.vocab_size, tokenizer.eos_id
     if recipe.model == "gpt2":
         return models.GPT2(
             models.GPT2Config(
@@ -218,6 +229,16 @@ def build_model(recipe: Recipe, tokenizer: Tokenizer) -> models.LanguageModel:
     )
 
 
+def seen_at_once(model: models.LanguageModel, context: int | None) -> int | None:
+    """The tokens in a row of a measurement: as many as were chosen, else all that the model sees.
+
+    Raises ValueError when it cannot see so many.
+    """
+    if context is not None and model.context is not None and context > model.context:
+        raise ValueError(f"context must be at most {model.context}, which is all that the model sees; got {context}")
+    return context or model.context
+
+
 def evaluation_data(
     folder: str | Path, path: str | None, tokenizer: Tokenizer, context: int | None, batch_size: int
 ) -> tuple[Iterator[data.Batch], float | None]:
@@ -228,27 +249,32 @@ def evaluation_data(
     validation part of what the run was trained on. context: tokens a row; None: what the run was
     trained with, else 256.
 
-    Raises ValueError, with the way on, when the run does not say what it was trained on, or that
-    text is gone or another by now.
+    Raises ValueError, with the way on, when the run does not say what it was trained on, that text
+    is gone or another by now, or the scores of a batch do not fit into memory.
     """
     run = Run.open(folder) if (Path(folder) / TRAINING).exists() else None
     settings = run.settings if run is not None and run.has_recipe else {}
     context = context or settings.get("context") or 256
+    memory.check_batch(context, tokenizer.vocab_size)  # a row
+    dataset: data.Dataset
+    floor = None
     if path is None:
         if run is None or not settings:
             raise ValueError(f"{folder} does not say what it was trained on: give a text with --data")
         recipe = Recipe.from_settings(settings | {"context": context})
         if recipe.data is None:
             _, dataset, floor, _ = _stories(recipe, tokenizer)
-            return dataset.validation(batch_size), floor
-        if not Path(recipe.data).exists():
+        elif not Path(recipe.data).exists():
             raise ValueError(f"{recipe.data}, which {folder} was trained on, is not there: give a text with --data")
-        return _texts(recipe, recipe.data, tokenizer, run.sha256)[1].validation(batch_size), None
-    if data.holds_shards(path):
-        return _shards(path, context, tokenizer)[1].validation(batch_size), None
-    ids = tokenizer.encode_batch(data.load_texts(path))
-    whole = data.StreamDataset(np.zeros(context + 1, np.int64), _joined(ids, _eos(tokenizer)), context)
-    return whole.validation(batch_size), None
+        else:
+            dataset = _texts(recipe, recipe.data, tokenizer, run.sha256)[1]
+    elif data.holds_shards(path):
+        dataset = _shards(path, context, tokenizer)[1]
+    else:
+        ids = tokenizer.encode_batch(data.load_texts(path))
+        dataset = data.StreamDataset(np.zeros(context + 1, np.int64), _joined(ids, _eos(tokenizer)), context)
+    memory.check_batch(min(batch_size * context, dataset.validation_tokens), tokenizer.vocab_size)
+    return dataset.validation(batch_size), floor
 
 
 def validation_stories(folder: str | Path) -> list[data.Document]:

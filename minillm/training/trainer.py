@@ -32,6 +32,7 @@ from ..tensor import no_grad
 from ..tokenizer import Tokenizer
 from .callbacks import Callback, Interrupts, Progress, not_ending_the_run
 from .checkpoint import load_checkpoint, save_checkpoint
+from .clock import Clock
 from .config import TrainConfig, TrainResult
 from .evaluate import Evaluation, evaluate, evaluating, next_token_loss
 from .plot import LossPlot
@@ -87,6 +88,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []  # the lines of the log
         self.evaluation: Evaluation | None = None  # the last one
         self.tokens_per_s = 0.0  # between the last two lines of the log
+        self.clock = Clock()
         self._since_log = _SinceLog()
         self._seconds_before, self._begun = 0.0, time.perf_counter()  # of earlier sessions; of this one
         self._saved_step = -1
@@ -165,7 +167,8 @@ class Trainer:
 
     def _learn_and_report(self) -> None:
         config, tokens, begun = self.config, self.tokens, time.perf_counter()
-        loss, grad_norm = self.train_step()
+        with self.clock.timing("learning" if self.clock.times["starting"] else "starting"):
+            loss, grad_norm = self.train_step()
         self._since_log.add(loss, self.tokens - tokens, time.perf_counter() - begun)
         self._tell("on_step", loss)
         last = self.step == config.steps
@@ -182,13 +185,15 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         rows = max(1, self.config.batch_size // self.config.accumulate)
         batches = self.dataset.validation(rows)
-        self.evaluation = evaluate(self.model, batches, tokenizer=self.tokenizer, floor=self.floor)
+        with self.clock.timing("evaluating"):
+            self.evaluation = evaluate(self.model, batches, tokenizer=self.tokenizer, floor=self.floor)
         self._tell("on_evaluate", self.evaluation)
         return self.evaluation
 
     def _write_sample(self, sample: Callable[[Any], str]) -> None:
         self._last_sample = None
-        with not_ending_the_run("the sample"), evaluating(self.model), no_grad():
+        sampling = self.clock.timing("sampling")
+        with not_ending_the_run("the sample"), evaluating(self.model), no_grad(), sampling:
             self._last_sample = sample(self.model)
 
     def _write_card(self, result: TrainResult) -> None:

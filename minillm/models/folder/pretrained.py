@@ -102,6 +102,10 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
         raise ValueError(f"from_pretrained: dtype must be float32 or float64; got {dtype}")
     if isinstance(ignore_unknown, str):
         raise ValueError(f"from_pretrained: ignore_unknown must be a list of names; got the string {ignore_unknown!r}")
+    if not folder.exists():
+        raise FileNotFoundError(f"from_pretrained: {files.no_such_folder(folder)}")
+    if folder.is_file() and (why := files.about_pickles(folder)):
+        raise ValueError(f"from_pretrained: {why}")
     source = str(folder / CONFIG)
     content = files.read_json(source)
     rounded = unquantized_fields(content, source)

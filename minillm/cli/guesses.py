@@ -1,0 +1,96 @@
+"""What was probably meant by a word that no command knows: a name that is near, or that other
+programs have for the same thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Sequence
+
+from .values import Choice
+
+__all__ = ["of_command", "of_option", "of_word"]
+
+# What other programs call our options, and abbreviations; of several, the first that a command has.
+OTHER_NAMES = {
+    "learning-rate": "lr rate max-lr",
+    "steps": "epochs epoch iters iterations max-steps max-iters num-steps train-steps",
+    "batch-size": "batch bs batchsize batch-rows",
+    "width": "dim d-model hidden hidden-size hidden-dim embed embed-dim n-embd embedding-size channels d",
+    "layers": "n-layer n-layers num-layers depth blocks",
+    "heads": "n-head n-heads num-heads nhead",
+    "context": "block-size seq-len seq-length sequence-length ctx context-length context-size n-ctx window max-length",
+    "vocab-size": "vocab vocabulary n-vocab",
+    "out": "output o output-dir out-dir save-dir save run name",
+    "data": "input i file text corpus dataset train-data data-dir",
+    "resume": "continue restart resume-from",
+    "model": "arch architecture type",
+    "seed": "random-seed",
+    "validation": "val val-split validation-split valid",
+    "threads": "cpus cores jobs workers num-threads n-threads j",
+    "temperature": "temp tmp t",
+    "top-k": "topk k",
+    "top-p": "topp nucleus p",
+    "max-new-tokens": "max-tokens max-length length tokens num-tokens n-predict new-tokens",
+    "n": "num-return-sequences num-samples samples n-samples",
+    "beams": "num-beams beam beam-size beam-width",
+    "stop": "stop-strings stop-string until",
+    "slide": "infinite sliding-window rolling",
+    "logprobs": "probs logits probabilities",
+    "file": "prompt-file f",
+    "int8": "quantize quantized load-in-8bit q8",
+}
+OTHER_COMMANDS = {
+    "generate": "sample write complete continue infer predict run prompt",
+    "train": "fit learn finetune fine-tune",
+    "eval": "evaluate test perplexity measure",
+    "info": "show describe inspect summary",
+}
+
+
+def of_command(word: str) -> str:
+    """The command that other programs call so, in words; or nothing."""
+    for name, others in OTHER_COMMANDS.items():
+        if word in others.split():
+            return f"has no {word!r}; did you mean {name}?"
+    return ""
+
+
+def of_option(words: Sequence[str], options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:
+    """What to say of words of which the first is an unknown option."""
+    name = words[0].split("=")[0].strip("-").replace("_", "-").lower()
+    known = {flag.strip("-"): flag for action in actions for flag in action.option_strings}
+    for ours, others in {name: ""}.items() if name in known else OTHER_NAMES.items():
+        if ours in known and (ours == name or name in others.split()):
+            return f"did you mean {known[ours]}?"
+    for action in actions:
+        if not action.option_strings and name in (action.dest, str(action.metavar).lower()):
+            return f"it has no name: {_usage(options, actions)}"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"did you mean {known[near[0]]}?" if near else ""
+
+
+def of_word(words: Sequence[str], options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:
+    """What to say of words that stand where none is expected."""
+    from ..files import shell_path, shell_word
+
+    word = words[0]
+    for action in actions:
+        if isinstance(action.type, Choice) and word in action.type.names:
+            return f"did you mean {action.option_strings[0]} {word}?"
+    flags = {flag for action in actions for flag in action.option_strings}
+    if options.command == "train" and os.path.exists(os.path.join(word, "training.json")):
+        return f"did you mean --out {shell_path(word)} --resume?"
+    if "--data" in flags and (os.path.exists(word) or word.endswith(".txt")):
+        return f"did you mean --data {shell_path(word)}?"
+    texts = [action.dest for action in actions if action.dest in ("prompt", "text") and not action.option_strings]
+    if texts and options.command != "encode" and (begun := getattr(options, texts[0])):
+        return f"a text of several words stands in quotes: {shell_word(' '.join([begun, *words]))}"
+    return ""
+
+
+def _usage(options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:
+    places = [str(action.metavar or action.dest).upper() for action in actions if not action.option_strings]
+    return " ".join(["minillm", options.command, *places])
