@@ -114,11 +114,28 @@ class Tensor(Array):
 
         return Tensor.from_op(y, (self, other), backward)
 
+    def __mod__(self, other: Any) -> Tensor:
+        other = operand(other, self)
+        a, b = self._data, other._data
+
+        def backward(dy):  # y = a - b floor(a / b)  ->  da = dy,  db = -dy floor(a / b)
+            return unbroadcast(dy, a.shape), unbroadcast(-dy * np.floor_divide(a, b), b.shape)
+
+        return Tensor.from_op(broadcasting(np.remainder, a, b), (self, other), backward)
+
     def __neg__(self) -> Tensor:
         def backward(dy):  # y = -a
             return (-dy,)
 
         return Tensor.from_op(-self._data, (self,), backward)
+
+    def __abs__(self) -> Tensor:
+        a = self._data
+
+        def backward(dy):  # y = |a|  ->  da = dy sign(a), 0 at 0
+            return (dy * np.sign(a),)
+
+        return Tensor.from_op(np.abs(a), (self,), backward)
 
     def __matmul__(self, other: Any) -> Tensor:
         other = operand(other, self)
@@ -165,37 +182,46 @@ class Tensor(Array):
     def __rmatmul__(self, other: Any) -> Tensor:
         return operand(other, self) @ self
 
-    # Comparisons give boolean tensors, which & | ~ combine. They are steps: there is no gradient
-    # worth following.
+    def __rmod__(self, other: Any) -> Tensor:
+        return operand(other, self) % self
 
-    def _compare(self, function: np.ufunc, other: Any) -> Tensor:
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return operand(other, self) // self
+
+    # Comparisons give boolean tensors, which & | ~ combine. They are steps, as a // b = floor(a / b)
+    # is: there is no gradient worth following.
+
+    def _step(self, function: np.ufunc, other: Any) -> Tensor:
         if isinstance(other, int) and self.dtype.kind != "f":  # 300 is more than any uint8, but none itself
             return Tensor(function(self._data, other))
         return Tensor(broadcasting(function, self._data, operand(other, self)._data))
 
+    def __floordiv__(self, other: Any) -> Tensor:
+        return self._step(np.floor_divide, other)
+
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return self._compare(np.equal, other)
+        return self._step(np.equal, other)
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return self._compare(np.not_equal, other)
+        return self._step(np.not_equal, other)
 
     def __lt__(self, other: Any) -> Tensor:
-        return self._compare(np.less, other)
+        return self._step(np.less, other)
 
     def __le__(self, other: Any) -> Tensor:
-        return self._compare(np.less_equal, other)
+        return self._step(np.less_equal, other)
 
     def __gt__(self, other: Any) -> Tensor:
-        return self._compare(np.greater, other)
+        return self._step(np.greater, other)
 
     def __ge__(self, other: Any) -> Tensor:
-        return self._compare(np.greater_equal, other)
+        return self._step(np.greater_equal, other)
 
     def __and__(self, other: Any) -> Tensor:
-        return self._compare(np.bitwise_and, other)
+        return self._step(np.bitwise_and, other)
 
     def __or__(self, other: Any) -> Tensor:
-        return self._compare(np.bitwise_or, other)
+        return self._step(np.bitwise_or, other)
 
     __rand__, __ror__ = __and__, __or__
     __hash__ = object.__hash__
