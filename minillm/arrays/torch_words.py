@@ -11,6 +11,7 @@ AttributeError: Tensor has no 'view': write x.reshape(1, -1)
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -136,6 +137,12 @@ OPTIM = {
     "clip_grad_norm_": "optim.clip_grad_norm(parameters, max_norm)",
     "LRScheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
 }
+OPTIMIZER = {
+    "param_groups": "optimizer.lr = rate; a group that was given its own lr keeps its share of it",
+    "add_param_group": "a new optimiser, optim.AdamW([*groups, group])",
+    "defaults": "optimizer.lr",
+    "state": "optimizer.state_dict()",
+}
 MINILLM = {
     "from_numpy": "Tensor(array), which shares its memory",
     "as_tensor": "Tensor(array)",
@@ -172,6 +179,13 @@ def sentence(where: str, name: str, words: dict[str, str], otherwise: str = "") 
     """What to say of a name that is not here; ``otherwise`` where torch has no such word either."""
     instead = f"write {words[name]}" if name in words else otherwise
     return f"{where} has no {name!r}" + (f": {instead}" if instead else "")
+
+
+class TensorModule(types.ModuleType):
+    """The module ``tensor``, for those who call it as torch's function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("minillm.tensor is a module: write Tensor(array, requires_grad=...), from minillm import Tensor")
 
 
 def axes_as_numpys(function: Function) -> Function:

@@ -6,7 +6,16 @@ then ``names`` (of folders, as people and shells read them). Pickle, which runs 
 finds, is read nowhere.
 """
 
-from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text
+from .durable import (
+    Pathlike,
+    atomic_file,
+    atomic_folder,
+    atomic_update,
+    durable_file,
+    remove_folder,
+    remove_stale,
+    write_text,
+)
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strict_json import parse_json, read_json, read_text, to_json, write_json
@@ -14,6 +23,7 @@ from .strict_json import parse_json, read_json, read_text, to_json, write_json
 __all__ = [
     "Pathlike",
     "StoredTensor",
+    "atomic_file",
     "atomic_folder",
     "atomic_update",
     "durable_file",
