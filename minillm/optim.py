@@ -385,7 +385,7 @@ def _settings(
     """
     settings: list[tuple[Tensor, float, float]] = []
     for entry in params:
-        group = {"params": [entry]} if isinstance(entry, Tensor) else entry
+        group: Any = {"params": [entry]} if isinstance(entry, Tensor) else entry
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError(
                 f'{name}: params must be Tensors, or groups such as {{"params": tensors, "lr": 1e-3}}; '

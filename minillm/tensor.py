@@ -190,8 +190,8 @@ class Tensor(Array):
     def __rfloordiv__(self, other: Any) -> Tensor:
         return operand(other, self) // self
 
-    # Comparisons give boolean tensors, which & | ~ combine. They are steps, as a // b = floor(a / b)
-    # is: there is no gradient worth following.
+    # Comparisons give boolean tensors, which & | ~ combine. They are steps, and so is a // b, which
+    # is floor(a / b): there is no gradient worth following.
 
     def _step(self, function: np.ufunc, other: Any) -> Tensor:
         if isinstance(other, int) and self.dtype.kind != "f":  # 300 is more than any uint8, but none itself

@@ -62,7 +62,7 @@ def test_a_group_keeps_its_share_of_the_learning_rate():
     again.load_state_dict(optimizer.state_dict())
     assert again.lr == 0.0 and again.lr_scales == optimizer.lr_scales == [0.1, 1.0]
     with pytest.raises(AttributeError, match="SGD has no 'param_groups': write optimizer.lr = rate"):
-        optimizer.param_groups
+        _ = optimizer.param_groups
 
 
 def test_an_array_that_was_replaced_is_the_one_that_is_changed():
@@ -209,7 +209,7 @@ def test_wsd_is_flat_then_straight():
         (lambda w: optim.SGD([w], lr=-1.0), r"SGD: lr must be a number >= 0; got -1.0"),
         (lambda w: optim.AdamW([w], lr=math.nan), "AdamW: lr must be a number >= 0; got nan"),
         (lambda w: optim.AdamW([w], betas=(0.9, 1.0)), r"AdamW: betas\[1\] must be in \[0, 1\); got 1.0"),
-        (lambda w: optim.AdamW([{"params": [w], "betas": (0.9, 0.9)}]), "a group has 'params', 'lr' and 'weight_decay'; got 'betas'"),
+        (lambda w: optim.AdamW([{"params": w, "betas": 1}]), "'params', 'lr' and 'weight_decay'; got 'betas'"),
         (lambda w: optim.AdamW([{"params": w, "lr": -1.0}]), "AdamW: lr must be a number >= 0; got -1.0"),
         (lambda w: optim.SGD([{"params": [w], "lr": 1.0}], lr=0.0), "kept as a multiple of lr, which must not be 0"),
         (lambda w: optim.clip_grad_norm([w], math.nan), "clip_grad_norm: max_norm must be"),

@@ -65,3 +65,9 @@ def test_axes_have_numpys_names():
         x.max(axis=1, keepdim=True)
     with pytest.raises(TypeError, match="unexpected keyword argument 'axes'"):
         x.sum(axes=1)
+
+
+def test_the_module_tensor_says_that_it_is_no_function():
+    with pytest.raises(TypeError, match=r"minillm.tensor is a module: write Tensor\(array\)"):
+        minillm.tensor([1.0])
+    assert minillm.tensor.Tensor is Tensor

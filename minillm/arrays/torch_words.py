@@ -185,7 +185,7 @@ class TensorModule(types.ModuleType):
     """The module ``tensor``, for those who call it as torch's function of that name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("minillm.tensor is a module: write Tensor(array, requires_grad=...), from minillm import Tensor")
+        raise TypeError("minillm.tensor is a module: write Tensor(array), from minillm import Tensor")
 
 
 def axes_as_numpys(function: Function) -> Function:

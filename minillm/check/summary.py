@@ -110,7 +110,7 @@ def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
             line = Line(path or "(the model)", type(module).__name__, parameters=module.num_parameters())
             found.lines.append(line)
             if "forward" not in vars(module):
-                module.forward = _watched(module.forward, line, running)
+                vars(module)["forward"] = _watched(module.forward, line, running)
                 changed.append(module)
         with no_grad(), observed_by(Counter()):
             model(*inputs, **options)

@@ -241,7 +241,12 @@ def _self_attention(qkv: Tensor, H: int, G: int, window: int) -> Tensor:
     """
     a = floats(qkv)
     y, lse = self_attention_forward(a, H, G, window)  # (B, T, H D), (B, H, T)
-    report(lambda: weights_of(*_split(a, H, G, G)[:2], lse, True, window, 1 / math.sqrt(a.shape[-1] // (H + 2 * G))))
+
+    def weights():
+        q, k, _ = _split(a, H, G, G)
+        return weights_of(q, k, lse, True, window, 1 / math.sqrt(q.shape[-1]))
+
+    report(weights)
 
     def backward(dy):
         return (self_attention_backward(dy, a, y, lse, H, G, window),)
