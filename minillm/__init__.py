@@ -65,7 +65,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY and name not in _MODULES:
         from .arrays.torch_words import MINILLM, sentence
 
-        raise AttributeError(sentence("minillm", name, MINILLM))
+        ours = f"write F.{name}(...)" if hasattr(functional, name) else f"write x.{name}(...)" * hasattr(Tensor, name)
+        raise AttributeError(sentence("minillm", name, MINILLM, ours))
     module = importlib.import_module(f".{_MODULES.get(name) or _LAZY[name]}", __name__)
     value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value

@@ -37,7 +37,7 @@ from .arrays.shapes import (
     unbroadcast,
     with_axes,
 )
-from .arrays.torch_words import axes_as_numpys
+from .arrays.torch_words import torch_arguments
 from .autograd import no_grad
 from .kernels import compiled
 
@@ -253,7 +253,7 @@ class Tensor(Array):
 
         return Tensor.from_op(self._data[index], (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = sum of x over ``axis`` (all axes by default);   dx = dy for every summand.
         (..., N, ...) -> (...)
@@ -265,7 +265,7 @@ class Tensor(Array):
 
         return Tensor.from_op(total(self._data, axis, keepdims), (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.
         (..., N, ...) -> (...)
@@ -279,7 +279,7 @@ class Tensor(Array):
 
         return Tensor.from_op(y / n, (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def var(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """y = sum (x - mean)^2 / (N - ddof) over ``axis``;   dx = dy 2 (x - mean) / (N - ddof).
 
@@ -293,21 +293,21 @@ class Tensor(Array):
 
         return Tensor.from_op(total(centred * centred, axis, keepdims) / n, (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.
         (..., N, ...) -> (...)
         """
         return _extremum(self, np.max, axis, keepdims)
 
-    @axes_as_numpys
+    @torch_arguments
     def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the least entry over ``axis``; it gets dy, those that tie share it evenly.
         (..., N, ...) -> (...)
         """
         return _extremum(self, np.min, axis, keepdims)
 
-    @axes_as_numpys
+    @torch_arguments
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Where the greatest entry is, as integers (no gradient).   (..., N, ...) -> (...)"""
         return Tensor(np.asarray(np.argmax(self._data, axis=axis, keepdims=keepdims)))

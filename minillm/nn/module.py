@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays.html import table
+from ..arrays.torch_words import MODULE, sentence
+from ..autograd import Hook
 from ..tensor import Tensor
 
 MOST_ROWS = 40  # of modules that a notebook shows
@@ -69,6 +71,11 @@ class Module:
                 for hook in list(self._hooks.backward):
                     part.register_hook(functools.partial(hook, self))
         return y
+
+    def __getattr__(self, name: str) -> Any:
+        if name in MODULE:
+            raise AttributeError(sentence(type(self).__name__, name, MODULE), name=name, obj=self)
+        return object.__getattribute__(self, name)  # raises what was raised before
 
     # ---- parts and parameters --------------------------------------------------------------------
 
@@ -200,32 +207,32 @@ class Module:
 
     # ---- looking in ------------------------------------------------------------------------------
 
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple], Any]) -> Callable[[], None]:
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple], Any]) -> Hook:
         """Call ``hook(module, inputs)`` before each forward; what it returns, if anything, replaces
         the inputs.
 
         Returns a function that removes the hook. Raises TypeError for a module that is never
         called.
         """
-        return _registered(self._own_hooks().before, hook)
+        return Hook(self._own_hooks().before, hook)
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Callable[[], None]:
+    def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Hook:
         """Call ``hook(module, inputs, output)`` after each forward; what it returns, if anything,
         replaces the output.
 
         Returns a function that removes the hook. Raises TypeError for a module that is never
         called.
         """
-        return _registered(self._own_hooks().forward, hook)
+        return Hook(self._own_hooks().forward, hook)
 
-    def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
+    def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Hook:
         """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it
         returns replaces it.
 
         A module that returns a tuple calls it for each Tensor of it. Returns a function that
         removes the hook. Raises TypeError for a module that is never called.
         """
-        return _registered(self._own_hooks().backward, hook)
+        return Hook(self._own_hooks().backward, hook)
 
     def _own_hooks(self) -> Hooks:
         if type(self).forward is Module.forward and "forward" not in vars(self):
@@ -281,12 +288,6 @@ def _tensors(y: Any) -> Iterator[Tensor]:
     elif isinstance(y, tuple | list):
         for part in y:
             yield from _tensors(part)
-
-
-def _registered(hooks: list[Callable], hook: Callable) -> Callable[[], None]:
-    """Add a hook; returns the function that removes it."""
-    hooks.append(hook)
-    return lambda: hooks.remove(hook) if hook in hooks else None
 
 
 class _ThisThread(threading.local):

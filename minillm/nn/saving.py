@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.torch_words import torch_arguments
 from ..files import Pathlike, atomic_file, read_safetensors, write_safetensors
 from ..tensor import Tensor
 from .module import Module
@@ -38,6 +39,7 @@ def save(state: Module | Mapping[str, Any], path: Pathlike) -> None:
         write_safetensors(staging, dict(_flat("", state)))
 
 
+@torch_arguments
 def load(path: Pathlike) -> dict[str, Any]:
     """Read what `save` wrote, or any safetensors file: a dictionary of arrays, nested as it was.
 
