@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import data, functional, models, nn, optim, tokenizer
+    from .check import plot
     from .check.anomaly import detect_anomaly
+    from .check.attention import record_attention
     from .check.gradcheck import gradcheck
     from .check.summary import summary
     from .generation import Generation, GenerationConfig, generate, generate_batch, stream
     from .kernels import get_num_threads, set_num_threads
+    from .nn.saving import load, save
     from .tensor import Tensor, no_grad
     from .training.config import TrainConfig
     from .training.evaluate import evaluate
@@ -31,8 +34,11 @@ __version__ = "0.1.0"
 
 # Loaded when first used: learners who need only the engine do not wait for the rest, and nobody
 # waits for ``minillm --help``.
-_LAZY = {  # name -> where it is; a module by itself where nothing is said
-    **dict.fromkeys(("data", "functional", "models", "nn", "optim", "tokenizer"), ""),
+_MODULES = {  # name -> which it is
+    **{name: name for name in ("data", "functional", "models", "nn", "optim", "tokenizer")},
+    "plot": "check.plot",
+}
+_LAZY = {  # name -> the module that has it
     "Tensor": "tensor",
     "no_grad": "tensor",
     "detect_anomaly": "check.anomaly",
@@ -40,7 +46,10 @@ _LAZY = {  # name -> where it is; a module by itself where nothing is said
     "evaluate": "training.evaluate",
     "Trainer": "training.trainer",
     "TrainConfig": "training.config",
+    "record_attention": "check.attention",
     "summary": "check.summary",
+    "load": "nn.saving",
+    "save": "nn.saving",
     "Recipe": "training.recipe",
     "Run": "training.run",
     "load_run": "training.run",
@@ -52,21 +61,36 @@ _LAZY = {  # name -> where it is; a module by itself where nothing is said
     "get_num_threads": "kernels",
     "set_num_threads": "kernels",
 }
-__all__ = sorted(_LAZY)  # noqa: PLE0605
+__all__ = sorted([*_MODULES, *_LAZY])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     import importlib.util
 
-    if name not in _LAZY and importlib.util.find_spec(f"{__name__}.{name}") is None:  # no file of ours either
-        from .arrays.torch_words import MINILLM, sentence
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{_MODULES[name]}", __name__)
+    elif importlib.util.find_spec(f"{__name__}.{name}"):  # another file of ours
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(_sentence(name))
+    if "tensor" in globals():
+        from .arrays.torch_words import TensorModule
 
-        raise AttributeError(sentence("minillm", name, MINILLM))
-    place = _LAZY.get(name)
-    module = importlib.import_module(f".{place or name}", __name__)
-    value = getattr(module, name) if place else module
+        globals()["tensor"].__class__ = TensorModule
     globals()[name] = value
     return value
+
+
+def _sentence(name: str) -> str:
+    """What to write instead of a name of torch."""
+    from . import functional
+    from .arrays.torch_words import MINILLM, sentence
+    from .tensor import Tensor
+
+    ours = f"write F.{name}(...)" if hasattr(functional, name) else f"write x.{name}(...)" * hasattr(Tensor, name)
+    return sentence("minillm", name, MINILLM, ours)
 
 
 def __dir__() -> list[str]:

@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from .arrays.torch_words import AUTOGRAD, sentence
+
 Gradients = Sequence[np.ndarray | None]  # one per input; None: no gradient for this one
 Backward = Callable[[np.ndarray], Gradients]
 
@@ -174,7 +176,7 @@ class Node:
 
     # ---- looking at gradients --------------------------------------------------------------------
 
-    def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
+    def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Hook:
         """Call ``hook(gradient)`` when this tensor's gradient is complete in ``backward()``.
 
         What the hook returns, if anything, takes the gradient's place. Returns a function that
@@ -182,9 +184,8 @@ class Node:
         """
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor has no gradient (requires_grad is False)")
-        hooks = self._hooks = self._hooks or []
-        hooks.append(hook)
-        return lambda: hooks.remove(hook) if hook in hooks else None
+        self._hooks = self._hooks or []
+        return Hook(self._hooks, hook)
 
     def retain_grad(self) -> None:
         """Keep ``.grad`` of a tensor in the middle of the graph too (else only parameters keep
@@ -204,6 +205,23 @@ class Node:
         it.
         """
         self._changed = _clock()
+
+
+class Hook:
+    """A function that was added to those that look on; called, or by ``remove()``, it is taken
+    away.
+    """
+
+    def __init__(self, hooks: list[Callable], hook: Callable) -> None:
+        self._hooks, self._hook = hooks, hook
+        hooks.append(hook)
+
+    def remove(self) -> None:
+        """Take the function away; a second time does nothing."""
+        if self._hook in self._hooks:
+            self._hooks.remove(self._hook)
+
+    __call__ = remove
 
 
 class Arriving:
@@ -340,3 +358,7 @@ def _keeps(backward: Backward | None, array: np.ndarray) -> bool:
         if isinstance(value, (tuple, list)):
             held.extend(value)
     return any(isinstance(value, np.ndarray) and np.may_share_memory(value, array) for value in held)
+
+
+def __getattr__(name: str) -> None:
+    raise AttributeError(sentence("minillm.autograd", name, AUTOGRAD))

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.torch_words import OPTIM, sentence
+from .arrays.torch_words import OPTIM, OPTIMIZER, sentence
 from .kernels import compiled
 from .tensor import Tensor
 
@@ -43,23 +43,25 @@ __all__ = [
     "wsd",
 ]
 
-Group = dict[str, Any]  # {"params": iterable of Tensor, "weight_decay": float}
+Group = dict[str, Any]  # {"params": iterable of Tensor, "weight_decay": float, "lr": float}, the last two if wanted
 
 
 class Optimizer:
     """What optimisers share: the parameters, the learning rate, `zero_grad`, and a state that can
     be saved.
 
-    params: tensors with ``requires_grad``, or groups ``{"params": ..., "weight_decay": ...}`` of
-    them. ``lr`` may be set at any time, as schedules do. Raises ValueError when there is no
-    parameter, or one is given twice.
+    params: tensors with ``requires_grad``, or groups ``{"params": ..., "lr": ..., "weight_decay":
+    ...}`` of them. ``lr`` may be set at any time, as schedules do; a group that was given a tenth
+    of it keeps to a tenth. Raises ValueError when there is no parameter, or one is given twice.
     """
 
     _averages: tuple[str, ...] = ()  # attributes with one number per weight, kept between steps
 
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], lr: float, weight_decay: float) -> None:
-        self.params, self.weight_decays = _parameters_and_decays(type(self).__name__, params, weight_decay)
-        self.lr = _within(type(self).__name__, "lr", lr, 0.0)
+        name = type(self).__name__
+        self.lr = _within(name, "lr", lr, 0.0)
+        settings = _settings(name, params, self.lr, weight_decay)
+        self.params, self.lr_scales, self.weight_decays = map(list, zip(*settings, strict=True))
         self.steps = [0] * len(self.params)  # that each parameter has made: none without a gradient
         self._rows = _InOneArray(self.params)
 
@@ -67,6 +69,9 @@ class Optimizer:
     def flat(self) -> np.ndarray:
         """All parameters as one array, of which each ``p.data`` is a part."""
         return self._rows.flat
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(sentence(type(self).__name__, name, OPTIMIZER), name=name, obj=self)
 
     def zero_grad(self) -> None:
         """Forget all gradients: the next `backward()` begins from nothing instead of adding to
@@ -80,12 +85,13 @@ class Optimizer:
         self._rows.take_in()
         for i, p in enumerate(self.params):
             self.steps[i] += p.grad is not None
-        for where, first, grads in self._rows.with_gradients(self.weight_decays, self.steps):
-            self._update(where, grads, self.weight_decays[first], self.steps[first])
+        for where, first, grads in self._rows.with_gradients(self.lr_scales, self.weight_decays, self.steps):
+            lr = self.lr * self.lr_scales[first]
+            self._update(where, grads, lr, self.weight_decays[first], self.steps[first])
         for p in self.params:
             p.mark_changed()
 
-    def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
+    def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
         """Change ``flat[where]``, whose gradients these are; ``step`` counts from 1."""
         raise NotImplementedError
 
@@ -140,8 +146,8 @@ class SGD(Optimizer):
         self.momentum = _within("SGD", "momentum", momentum, 0.0, 1.0)
         self.velocity = np.zeros_like(self.flat)
 
-    def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
-        sgd_update(self.flat[where], grads, self.velocity[where], self.lr, self.momentum, weight_decay)
+    def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
+        sgd_update(self.flat[where], grads, self.velocity[where], lr, self.momentum, weight_decay)
 
 
 @compiled("optim")
@@ -184,10 +190,10 @@ class AdamW(Optimizer):
         self.eps = _within("AdamW", "eps", eps, 0.0)
         self.m, self.v = np.zeros_like(self.flat), np.zeros_like(self.flat)
 
-    def _update(self, where: slice, grads: list[np.ndarray], weight_decay: float, step: int) -> None:
+    def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
         beta1, beta2 = self.betas
         adamw_update(
-            self.flat[where], grads, self.m[where], self.v[where], self.lr, beta1, beta2, self.eps, weight_decay, step
+            self.flat[where], grads, self.m[where], self.v[where], lr, beta1, beta2, self.eps, weight_decay, step
         )
 
 
@@ -371,28 +377,36 @@ class _InOneArray:
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-def _parameters_and_decays(
-    name: str, params: Iterable[Tensor] | Iterable[Group], weight_decay: float
-) -> tuple[list[Tensor], list[float]]:
-    """Parameters, or groups of them, as a list, and the weight decay of each."""
-    tensors: list[Tensor] = []
-    decays: list[float] = []
+def _settings(
+    name: str, params: Iterable[Tensor] | Iterable[Group], lr: float, weight_decay: float
+) -> list[tuple[Tensor, float, float]]:
+    """Parameters, or groups of them -> each parameter, the factor of ``lr`` that is its learning
+    rate, its weight decay.
+    """
+    settings: list[tuple[Tensor, float, float]] = []
     for entry in params:
-        if isinstance(entry, Tensor):
-            entry = {"params": [entry]}
-        unknown = sorted(set(entry) - {"params", "weight_decay"})
-        if unknown:
-            raise ValueError(f"{name}: a group has 'params' and 'weight_decay'; got {unknown[0]!r}")
-        group = list(entry["params"])
-        tensors += group
-        decays += [_within(name, "weight_decay", entry.get("weight_decay", weight_decay), 0.0)] * len(group)
+        group: Any = {"params": [entry]} if isinstance(entry, Tensor) else entry
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(
+                f'{name}: params must be Tensors, or groups such as {{"params": tensors, "lr": 1e-3}}; '
+                f"got {type(entry).__name__}"
+            )
+        if unknown := sorted(set(group) - {"params", "lr", "weight_decay"}):
+            raise ValueError(f"{name}: a group has 'params', 'lr' and 'weight_decay'; got {unknown[0]!r}")
+        own = _within(name, "lr", group.get("lr", lr), 0.0)
+        if own != lr and not lr:
+            raise ValueError(f"{name}: the lr of a group is kept as a multiple of lr, which must not be 0 then")
+        decay = _within(name, "weight_decay", group.get("weight_decay", weight_decay), 0.0)
+        tensors = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
+        settings += [(p, own / lr if lr else 1.0, decay) for p in tensors]
+    tensors = [p for p, _, _ in settings]
     if not tensors:
         raise ValueError(f"{name}: params must hold at least one parameter; got none")
     if len({id(p) for p in tensors}) < len(tensors):
         raise ValueError(f"{name}: params holds the same parameter twice")
     if len(dtypes := {p.dtype for p in tensors}) > 1:
         raise ValueError(f"{name}: params must be of one dtype; got {', '.join(map(str, dtypes))}")
-    return tensors, decays
+    return settings
 
 
 def _check_schedule(function: str, steps: int, warmup: int) -> None:

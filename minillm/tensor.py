@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from .arrays.array import Array
+from .arrays.html import array_table
 from .arrays.numpy_functions import on_arrays, python_operator
 from .arrays.shapes import (
     added_at,
@@ -35,7 +37,7 @@ from .arrays.shapes import (
     unbroadcast,
     with_axes,
 )
-from .arrays.torch_words import axes_as_numpys
+from .arrays.torch_words import torch_arguments
 from .autograd import no_grad
 from .kernels import compiled
 
@@ -114,11 +116,28 @@ class Tensor(Array):
 
         return Tensor.from_op(y, (self, other), backward)
 
+    def __mod__(self, other: Any) -> Tensor:
+        other = operand(other, self)
+        a, b = self._data, other._data
+
+        def backward(dy):  # y = a - b floor(a / b)  ->  da = dy,  db = -dy floor(a / b)
+            return unbroadcast(dy, a.shape), unbroadcast(-dy * np.floor_divide(a, b), b.shape)
+
+        return Tensor.from_op(broadcasting(np.remainder, a, b), (self, other), backward)
+
     def __neg__(self) -> Tensor:
         def backward(dy):  # y = -a
             return (-dy,)
 
         return Tensor.from_op(-self._data, (self,), backward)
+
+    def __abs__(self) -> Tensor:
+        a = self._data
+
+        def backward(dy):  # y = |a|  ->  da = dy sign(a), 0 at 0
+            return (dy * np.sign(a),)
+
+        return Tensor.from_op(np.abs(a), (self,), backward)
 
     def __matmul__(self, other: Any) -> Tensor:
         other = operand(other, self)
@@ -165,37 +184,46 @@ class Tensor(Array):
     def __rmatmul__(self, other: Any) -> Tensor:
         return operand(other, self) @ self
 
-    # Comparisons give boolean tensors, which & | ~ combine. They are steps: there is no gradient
-    # worth following.
+    def __rmod__(self, other: Any) -> Tensor:
+        return operand(other, self) % self
 
-    def _compare(self, function: np.ufunc, other: Any) -> Tensor:
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return operand(other, self) // self
+
+    # Comparisons give boolean tensors, which & | ~ combine. They are steps, and so is a // b, which
+    # is floor(a / b): there is no gradient worth following.
+
+    def _step(self, function: np.ufunc, other: Any) -> Tensor:
         if isinstance(other, int) and self.dtype.kind != "f":  # 300 is more than any uint8, but none itself
             return Tensor(function(self._data, other))
         return Tensor(broadcasting(function, self._data, operand(other, self)._data))
 
+    def __floordiv__(self, other: Any) -> Tensor:
+        return self._step(np.floor_divide, other)
+
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return self._compare(np.equal, other)
+        return self._step(np.equal, other)
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return self._compare(np.not_equal, other)
+        return self._step(np.not_equal, other)
 
     def __lt__(self, other: Any) -> Tensor:
-        return self._compare(np.less, other)
+        return self._step(np.less, other)
 
     def __le__(self, other: Any) -> Tensor:
-        return self._compare(np.less_equal, other)
+        return self._step(np.less_equal, other)
 
     def __gt__(self, other: Any) -> Tensor:
-        return self._compare(np.greater, other)
+        return self._step(np.greater, other)
 
     def __ge__(self, other: Any) -> Tensor:
-        return self._compare(np.greater_equal, other)
+        return self._step(np.greater_equal, other)
 
     def __and__(self, other: Any) -> Tensor:
-        return self._compare(np.bitwise_and, other)
+        return self._step(np.bitwise_and, other)
 
     def __or__(self, other: Any) -> Tensor:
-        return self._compare(np.bitwise_or, other)
+        return self._step(np.bitwise_or, other)
 
     __rand__, __ror__ = __and__, __or__
     __hash__ = object.__hash__
@@ -225,7 +253,7 @@ class Tensor(Array):
 
         return Tensor.from_op(self._data[index], (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = sum of x over ``axis`` (all axes by default);   dx = dy for every summand.
         (..., N, ...) -> (...)
@@ -237,7 +265,7 @@ class Tensor(Array):
 
         return Tensor.from_op(total(self._data, axis, keepdims), (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = (1 / N) sum of x over ``axis``;   dx = dy / N for every summand.
         (..., N, ...) -> (...)
@@ -251,7 +279,7 @@ class Tensor(Array):
 
         return Tensor.from_op(y / n, (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def var(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """y = sum (x - mean)^2 / (N - ddof) over ``axis``;   dx = dy 2 (x - mean) / (N - ddof).
 
@@ -265,21 +293,21 @@ class Tensor(Array):
 
         return Tensor.from_op(total(centred * centred, axis, keepdims) / n, (self,), backward)
 
-    @axes_as_numpys
+    @torch_arguments
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the greatest entry over ``axis``; it gets dy, those that tie share it evenly.
         (..., N, ...) -> (...)
         """
         return _extremum(self, np.max, axis, keepdims)
 
-    @axes_as_numpys
+    @torch_arguments
     def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """y = the least entry over ``axis``; it gets dy, those that tie share it evenly.
         (..., N, ...) -> (...)
         """
         return _extremum(self, np.min, axis, keepdims)
 
-    @axes_as_numpys
+    @torch_arguments
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Where the greatest entry is, as integers (no gradient).   (..., N, ...) -> (...)"""
         return Tensor(np.asarray(np.argmax(self._data, axis=axis, keepdims=keepdims)))
@@ -369,8 +397,15 @@ class Tensor(Array):
 
     def __repr__(self) -> str:
         values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
+        return f"Tensor({values}, {self._told()})"
+
+    def _repr_html_(self) -> str:
+        told = f"Tensor, {self._told()}"
+        return array_table(self._data, told) if self.ndim in (1, 2) else f"<pre>{escape(repr(self))}</pre>"
+
+    def _told(self) -> str:
         origin = f", op={self.op}" if self.op else ", requires_grad=True" if self.requires_grad else ""
-        return f"Tensor({values}, shape={self.shape}, {self.dtype}{origin})"
+        return f"shape={self.shape}, {self.dtype}{origin}"
 
     def __copy__(self) -> Tensor:
         return Tensor(self._data, self.requires_grad)

@@ -233,6 +233,22 @@ OPS: list[Op] = [
         torch=lambda t, a: t.ones(2, 3, dtype=a.dtype) @ a,
         inputs=[(normal(3, 4),)],
     ),
+    Op(
+        "Tensor.__mod__",
+        call=lambda a, b: a % b,
+        numpy=np.mod,
+        torch=lambda t, a, b: a % b,
+        inputs=[(3 * distinct(3, 4), positive(3, 4)), (distinct(2, 3, 4), -positive(3, 1)), (distinct(3, 1), positive(4))],
+        errors=[(lambda: three % four, ValueError, fit)],
+    ),
+    Op(
+        "Tensor.__rmod__",
+        call=lambda a: 7 % a,
+        numpy=lambda a: 7 % a,
+        torch=lambda t, a: t.full_like(a, 7) % a,  # 7 % a has no gradient there
+        inputs=[(positive(3, 4),), (-positive(5),)],
+    ),
+    Op("Tensor.__abs__", call=abs, numpy=np.abs, torch=lambda t, a: abs(a), inputs=corner),
     Op("Tensor.__neg__", call=lambda a: -a, numpy=np.negative, torch=lambda t, a: -a, inputs=unary),
     Op(
         "Tensor.__matmul__",

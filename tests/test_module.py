@@ -144,3 +144,58 @@ def test_skipping_ends_when_opening_fails(tmp_path):
         assert not nn.Linear(3, 3, rng=0).weight.data.any()
         raise RuntimeError
     assert nn.Linear(3, 3, rng=0).weight.data.all()
+
+
+def test_apply_reaches_every_part_and_the_module_last():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 2), nn.ReLU()))
+    seen = []
+
+    def ones(module):
+        seen.append(type(module).__name__)
+        if isinstance(module, nn.Linear):
+            module.weight.data[...] = 1
+
+    assert model.apply(ones) is model
+    assert seen[-1] == "Sequential" and sorted(seen[:-1]) == ["Linear", "Linear", "ReLU", "Sequential"]
+    assert model(Tensor(np.ones((1, 2)))).data.shape == (1, 2) and (model[1][0].weight.data == 1).all()
+
+
+def test_parameters_are_counted_once():
+    layer = nn.Linear(3, 4)
+    assert nn.Sequential(layer, layer).num_parameters() == layer.num_parameters() == 16
+
+
+def test_a_hook_before_the_forward_sees_and_replaces_the_inputs():
+    layer, seen = nn.Linear(2, 2, bias=False, rng=0), []
+    x = Tensor(np.array([[1.0, 2.0]], np.float32))
+    plain = layer(x).data
+    stop = layer.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs)))
+    assert layer.is_watched and (layer(x).data == plain).all() and seen == [(layer, (x,))]
+    double = layer.register_forward_pre_hook(lambda module, inputs: inputs[0] * 2)
+    again = layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 0,))
+    assert (layer(x).data == 2 * plain).all()
+    for remove in (stop, double, again):
+        remove()
+    assert not layer.is_watched and (layer(x).data == plain).all()
+    with pytest.raises(TypeError, match="it is never called"):
+        nn.Module().register_forward_pre_hook(print)
+
+
+def test_a_notebook_shows_modules_and_tensors():
+    class Script(nn.Module):
+        def __init__(self):
+            self.parts = {"<b>": nn.Linear(2, 3)}
+
+        def extra_repr(self):
+            return "<script>alert(1)</script>"
+
+    html = Script()._repr_html_()
+    assert "<td>parts.&lt;b&gt;</td><td>Linear</td>" in html and "<script>" not in html and "9 parameters" in html
+    assert "; 61 more modules are not shown" in nn.Sequential(*[nn.ReLU() for _ in range(100)])._repr_html_()
+    x = Tensor(np.arange(2000.0).reshape(20, 100), requires_grad=True)
+    html = x._repr_html_()
+    assert html.count("<tr>") == 9 and html.count("<td>") == 81 and "<td>1999</td>" in html
+    assert "Tensor, shape=(20, 100), float64, requires_grad=True" in html
+    assert "<td>…</td><td>96</td><td>97</td><td>98</td><td>99</td></tr>" in html
+    assert Tensor([True, False])._repr_html_().count("<td>") == 2
+    assert "<pre>Tensor(2." in (Tensor(1.0) * 2)._repr_html_() and "<pre>" in Tensor(np.ones((2, 2, 2)))._repr_html_()

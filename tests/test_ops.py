@@ -11,7 +11,7 @@ from tests.opspec import OPS, WITHOUT_GRADIENT, Op
 
 CASES = [pytest.param(op, arrays, id=f"{op.id}-{i}") for op in OPS for i, arrays in enumerate(op.inputs)]
 ERRORS = [pytest.param(*error, id=f"{op.id}-{i}") for op in OPS for i, error in enumerate(op.errors)]
-OPERATORS = "add sub mul truediv pow matmul radd rsub rmul rtruediv rpow rmatmul neg getitem iter".split()
+OPERATORS = "add sub mul truediv pow matmul radd rsub rmul rtruediv rpow rmatmul mod rmod abs neg getitem iter".split()
 
 
 def tensors(arrays, dtype=np.float64, grad=True):

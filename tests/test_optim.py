@@ -50,6 +50,21 @@ def test_parameter_without_gradient_stays_and_counts_no_step():
     assert optimizer.steps == [1, 0]
 
 
+def test_a_group_keeps_its_share_of_the_learning_rate():
+    body, head = parameter(1.0, 1.0), parameter(1.0)
+    optimizer = optim.SGD([{"params": body, "lr": 0.05}, {"params": iter([head])}], lr=0.5)
+    for rate, left in ((0.5, (0.95, 0.5)), (0.1, (0.94, 0.4)), (0.0, (0.94, 0.4))):
+        optimizer.lr = rate
+        body.grad, head.grad = np.ones(2), np.ones(1)
+        optimizer.step()
+        np.testing.assert_allclose([*body.data, *head.data], [left[0], *left], rtol=1e-12)
+    again = optim.SGD([{"params": body, "lr": 0.05}, {"params": [head]}], lr=0.5)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.lr == 0.0 and again.lr_scales == optimizer.lr_scales == [0.1, 1.0]
+    with pytest.raises(AttributeError, match="SGD has no 'param_groups': write optimizer.lr = rate"):
+        _ = optimizer.param_groups
+
+
 def test_an_array_that_was_replaced_is_the_one_that_is_changed():
     w, other = parameter(1.0, 1.0), parameter(7.0)
     optimizer = optim.SGD([other, w], lr=1.0)
@@ -194,7 +209,9 @@ def test_wsd_is_flat_then_straight():
         (lambda w: optim.SGD([w], lr=-1.0), r"SGD: lr must be a number >= 0; got -1.0"),
         (lambda w: optim.AdamW([w], lr=math.nan), "AdamW: lr must be a number >= 0; got nan"),
         (lambda w: optim.AdamW([w], betas=(0.9, 1.0)), r"AdamW: betas\[1\] must be in \[0, 1\); got 1.0"),
-        (lambda w: optim.AdamW([{"params": [w], "lr": 1.0}]), "a group has 'params' and 'weight_decay'; got 'lr'"),
+        (lambda w: optim.AdamW([{"params": w, "betas": 1}]), "'params', 'lr' and 'weight_decay'; got 'betas'"),
+        (lambda w: optim.AdamW([{"params": w, "lr": -1.0}]), "AdamW: lr must be a number >= 0; got -1.0"),
+        (lambda w: optim.SGD([{"params": [w], "lr": 1.0}], lr=0.0), "kept as a multiple of lr, which must not be 0"),
         (lambda w: optim.clip_grad_norm([w], math.nan), "clip_grad_norm: max_norm must be"),
         (lambda w: optim.warmup_cosine(1.0, steps=5, warmup=6), "warmup must be from 0 to steps = 5; got 6"),
     ],
@@ -202,3 +219,9 @@ def test_wsd_is_flat_then_straight():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(parameter(1.0))
+
+
+def test_what_is_no_parameter_is_told():
+    for params in ([("weight", parameter(1.0))], [{"lr": 1.0}], [np.zeros(2)]):
+        with pytest.raises(TypeError, match="AdamW: params must be Tensors, or groups such as"):
+            optim.AdamW(params)

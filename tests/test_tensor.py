@@ -518,6 +518,20 @@ def test_copies():
     assert shallow.data is a.data and shallow.grad is None
 
 
+def test_floor_division_is_a_step_without_gradient():
+    x = Tensor([-7.0, 7.0], requires_grad=True)
+    for y, values in ((x // 2, [-4, 3]), (7 // x, [-1, 1]), (np.array([15.0, 15.0]) // x, [-3, 2])):
+        assert y.data.tolist() == values and not y.requires_grad
+    (x - 2 * (x // 2)).sum().backward()
+    assert x.grad.tolist() == [1, 1]
+    days = Tensor([3, 10, 17])
+    assert (days // 7).data.tolist() == [0, 1, 2] and (days % 7).data.tolist() == [3, 3, 3]
+    assert (days // 7).dtype == (days % 7).dtype == days.dtype and (days % 0.7).dtype == np.float32
+    assert (np.array([9, 9, 9]) % days).data.tolist() == [0, 9, 9]
+    with pytest.raises(ValueError, match="floor_divide: shapes"):
+        x // Tensor([1.0, 2.0, 3.0])
+
+
 def test_comparisons_give_booleans():
     x = Tensor([1.0, 2.0, 3.0])
     assert (x > 2).data.tolist() == [False, False, True]

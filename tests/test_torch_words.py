@@ -18,7 +18,7 @@ from minillm.arrays import torch_words
         (Tensor([1.0]), "t", "write x.T"),
         (Tensor([1.0]), "masked_fill", "write F.where(mask, value, x)"),
         (Tensor([1.0]), "to", "write x.astype(np.float64)"),
-        (Tensor([1.0]), "softmax", "perhaps F.softmax(x)"),
+        (Tensor([1.0]), "softmax", "write F.softmax(x)"),
         (F, "cat", "minillm.functional has no 'cat'; concatenate(...) does this"),
         (F, "max", "minillm.functional has no 'max'; x.max(...) does this"),
         (F, "bmm", "minillm.functional has no 'bmm': write a @ b"),
@@ -31,6 +31,15 @@ from minillm.arrays import torch_words
         (minillm, "zeros", "minillm has no 'zeros': write Tensor(np.zeros((2, 3), np.float32))"),
         (minillm, "randn", "standard_normal"),
         (minillm, "nonsense", "minillm has no 'nonsense'"),
+        (minillm, "softmax", "minillm has no 'softmax': write F.softmax(...)"),
+        (minillm, "argmax", "write x.argmax(...)"),
+        (minillm.autograd, "Function", "write a function that returns Tensor.from_op(y, (x,), backward)"),
+        (nn.init, "xavier_uniform_", "write layer.weight.data[...] = rng.normal"),
+        (nn.ReLU(), "register_buffer", "ReLU has no 'register_buffer': write self.name = Tensor(array)"),
+        (nn.Sequential(), "append", "write net.layers.append(layer)"),
+        (nn.ReLU(), "nonsense", "'ReLU' object has no attribute 'nonsense'"),
+        (Tensor([1.0]), "argsort", "NumPy has it for the values alone, np.argsort(x.data)"),
+        (Tensor([1.0]), "normal_", "Tensor has no 'normal_'"),
     ],
 )
 def test_a_name_that_is_not_here(place, name, says):
@@ -40,6 +49,7 @@ def test_a_name_that_is_not_here(place, name, says):
 
 def test_what_the_sentences_name_is_there():
     tables = (torch_words.TENSOR, torch_words.OTHERS, torch_words.NN, torch_words.OPTIM, torch_words.MINILLM)
+    tables += (torch_words.MODULE, torch_words.OPTIMIZER)
     text = " ".join(sentence for table in tables for sentence in table.values())
     for name in re.findall(r"\bF\.(\w+)", text) + [n for n in torch_words.FUNCTIONS.values() if "." not in n]:
         assert hasattr(F, name), name
@@ -65,3 +75,57 @@ def test_axes_have_numpys_names():
         x.max(axis=1, keepdim=True)
     with pytest.raises(TypeError, match="unexpected keyword argument 'axes'"):
         x.sum(axes=1)
+
+
+def test_the_module_tensor_says_that_it_is_no_function():
+    with pytest.raises(TypeError, match=r"minillm.tensor is a module: write Tensor\(array\)"):
+        minillm.tensor([1.0])
+    assert minillm.tensor.Tensor is Tensor
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda: nn.LSTM(2, 3, batch_first=True), r"LSTM: x is always \(B, T, C\): leave out batch_first="),
+        (lambda: nn.BatchNorm2d(num_features=3), "BatchNorm2d: write channels= for num_features="),
+        (lambda: nn.ReLU(inplace=True), "ReLU: nothing is changed in place: leave out inplace="),
+        (lambda: nn.Embedding(3, 2, padding_idx=0), "Embedding: hide padding with a mask"),
+        (lambda: nn.LayerNorm(normalized_shape=4), "LayerNorm: write size= for normalized_shape="),
+        (lambda: nn.MultiHeadAttention(embed_dim=4, num_heads=2), "MultiHeadAttention: write width= for embed_dim="),
+        (lambda: nn.Linear(2, 3, device="cpu"), "Linear: arrays are on the CPU here: leave out device="),
+        (lambda: F.scaled_dot_product_attention(1, 2, 3, is_causal=True), "write causal= for is_causal="),
+        (lambda: F.softmax(Tensor([1.0]), dim=0), "softmax: axes are NumPy's: write axis= for dim="),
+        (lambda: minillm.load("x", map_location="cpu"), "load: arrays are on the CPU here: leave out map_location="),
+        (lambda: nn.Linear(2, 3, nonsense=1), "unexpected keyword argument 'nonsense'"),
+    ],
+)
+def test_an_argument_that_is_torchs(call, says):
+    with pytest.raises(TypeError, match=says):
+        call()
+
+
+def test_an_error_inside_a_property_is_seen():
+    class Broken(nn.Module):
+        @property
+        def width(self):
+            return self.weight.nonsense
+
+        weight = Tensor([1.0])
+
+    with pytest.raises(AttributeError, match="Tensor has no 'nonsense'"):
+        _ = Broken().width
+
+
+def test_a_hook_is_removed_in_both_ways():
+    layer, x = nn.Linear(1, 1, rng=0), Tensor([[1.0]], requires_grad=True)
+    seen = []
+    handles = [layer.register_forward_hook(lambda *a: seen.append("forward")) for _ in range(2)]
+    handles.append(x.register_hook(lambda dy: seen.append("gradient")))
+    layer(x).sum().backward()
+    assert seen == ["forward", "forward", "gradient"]
+    handles[0].remove()
+    handles[0].remove()
+    handles[1]()
+    handles[2].remove()
+    layer(x).sum().backward()
+    assert len(seen) == 3 and not layer.is_watched

@@ -681,3 +681,53 @@ def test_any_module_can_be_trained(tmp_path):
     assert np.array_equal(read_safetensors(tmp_path / "run" / "model.safetensors")["table"], model.table.data)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "model.load_state_dict(read_safetensors(" in card and "minillm generate" not in card
+
+
+class Points:
+    """x (B, 2) and targets: the class, or, for a loss of its own, two numbers."""
+
+    tokens_per_epoch, validation_tokens = 400, 60
+
+    def __init__(self, targets):
+        self.x = np.random.default_rng(0).standard_normal((100, 2)).astype(np.float32)
+        self.y = targets(self.x)
+
+    def batch(self, step, batch_size, seed):
+        rows = np.random.default_rng((seed, step)).integers(0, 60, batch_size)
+        return self.x[rows], self.y[rows]
+
+    def validation(self, batch_size):
+        for start in range(60, 100, 16):
+            yield self.x[start : start + 16], self.y[start : start + 16]
+
+
+def squares(model, batch):
+    return F.mse_loss(model(Tensor(batch[0])), Tensor(batch[1]))
+
+
+def test_a_classifier_learns_with_the_loss_that_is_there():
+    model = nn.Sequential(nn.Linear(2, 2, rng=0))
+    settings = TrainConfig(steps=60, batch_size=16, learning_rate=0.1)
+    result = Trainer(model, Points(lambda x: (x[:, 0] > 0).astype(int)), settings, quiet=True,
+                     loss=lambda model, batch: F.cross_entropy(model(Tensor(batch[0])), batch[1])).run()  # fmt: skip
+    assert result.evaluation.loss < 0.3 and result.evaluation.tokens == 40
+
+
+def test_a_loss_of_its_own_is_learned_evaluated_and_told(tmp_path):
+    data = Points(lambda x: x @ np.array([[2.0, 0.0], [1.0, -1.0]], np.float32))
+    losses = {}
+    for accumulate in (1, 4):
+        model = nn.Linear(2, 2, rng=0)
+        settings = TrainConfig(steps=60, batch_size=16, learning_rate=0.1, accumulate=accumulate)
+        trainer = Trainer(model, data, settings, quiet=True, loss=squares, run=tmp_path / f"run{accumulate}")
+        result = trainer.run()
+        losses[accumulate] = result.loss
+        error = np.square(model(Tensor(data.x[60:])).data - data.y[60:]).mean()
+        assert result.evaluation.loss == pytest.approx(error, rel=1e-5) and error < 0.1
+    assert losses[1] == pytest.approx(losses[4], rel=1e-3)
+    assert re.fullmatch(r"loss 0\.0\d{3}; 80 targets at [\d,]+ a second", str(result.evaluation))
+    assert "perplexity" not in result.evaluation.to_dict()
+    card = (tmp_path / "run4" / "README.md").read_text()
+    assert "| | own loss |" in card and "perplexity" not in card and "nats" not in card
+    plain = evaluate(model, data.validation(8), loss=squares)
+    assert plain.loss == pytest.approx(result.evaluation.loss, rel=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,11 @@ class Array(Node):
         return format(self.item() if spec else repr(self), spec)
 
     def __getattr__(self, name: str) -> Any:
-        otherwise = f"operations with a name are functions, F.relu(x), not x.relu(): perhaps F.{name}(x)"
+        otherwise = ""
+        if hasattr(sys.modules.get("minillm.functional"), name):  # on a higher floor: looked at, not imported
+            otherwise = f"operations with a name are functions, F.relu(x), not x.relu(): write F.{name}(x)"
+        elif not name.startswith("_") and callable(getattr(np, name, None)):
+            otherwise = f"NumPy has it for the values alone, np.{name}(x.data)"
         raise AttributeError(sentence("Tensor", name, TENSOR, otherwise), name=name, obj=self)
 
     def __setitem__(self, index: Any, value: Any) -> None:

@@ -30,6 +30,8 @@ _OPERATORS: dict[np.ufunc, Callable] = {  # ``array + t`` arrives as np.add(arra
     np.multiply: operator.mul,
     np.true_divide: operator.truediv,
     np.power: operator.pow,
+    np.remainder: operator.mod,
+    np.floor_divide: operator.floordiv,
     np.matmul: operator.matmul,
     np.negative: operator.neg,
     np.equal: operator.eq,

@@ -11,6 +11,8 @@ AttributeError: Tensor has no 'view': write x.reshape(1, -1)
 from __future__ import annotations
 
 import functools
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -127,14 +129,54 @@ NN = {
     "ELU": "F.elu(x)",
     "Softplus": "F.softplus(x)",
     "MultiheadAttention": "nn.MultiHeadAttention(width, heads)",
+    "ParameterDict": "a dict of Tensors with requires_grad=True",
+    "EmbeddingBag": "nn.Embedding(ids, width)(x).mean(axis=1)",
+    "AdaptiveAvgPool2d": "x.mean(axis=(2, 3)) for one number per channel",
+    "Dropout2d": "nn.Dropout(p)",
+    "GroupNorm": "nn.LayerNorm(width) or nn.BatchNorm2d(channels)",
+    "TransformerEncoderLayer": "a Module of nn.MultiHeadAttention and nn.Linear, as Block in models/gpt2.py",
+    "TransformerDecoderLayer": "a Module of nn.MultiHeadAttention and nn.Linear, as Block in models/t5.py",
+    "Transformer": "models.T5(models.T5Config(...))",
     "utils": "optim.clip_grad_norm(parameters, max_norm)",
     "DataParallel": "nothing: one process with all its threads",
 }
+MODULE = {
+    "register_buffer": "self.name = Tensor(array): without requires_grad it is saved, and not learned",
+    "buffers": "[p for p in module.parameters() if not p.requires_grad]",
+    "named_buffers": "named_parameters(), of which those without requires_grad are not learned",
+    "register_parameter": "self.name = Tensor(array, requires_grad=True)",
+    "add_module": "self.name = module",
+    "get_submodule": "dict(module.named_modules())[path]",
+    "named_children": "children(), which gives the names too",
+    "append": "net.layers.append(layer)",
+    "requires_grad_": "for p in module.parameters(): p.requires_grad = False",
+    "register_full_backward_hook": "register_backward_hook(hook), a function of the module and its output's gradient",
+    "to": "module.astype(np.float64) for another dtype; for a device, nothing: arrays are on the CPU here",
+    "float": "module.astype(np.float32)",
+    "double": "module.astype(np.float64)",
+    "half": "nothing: float32 and float64 are the dtypes here",
+    "bfloat16": "nothing: float32 and float64 are the dtypes here",
+    "cpu": _NOTHING,
+    "cuda": _NOTHING,
+    "device": _NOTHING,
+}
+AUTOGRAD = {
+    "grad": "loss.backward(), and then x.grad",
+    "Function": "a function that returns Tensor.from_op(y, (x,), backward), as in check/gradcheck.py",
+    "Variable": "Tensor(array, requires_grad=True)",
+}
+INIT_VALUES = "layer.weight.data[...] = rng.normal(0, 0.02, layer.weight.shape)"
 OPTIM = {
     "Adam": "optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)",
     "lr_scheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
     "clip_grad_norm_": "optim.clip_grad_norm(parameters, max_norm)",
     "LRScheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
+}
+OPTIMIZER = {
+    "param_groups": "optimizer.lr = rate; a group that was given its own lr keeps its share of it",
+    "add_param_group": "a new optimiser, optim.AdamW([*groups, group])",
+    "defaults": "optimizer.lr",
+    "state": "optimizer.state_dict()",
 }
 MINILLM = {
     "from_numpy": "Tensor(array), which shares its memory",
@@ -164,7 +206,38 @@ MINILLM = {
     "cuda": _NOTHING,
     "device": _NOTHING,
     "DataLoader": "Trainer(model, dataset), or a loop over data.DocumentDataset(...).batch(step, batch_size, seed)",
+    "utils": "Trainer(model, dataset), or a loop over data.DocumentDataset(...).batch(step, batch_size, seed)",
+    "is_grad_enabled": "x.requires_grad, of a result",
+    "allclose": "np.allclose(x.data, y.data)",
+    "equal": "(x == y).data.all()",
+    "multinomial": "np.random.default_rng(seed).choice(len(p), p=p)",
+    "topk": "np.argsort(-x.data)",
+    "Generator": "np.random.default_rng(seed)",
+    "FloatTensor": "Tensor(np.asarray(values, np.float32))",
+    "LongTensor": "Tensor(np.asarray(values, np.int64))",
     "compile": "nothing: kernels are compiled already",
+}
+ARGUMENTS = {  # torch's argument -> what to do; "... dim=" follows
+    "dim": "axes are NumPy's: write axis= for",
+    "dims": "axes are NumPy's: write axis= for",
+    "keepdim": "axes are NumPy's: write keepdims= for",
+    "is_causal": "write causal= for",
+    "attn_mask": "write mask= for",
+    "dropout_p": "call F.dropout on the result, without",
+    "enable_gqa": "groups of heads need no",
+    "batch_first": "x is always (B, T, C): leave out",
+    "bidirectional": "give x and x[:, ::-1] to two layers, and join what they make, for",
+    "dropout": "put nn.Dropout(p) between layers, for",
+    "padding_idx": "hide padding with a mask, or targets of -100, for",
+    "num_features": "write channels= for",
+    "embed_dim": "write width= for",
+    "num_heads": "write heads= for",
+    "normalized_shape": "write size= for",
+    "inplace": "nothing is changed in place: leave out",
+    "device": "arrays are on the CPU here: leave out",
+    "dtype": "write layer.astype(np.float64) for",
+    "map_location": "arrays are on the CPU here: leave out",
+    "weights_only": "nothing but numbers is ever read: leave out",
 }
 
 
@@ -174,9 +247,16 @@ def sentence(where: str, name: str, words: dict[str, str], otherwise: str = "") 
     return f"{where} has no {name!r}" + (f": {instead}" if instead else "")
 
 
-def axes_as_numpys(function: Function) -> Function:
-    """Let a call with torch's ``dim=`` or ``keepdim=`` end in a sentence that says ``axis=``,
-    ``keepdims=``.
+class TensorModule(types.ModuleType):
+    """The module ``tensor``, for those who call it as torch's function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("minillm.tensor is a module: write Tensor(array), from minillm import Tensor")
+
+
+def torch_arguments(function: Function) -> Function:
+    """Let a call with one of torch's arguments that is not ours end in a sentence that says what to
+    write: ``axis=`` for ``dim=``.
     """
 
     @functools.wraps(function)
@@ -184,10 +264,11 @@ def axes_as_numpys(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except TypeError:
-            given = [name for name in ("dim", "keepdim", "dims") if name in kwargs]
+            own = inspect.signature(function).parameters
+            given = [name for name in kwargs if name in ARGUMENTS and name not in own]
             if not given:
                 raise
-            instead = {"dim": "axis", "dims": "axis", "keepdim": "keepdims"}[given[0]]
-            raise TypeError(f"{function.__name__}: axes are NumPy's: write {instead}= for {given[0]}=") from None
+            name = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
+            raise TypeError(f"{name}: {ARGUMENTS[given[0]]} {given[0]}=") from None
 
     return call  # type: ignore[return-value]

@@ -13,12 +13,12 @@ layer        kind        result  parameters  operations
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arrays.html import table
 from ..autograd import Node, no_grad, observed_by, operation_name
 from ..nn import Module
 from ..tensor import Tensor
@@ -79,9 +79,7 @@ class Summary:
 
     def _repr_html_(self) -> str:
         head, *rows = self._rows()
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        top = "".join(f"<th>{c}</th>" for c in head)
-        return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table><p>{self._total()}</p>"
+        return table(rows, head, below=self._total())
 
 
 def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
@@ -106,17 +104,13 @@ def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
             for line in running:
                 line.operations += count
 
-    seen: set[int] = set()
     changed: list[Module] = []
     try:
-        for path, module in _named(model):
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
-            line = Line(path, type(module).__name__, parameters=sum(p.size for p in module.parameters()))
+        for path, module in list(model.named_modules()):
+            line = Line(path or "(the model)", type(module).__name__, parameters=module.num_parameters())
             found.lines.append(line)
             if "forward" not in vars(module):
-                module.forward = _watched(module.forward, line, running)
+                vars(module)["forward"] = _watched(module.forward, line, running)
                 changed.append(module)
         with no_grad(), observed_by(Counter()):
             model(*inputs, **options)
@@ -125,12 +119,6 @@ def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
             del vars(module)["forward"]
     found.bytes = sum(p.data.nbytes for p in model.parameters())
     return found
-
-
-def _named(module: Module, path: str = "") -> Any:
-    yield path or "(the model)", module
-    for name, child in module.children():
-        yield from _named(child, f"{path}.{name}" if path else name)
 
 
 def _watched(forward: Callable, line: Line, running: list[Line]) -> Callable:

@@ -6,7 +6,16 @@ then ``names`` (of folders, as people and shells read them) and ``strangers`` (w
 the way on). Pickle, which runs the code that it finds, is read nowhere.
 """
 
-from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text
+from .durable import (
+    Pathlike,
+    atomic_file,
+    atomic_folder,
+    atomic_update,
+    durable_file,
+    remove_folder,
+    remove_stale,
+    write_text,
+)
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strangers import about_pickles, about_the_hub, no_such_folder
@@ -17,6 +26,7 @@ __all__ = [
     "StoredTensor",
     "about_pickles",
     "about_the_hub",
+    "atomic_file",
     "atomic_folder",
     "atomic_update",
     "durable_file",

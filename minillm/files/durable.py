@@ -18,7 +18,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Pathlike", "atomic_folder", "atomic_update", "durable_file", "remove_folder", "remove_stale", "write_text"]
+__all__ = [
+    "Pathlike",
+    "atomic_file",
+    "atomic_folder",
+    "atomic_update",
+    "durable_file",
+    "remove_folder",
+    "remove_stale",
+    "write_text",
+]
 
 Pathlike = str | os.PathLike[str]
 
@@ -36,6 +45,24 @@ def write_text(path: Pathlike, text: str) -> None:
     """Write a UTF-8 text, and return when the disk has it."""
     with durable_file(path) as file:
         file.write(text.encode())
+
+
+@contextlib.contextmanager
+def atomic_file(path: Pathlike) -> Iterator[Path]:
+    """Make a file that appears, or replaces an older one, whole or not at all; yields the name to
+    write to meanwhile.
+
+    Who has the older file mapped into memory goes on reading it.
+    """
+    path = Path(path)
+    _make_parents(path)
+    staging = _staging_name(path.parent, path.name)
+    try:
+        yield staging
+        os.replace(staging, path)
+        _sync_folder(path.parent)
+    finally:
+        staging.unlink(missing_ok=True)  # a failure's
 
 
 # ---- folders, whole or not at all ----------------------------------------------------------------

@@ -115,11 +115,11 @@ def open_safetensors(path: Pathlike) -> dict[str, StoredTensor]:
     if length > min(MOST_HEADER_BYTES, size - 8):
         raise ValueError(
             f"{path}: the header claims {length:,} bytes; at most {MOST_HEADER_BYTES:,} are allowed, and the file "
-            f"has {size:,}: it is damaged, cut off, or no safetensors file"
+            f"has {size:,}: it is damaged, cut off, or no safetensors file{_if_pickle(mapped)}"
         )
     header = memoryview(mapped)[8 : 8 + length]
     if header[:1] != b"{":
-        raise ValueError(f"{path}: the header is no JSON object: damaged, or no safetensors file")
+        raise ValueError(f"{path}: the header is no JSON object: damaged, or no safetensors file{_if_pickle(mapped)}")
     if bytes(header).count(b",") > MOST_HEADER_VALUES:
         raise ValueError(f"{path}: the header lists more than {MOST_HEADER_VALUES:,} values")
     table = parse_json(header, f"{path}: header")
@@ -130,6 +130,17 @@ def open_safetensors(path: Pathlike) -> dict[str, StoredTensor]:
         name: StoredTensor(table[name]["dtype"], tuple(table[name]["shape"]), mapped, 8 + length + start)
         for start, _, name in spans
     }
+
+
+def _if_pickle(data: mmap.mmap) -> str:
+    """What to add about a file that torch.save or pickle wrote, by its first bytes."""
+    if data[:4] != b"PK\3\4" and data[:1] != b"\x80":
+        return ""
+    return (
+        ". It looks like a pickle, which runs code when it is read, and is read nowhere here: where torch is at hand, "
+        'safetensors.torch.save_file(torch.load(path, weights_only=True), "new.safetensors") converts one that you '
+        "trust"
+    )
 
 
 def _check_metadata(metadata: Any, path: Pathlike) -> None:

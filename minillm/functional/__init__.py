@@ -6,8 +6,8 @@ operation. Where both are long enough to be worth compiling, their NumPy definit
 
 from ..arrays.torch_words import FUNCTIONS as _FUNCTIONS
 from ..arrays.torch_words import OTHERS as _OTHERS
-from ..arrays.torch_words import axes_as_numpys as _axes_as_numpys
 from ..arrays.torch_words import sentence as _sentence
+from ..arrays.torch_words import torch_arguments as _torch_arguments
 from ..tensor import Tensor as _Tensor
 from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
 from .attention import scaled_dot_product_attention, self_attention
@@ -49,8 +49,8 @@ from .shaping import (
 )
 
 for _name, _function in list(globals().items()):
-    if callable(_function) and "axis" in getattr(getattr(_function, "__code__", None), "co_varnames", ()):
-        globals()[_name] = _axes_as_numpys(_function)
+    if {"axis", "causal"} & set(getattr(getattr(_function, "__code__", None), "co_varnames", ())):
+        globals()[_name] = _torch_arguments(_function)
 
 
 def __getattr__(name: str) -> None:

@@ -30,6 +30,7 @@ from ..arrays.shapes import alike, floats
 from ..kernels import compiled
 from ..tensor import Tensor, operand
 from .activations import softmax
+from .attention_weights import report
 from .checks import Starts, check_starts
 from .elementwise import where
 from .embedding import rotary_embedding
@@ -74,6 +75,7 @@ def scaled_dot_product_attention(
     starts = check_starts("scaled_dot_product_attention", starts, len(q))
     a, b, c = alike(q, k, v)
     y, lse = attention_forward(a, b, c, causal, window or 0, scale, starts)  # (B, H, T, D), (B, H, T)
+    report(lambda: weights_of(a, b, lse, causal, window or 0, scale, starts))
 
     def backward(dy):
         return attention_backward(dy, a, b, c, y, lse, causal, window or 0, scale, starts)
@@ -116,10 +118,8 @@ def attention_backward(
 ) -> Arrays:
     """dy, y: (B, H, T, D) -> dq: (B, H, T, D), dk, dv: (B, G, S, D)."""
     H, G = q.shape[1], k.shape[1]
+    p = weights_of(q, k, lse, causal, window, scale, starts)  # (B, H, T, S)
     k, v = _for_each_query_head(k, H), _for_each_query_head(v, H)  # (B, H, S, D)
-    x = scale * (q @ k.swapaxes(-1, -2))  # (B, H, T, S)
-    seen = visible(x.shape, causal, window, starts)
-    p = np.exp(np.where(seen, x - lse[..., None], -np.inf).astype(q.dtype))
 
     # y = p v  ->  dv = p^T dy,  dp = dy v^T
     dv = p.swapaxes(-1, -2) @ dy
@@ -131,6 +131,18 @@ def attention_backward(
     dq = scale * (dx @ k)
     dk = scale * (dx.swapaxes(-1, -2) @ q)
     return dq, _sum_over_query_heads(dk, G), _sum_over_query_heads(dv, G)
+
+
+@np.errstate(under="ignore")
+def weights_of(
+    q: np.ndarray, k: np.ndarray, lse: np.ndarray, causal: bool, window: int, scale: float, starts: Starts = None
+) -> np.ndarray:
+    """p = exp(x - lse), the weights of an attention that was computed: (B, H, T, S), 0 where nobody
+    looks.
+    """
+    x = scale * (q @ _for_each_query_head(k, q.shape[1]).swapaxes(-1, -2))  # (B, H, T, S)
+    seen = visible(x.shape, causal, window, starts)
+    return np.exp(np.where(seen, x - lse[..., None], -np.inf).astype(q.dtype))
 
 
 def visible(shape: tuple[int, ...], causal: bool, window: int, starts: Starts = None) -> np.ndarray:
@@ -230,6 +242,12 @@ def _self_attention(qkv: Tensor, H: int, G: int, window: int) -> Tensor:
     a = floats(qkv)
     y, lse = self_attention_forward(a, H, G, window)  # (B, T, H D), (B, H, T)
 
+    def weights():
+        q, k, _ = _split(a, H, G, G)
+        return weights_of(q, k, lse, True, window, 1 / math.sqrt(q.shape[-1]))
+
+    report(weights)
+
     def backward(dy):
         return (self_attention_backward(dy, a, y, lse, H, G, window),)
 
@@ -299,6 +317,7 @@ def _masked_attention(
         weights = softmax(where(blind, 0, scores)) * ~blind  # gives 0, not the NaN of an empty mean
     else:
         weights = softmax(scores)
+    report(lambda: weights.data)
     return (weights.reshape(B, G, H // G * T, S) @ v).reshape(B, H, T, D)
 
 

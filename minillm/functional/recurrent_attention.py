@@ -17,6 +17,7 @@ from ..arrays.shapes import alike, total
 from ..kernels import compiled
 from ..tensor import Tensor
 from .attention import scaled_dot_product_attention
+from .attention_weights import report
 from .checks import Starts, check_starts
 
 
@@ -74,6 +75,7 @@ def _additive_attention(
     inputs = query, keys, values, score_weight
     q, k, v, w = alike(*inputs)
     out, p = additive_attention_forward(q, k, v, w, window, starts)
+    report(lambda: _by_key(p, k.shape[1])[:, None])  # (B, 1, T, S): one head
 
     def backward(dout):
         return additive_attention_backward(dout, q, k, v, w, p)
@@ -130,6 +132,14 @@ def additive_attention_backward(
         dq[:, t] = inside.sum(axis=1)
         dk[:, lo:hi] += inside
     return dq, dk, dv, dw.astype(w.dtype)
+
+
+def _by_key(p: np.ndarray, S: int) -> np.ndarray:
+    """Weights by their place in the window, (B, T, window) -> by key, (B, T, S)."""
+    _, T, window = p.shape
+    place = np.arange(S) - np.arange(S - T, S)[:, None] + window - 1  # (T, S), where the key of each is in p
+    inside = (place >= 0) & (place < window)
+    return np.where(inside, np.take_along_axis(p, np.where(inside, place, 0)[None], axis=-1), p.dtype.type(0))
 
 
 def _keys_of(t: int, T: int, S: int, window: int) -> tuple[int, int]:

@@ -64,10 +64,6 @@ class LanguageModel(Module):
         """The fields of ``config.json``."""
         return self.config.to_dict()
 
-    def num_parameters(self) -> int:
-        """How many numbers are learned."""
-        return sum(parameter.size for parameter in self.parameters())
-
     def save_pretrained(self, folder: str | os.PathLike, **extras: Any) -> None:
         """Write ``config.json`` and ``model.safetensors``, in Hugging Face's layout, whole or not
         at all.

@@ -1,5 +1,6 @@
 """Layers: functions with parameters of their own. Read ``module`` first, then ``linear``."""
 
+from ..arrays.torch_words import torch_arguments as _torch_arguments
 from . import init
 from .activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from .attention import MultiHeadAttention
@@ -12,6 +13,10 @@ from .linear import Linear
 from .module import Module
 from .norm import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, RecurrentAttention
+
+for _layer in list(globals().values()):
+    if isinstance(_layer, type) and issubclass(_layer, Module) and _layer is not Module:
+        _layer.__init__ = _torch_arguments(_layer.__init__)  # type: ignore[method-assign]
 
 
 def __getattr__(name: str) -> None:

@@ -55,7 +55,7 @@ class _BatchNorm(Module):
     def _follow(self, mean: Tensor, var: Tensor, n: int) -> None:
         share = self.momentum
         for running, now in ((self.running_mean, floats(mean)), (self.running_var, floats(var) * (n / (n - 1)))):
-            running.data = (1 - share) * running.data + running.dtype.type(share) * now.reshape(-1)
+            running.data = ((1 - share) * running.data + share * now.reshape(-1)).astype(running.dtype)
 
     def extra_repr(self) -> str:
         """Channels and eps."""

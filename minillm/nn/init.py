@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..arrays.torch_words import INIT_VALUES, sentence
 from ..tensor import Tensor
 
 
@@ -64,3 +65,7 @@ def constant(shape: tuple[int, ...], value: float) -> Tensor:
     if _this_thread.skipping:
         return _shape_only(shape)
     return Tensor(np.full(shape, value, np.float32), requires_grad=True)
+
+
+def __getattr__(name: str) -> None:
+    raise AttributeError(sentence("minillm.nn.init", name, {}, f"write {INIT_VALUES}"))

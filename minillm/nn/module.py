@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.html import table
+from ..arrays.torch_words import MODULE, sentence
+from ..autograd import Hook
 from ..tensor import Tensor
+
+MOST_ROWS = 40  # of modules that a notebook shows
 
 
 class Module:
@@ -52,9 +57,12 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward(): it is a part that is not called by itself")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        y = self.forward(*args, **kwargs)
         if self._hooks is None:
-            return y
+            return self.forward(*args, **kwargs)
+        for hook in list(self._hooks.before):
+            changed = hook(self, args)
+            args = args if changed is None else changed if isinstance(changed, tuple) else (changed,)
+        y = self.forward(*args, **kwargs)
         for hook in list(self._hooks.forward):
             changed = hook(self, args, y)
             y = y if changed is None else changed
@@ -63,6 +71,11 @@ class Module:
                 for hook in list(self._hooks.backward):
                     part.register_hook(functools.partial(hook, self))
         return y
+
+    def __getattr__(self, name: str) -> Any:
+        if name in MODULE:
+            raise AttributeError(sentence(type(self).__name__, name, MODULE), name=name, obj=self)
+        return object.__getattribute__(self, name)  # raises what was raised before
 
     # ---- parts and parameters --------------------------------------------------------------------
 
@@ -109,6 +122,10 @@ class Module:
         """All parameters, in the order in which they were made."""
         return [parameter for _, parameter in self.named_parameters()]
 
+    def num_parameters(self) -> int:
+        """How many numbers all parameters hold together, frozen ones too."""
+        return sum(parameter.size for parameter in self.parameters())
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """The arrays of all parameters by name (not copies)."""
         return {name: parameter.data for name, parameter in self.named_parameters()}
@@ -154,6 +171,17 @@ class Module:
             parameter.grad = None
         return self
 
+    def apply(self, function: Callable[[Module], Any]) -> Module:
+        """Call ``function(module)`` for every part, however deep, and last for the module itself;
+        returns the module.
+
+        So first values are set: ``function`` looks at the kind of the module, and changes the data
+        of its parameters.
+        """
+        for module in [*self.modules()][::-1]:
+            function(module)
+        return self
+
     # ---- training and use ------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
@@ -179,23 +207,32 @@ class Module:
 
     # ---- looking in ------------------------------------------------------------------------------
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Callable[[], None]:
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple], Any]) -> Hook:
+        """Call ``hook(module, inputs)`` before each forward; what it returns, if anything, replaces
+        the inputs.
+
+        Returns a function that removes the hook. Raises TypeError for a module that is never
+        called.
+        """
+        return Hook(self._own_hooks().before, hook)
+
+    def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> Hook:
         """Call ``hook(module, inputs, output)`` after each forward; what it returns, if anything,
         replaces the output.
 
         Returns a function that removes the hook. Raises TypeError for a module that is never
         called.
         """
-        return _registered(self._own_hooks().forward, hook)
+        return Hook(self._own_hooks().forward, hook)
 
-    def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Callable[[], None]:
+    def register_backward_hook(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Hook:
         """Call ``hook(module, dy)`` when the gradient of this module's output is complete; what it
         returns replaces it.
 
         A module that returns a tuple calls it for each Tensor of it. Returns a function that
         removes the hook. Raises TypeError for a module that is never called.
         """
-        return _registered(self._own_hooks().backward, hook)
+        return Hook(self._own_hooks().backward, hook)
 
     def _own_hooks(self) -> Hooks:
         if type(self).forward is Module.forward and "forward" not in vars(self):
@@ -210,7 +247,7 @@ class Module:
     @property
     def is_watched(self) -> bool:
         """Whether hooks look at this module."""
-        return self._hooks is not None and bool(self._hooks.forward or self._hooks.backward)
+        return self._hooks is not None and bool(self._hooks.before or self._hooks.forward or self._hooks.backward)
 
     def extra_repr(self) -> str:
         """What stands between the parentheses when a layer is printed; each layer has its own."""
@@ -222,6 +259,15 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({''.join(inside)})"
         return f"{type(self).__name__}({''.join(inside)}\n  " + "\n  ".join(lines) + "\n)"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (path, type(module).__name__, module.extra_repr(), f"{module.num_parameters():,}")
+            for path, module in self.named_modules()
+        ]
+        rest = f"; {len(rows) - MOST_ROWS} more modules are not shown" if len(rows) > MOST_ROWS else ""
+        below = f"{self.num_parameters():,} parameters{rest}"
+        return table(rows[:MOST_ROWS], ("module", "kind", "", "parameters"), below)
 
 
 def _found(name: str, value: Any, outside: tuple) -> Iterator[tuple[str, Tensor | Module]]:
@@ -244,12 +290,6 @@ def _tensors(y: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _registered(hooks: list[Callable], hook: Callable) -> Callable[[], None]:
-    """Add a hook; returns the function that removes it."""
-    hooks.append(hook)
-    return lambda: hooks.remove(hook) if hook in hooks else None
-
-
 class _ThisThread(threading.local):
     """What one thread has switched: others do not notice."""
 
@@ -263,5 +303,6 @@ this_thread = _ThisThread()
 class Hooks:
     """The functions that look at a module, in the order in which they came."""
 
+    before: list[Callable] = field(default_factory=list)
     forward: list[Callable] = field(default_factory=list)
     backward: list[Callable] = field(default_factory=list)

@@ -16,7 +16,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,9 @@ from ..tensor import Tensor, no_grad
 if TYPE_CHECKING:
     from ..data import Batch
 
-__all__ = ["Evaluation", "evaluate", "evaluating", "next_token_loss"]
+__all__ = ["Evaluation", "Loss", "evaluate", "evaluating", "next_token_loss"]
+
+Loss = Callable[[Any, "Batch"], Tensor]  # (model, batch) -> the mean over the batch's targets
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Evaluation:
     seconds: float
     floor: float | None = None  # nats per token that no model can beat on this text
     bytes: int | None = None  # of the text that the targets stand for
+    in_nats: bool = True  # False: the loss is another function, of which perplexity says nothing
 
     @property
     def perplexity(self) -> float:
@@ -71,7 +74,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Every figure by its name."""
-        names = ("loss", "perplexity", "bits_per_byte", "floor", "above_floor", "tokens", "tokens_per_s")
+        of_nats = ("perplexity", "bits_per_byte") if self.in_nats else ()
+        names = ("loss", *of_nats, "floor", "above_floor", "tokens", "tokens_per_s")
         return {name: getattr(self, name) for name in names}
 
     def table(self) -> str:
@@ -89,39 +93,51 @@ class Evaluation:
         return "\n".join(f"{name:<14} {value:{forms.get(name, '.4f')}}" for name, value in figures.items())
 
     def __str__(self) -> str:
-        text = f"loss {self.loss:.4f} nats per token"
+        text = f"loss {self.loss:.4f}" + (" nats per token" if self.in_nats else "")
         if self.above_floor is not None:
             text += f", {self.above_floor:.4f} above the floor of {self.floor:.4f}"
-        text += f"; perplexity {self.perplexity:,.2f}"
+        if self.in_nats:
+            text += f"; perplexity {self.perplexity:,.2f}"
         if self.bits_per_byte is not None:
             text += f"; {self.bits_per_byte:.4f} bits per byte"
-        return f"{text}; {self.tokens:,} tokens at {self.tokens_per_s:,.0f} a second"
+        what = "tokens" if self.in_nats else "targets"
+        return f"{text}; {self.tokens:,} {what} at {self.tokens_per_s:,.0f} a second"
 
 
 @np.errstate(under="ignore")  # a probability too small for a float is as good as 0
-def evaluate(model: Any, batches: Iterable[Batch], *, tokenizer: Any = None, floor: float | None = None) -> Evaluation:
+def evaluate(
+    model: Any,
+    batches: Iterable[Batch],
+    *,
+    tokenizer: Any = None,
+    floor: float | None = None,
+    loss: Loss | None = None,
+) -> Evaluation:
     """Measure a model on batches (x, y): the mean loss over every target that is not -100.
 
     The mean is that of all targets together, so it does not depend on how they were cut into
     batches. With a ``tokenizer`` the bytes that the targets stand for are counted too (special
     tokens stand for none), which gives bits per byte. ``floor``: the entropy of these very texts,
-    nats per token, where it is known. No gradients are recorded, and dropout is off meanwhile.
-    Raises ValueError when no target counts.
+    nats per token, where it is known. ``loss``: a function of (model, batch), the mean over the
+    batch's targets, in the place of `next_token_loss`. No gradients are recorded, and dropout is
+    off meanwhile. Raises ValueError when no target counts.
     """
+    measure = loss or next_token_loss
     begun = time.perf_counter()
-    nats, tokens, occurrences = 0.0, 0, Counter[int]()
+    sum_of_losses, tokens, occurrences = 0.0, 0, Counter[int]()
     with evaluating(model), no_grad():
         for batch in batches:
             y = batch[-1]
             targets = y[y != IGNORE]
             if targets.size:
-                nats += next_token_loss(model, batch).item() * targets.size
+                sum_of_losses += measure(model, batch).item() * targets.size
                 tokens += targets.size
-                occurrences.update(targets.tolist() if tokenizer else ())
+                occurrences.update(targets.tolist() if tokenizer and not loss else ())
     if not tokens:
         raise ValueError("evaluate: the batches hold no target to predict")
     seconds = time.perf_counter() - begun
-    return Evaluation(nats / tokens, tokens, seconds, floor, _bytes_of(occurrences, tokenizer) if tokenizer else None)
+    counted = _bytes_of(occurrences, tokenizer) if tokenizer and not loss else None
+    return Evaluation(sum_of_losses / tokens, tokens, seconds, floor, counted, in_nats=loss is None)
 
 
 def next_token_loss(model: Any, batch: Batch) -> Tensor:

@@ -51,9 +51,11 @@ def _figures(result: Any) -> str:
                 ("floor: the entropy of the text, no model can do better", e.floor),
                 ("above the floor", e.above_floor),
             ]
-    lines = ["| | nats per token |", "|---|---|", *(f"| {name} | {value:.4f} |" for name, value in rows)]
-    sentence = [f"{result.tokens:,} tokens learned from in {result.step:,} steps and {_duration(result.seconds)}"]
-    if e is not None:
+    in_nats = e is None or e.in_nats
+    unit, what = ("nats per token", "tokens") if in_nats else ("own loss", "targets")
+    lines = [f"| | {unit} |", "|---|---|", *(f"| {name} | {value:.4f} |" for name, value in rows)]
+    sentence = [f"{result.tokens:,} {what} learned from in {result.step:,} steps and {_duration(result.seconds)}"]
+    if e is not None and in_nats:
         sentence.append(f"perplexity {e.perplexity:,.2f}")
         if e.bits_per_byte is not None:
             sentence.append(f"{e.bits_per_byte:.3f} bits per byte")

@@ -34,7 +34,7 @@ from .callbacks import Callback, Interrupts, Progress, not_ending_the_run
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clock import Clock
 from .config import TrainConfig, TrainResult
-from .evaluate import Evaluation, evaluate, evaluating, next_token_loss
+from .evaluate import Evaluation, Loss, evaluate, evaluating, next_token_loss
 from .plot import LossPlot
 from .run import Run
 
@@ -50,6 +50,9 @@ class Trainer:
     token, where it is known. sample: a function that lets the model write a text. tokenizer: saved
     with the run, and gives bits per byte; it is told after which token texts begin in this data
     (`Tokenizer.set_beginning`), so that generation begins them alike. quiet: show no progress.
+    loss: what is learned, a function of (model, batch) that gives the mean over the batch's
+    targets, its last array; the cross-entropy of ``model(*inputs)`` unless given, which suits
+    classifiers too. The validation loss is the same function's mean over all targets.
 
     Raises ValueError, with what is missing, for a dataset that is neither.
 
@@ -68,6 +71,7 @@ class Trainer:
         sample: Callable[[Any], str] | None = None,
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         self.model, self.config, self.tokenizer, self.floor = model, config or TrainConfig(), tokenizer, floor
         self.dataset = _as_dataset(dataset, model, self.config)
@@ -79,7 +83,7 @@ class Trainer:
         groups = optim.decay_groups(self.parameters, self.config.weight_decay)
         self.optimizer = optim.AdamW(groups, self.config.learning_rate, betas=self.config.betas)
         self.learning_rates = self.config.learning_rates()
-        self.sample = sample
+        self.sample, self.loss = sample, loss
         self.callbacks: list[Callback] = [LossPlot(), *callbacks] if quiet else [Progress(), LossPlot(), *callbacks]
         self.run_folder = run if isinstance(run, Run) or run is None else Run.create(run)
 
@@ -106,7 +110,7 @@ class Trainer:
         self.model.set_rng(np.random.default_rng((config.seed, self.step, 1)))  # for dropout
         loss = 0.0
         for part, share in _parts(batch, config.accumulate):
-            part_loss = next_token_loss(self.model, part)
+            part_loss = (self.loss or next_token_loss)(self.model, part)
             part_loss.backward(share)  # the gradients of the parts add up to that of the whole batch
             loss += share * part_loss.item()
         # Processes that share a batch would average their gradients and losses here, before
@@ -186,7 +190,9 @@ class Trainer:
         rows = max(1, self.config.batch_size // self.config.accumulate)
         batches = self.dataset.validation(rows)
         with self.clock.timing("evaluating"):
-            self.evaluation = evaluate(self.model, batches, tokenizer=self.tokenizer, floor=self.floor)
+            self.evaluation = evaluate(
+                self.model, batches, tokenizer=self.tokenizer, floor=self.floor, loss=self.loss
+            )
         self._tell("on_evaluate", self.evaluation)
         return self.evaluation
 

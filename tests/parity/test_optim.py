@@ -27,13 +27,16 @@ def test_fifty_steps(case, dtype, tolerance):
     start = [rng.normal(size=shape).astype(dtype) for shape in SHAPES]
     ours = [Tensor(array.copy(), requires_grad=True) for array in start]
     theirs = [torch.nn.Parameter(torch.tensor(array)) for array in start]
-    our_groups = [{"params": ours[:2]}, {"params": ours[2:], "weight_decay": 0.3}]
-    their_groups = [{"params": theirs[:2]}, {"params": theirs[2:], "weight_decay": 0.3}]
+    rate = settings["lr"]
+    our_groups, their_groups = (
+        [{"params": ps[:2]}, {"params": ps[2:3], "weight_decay": 0.3}, {"params": ps[3], "lr": 0.2 * rate}]
+        for ps in (ours, theirs)
+    )
     our_optimizer, their_optimizer = ours_class(our_groups, **settings), theirs_class(their_groups, **settings)
     for step in range(50):
-        our_optimizer.lr = settings["lr"] / (1 + step)
-        for group in their_optimizer.param_groups:
-            group["lr"] = settings["lr"] / (1 + step)
+        our_optimizer.lr = rate / (1 + step)
+        for group, its in zip(their_optimizer.param_groups, (rate, rate, 0.2 * rate), strict=True):
+            group["lr"] = its / (1 + step)  # each group's is scaled by the schedule
         for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
             grad = np.asarray(rng.normal(size=SHAPES[i]) + p.data, dtype=dtype)
             if i == 1 and step < 7:  # a parameter that joins late: its bias correction begins then
