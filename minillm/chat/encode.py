@@ -73,7 +73,7 @@ def encode(
             _answer(i, introduced.text, answered.text, written.text, specials)
             for i, introduced, answered in zip(turns, beginnings[::2], beginnings[1::2], strict=True)
         ]
-    return Encoded(ids, [any(low <= start and end <= high for low, high in answers) for start, end in places])
+    return Encoded(ids, [any(start < high and low < end for low, high in answers) for start, end in places])
 
 
 def prompt(
@@ -126,17 +126,20 @@ def _with_hidden_signs(script: Script, tokenizer: Tokenizer, text: str, write: C
 
     hidden = write(changed=changed)
     if hidden.translate(str.maketrans({other: sign for sign, other in others.items()})) != text:
-        where = next((i for i, message in enumerate(script.messages) if _can_spell(message, spelled)), None)
-        raise ValueError(
-            f"{'the conversation' if where is None else f'messages[{where}]'}: {spelled[0]} could be spelled in it, and "
-            "the chat template changes it, so that its own tokens cannot be told apart: leave these signs out"
-        )
+        raise ValueError(_unseparable(script.messages, spelled))
     return hidden
 
 
-def _can_spell(message: Mapping[str, Any], names: Sequence[str]) -> bool:
-    characters = set("".join(texts_in(message)))
-    return any(characters.issuperset(name) for name in names)
+def _unseparable(messages: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """What to say where a template changes what people wrote."""
+    told = ["".join(texts_in(message)) for message in messages]
+    found = [(i, name) for name in names for i, text in enumerate(told) if name in text]
+    found += [(i, name) for name in names for i, text in enumerate(told) if set(text).issuperset(name)]
+    where, name = (f"messages[{found[0][0]}]", found[0][1]) if found else ("the conversation", names[0])
+    return (
+        f"{where}: it holds the signs of the special token {name}, and the chat template changes what it says, so that "
+        "the two cannot be told apart: leave these signs out"
+    )
 
 
 def _ids(tokenizer: Tokenizer, text: str, hidden: str) -> tuple[list[int], list[Stretch]]:
