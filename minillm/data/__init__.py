@@ -5,10 +5,13 @@ writes), story_corpus.py (many stories, and their floor), text.py (files), split
 out), batches.py (from token ids to the arrays a model trains on). For texts too large to hold:
 shards.py (token ids on the disk), encode.py (from texts to shards), shard_dataset.py (batches from
 shards). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py
-(texts with gaps), tasks.py and french.py (tasks that a small model learns).
+(texts with gaps), tasks.py and french.py (tasks that a small model learns). For a model that chats:
+chat_grammar.py and chats.py (conversations with exact answers).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
+from .chat_grammar import ChatGrammar
+from .chats import Chat, chat_floor, chats
 from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
 from .pairs import PairDataset
@@ -24,6 +27,8 @@ from .text import load_texts, text_files
 __all__ = [
     "TASKS",
     "Batch",
+    "Chat",
+    "ChatGrammar",
     "Choice",
     "Dataset",
     "Document",
@@ -39,6 +44,8 @@ __all__ = [
     "StoryGrammar",
     "StreamDataset",
     "Task",
+    "chat_floor",
+    "chats",
     "corpus",
     "corpus_parts",
     "encode_files",
