@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.chats import Chat, chance, is_right, obeys, style_of
+from ..data.chat_corpus import Chat, chance, is_right, obeys, style_of
 from ..generation import Generation, GenerationConfig, generate_batch
 from ..tokenizer import Tokenizer
 from .encode import prompt

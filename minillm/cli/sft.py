@@ -9,7 +9,7 @@ from typing import Any
 from .parser import add_threads, set_threads
 from .terminal import say
 
-TRAINED, EXAMINED = 9000, 200  # conversations of the embedded corpus
+TRAINED, EXAMINED = 6000, 200  # conversations of the embedded corpus
 
 
 def add(commands: Any) -> None:

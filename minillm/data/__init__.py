@@ -6,12 +6,12 @@ out), batches.py (from token ids to the arrays a model trains on). For texts too
 shards.py (token ids on the disk), encode.py (from texts to shards), shard_dataset.py (batches from
 shards). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py
 (texts with gaps), tasks.py and french.py (tasks that a small model learns). For a model that chats:
-chat_grammar.py and chats.py (conversations with exact answers).
+chat_grammar.py and chat_corpus.py (conversations with exact answers).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
 from .chat_grammar import ChatGrammar
-from .chats import Chat, chat_floor, chats
+from .chat_corpus import Chat, chat_floor, chats
 from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
 from .pairs import PairDataset
