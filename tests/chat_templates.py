@@ -3,6 +3,8 @@
 The marks, the order and the white space are those of the published models; the programs are written anew and short.
 """
 
+# ruff: noqa: E501
+
 import random
 
 SMOLLM2 = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system

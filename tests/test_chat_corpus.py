@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from minillm.data import chat_corpus as corpus
-from minillm.data.chat_grammar import PLACES, PROBLEMS, WISHES, ChatGrammar, Style
 from minillm.data.chat_corpus import chance, chat_floor, chats, is_right, messages_of, obeys, style_of, text_of
+from minillm.data.chat_grammar import PLACES, PROBLEMS, WISHES, ChatGrammar, Style
 
 
 @pytest.fixture(scope="module")

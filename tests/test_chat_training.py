@@ -2,6 +2,7 @@
 
 import doctest
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ pytest.importorskip("jinja2")
 
 from minillm import chat, models
 from minillm.arrays.targets import IGNORE
-from minillm.chat import dataset, sft
+from minillm.chat import dataset, messages, sft, show
 from minillm.chat.dataset import ChatDataset, chat_batch
 from minillm.chat.encode import Encoded
-from minillm.generation import GenerationConfig, generate, generate_batch
+from minillm.cli import main
+from minillm.generation import GenerationConfig, generate_batch
 from minillm.tokenizer import BPETokenizer, CharTokenizer, load
 from minillm.tokenizer.chat_format import ChatFormat
 from minillm.training.config import TrainConfig
 from minillm.training.evaluate import evaluate, next_token_loss
+from minillm.training.run import load_run
 from minillm.training.trainer import Trainer
 
 SHORT = (
@@ -41,6 +44,7 @@ def small_model(vocab_size, dtype=np.float32):
     config = models.LlamaConfig(
         vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.1, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     return models.Llama(config, rng=1).astype(dtype)
 
@@ -53,7 +57,7 @@ def tokenizer():
 
 
 def test_docstring_examples():
-    assert doctest.testmod(dataset).failed == 0
+    assert doctest.testmod(dataset).failed == doctest.testmod(messages).failed == 0
 
 
 @pytest.mark.parametrize("ends_are_learned", [True, False])
@@ -146,7 +150,8 @@ def test_what_does_not_fit_is_left_out_and_counted():
 def test_a_tokenizer_learns_the_marks_of_turns(tmp_path):
     plain = BPETokenizer.train(["Who has the ball?"], 280)
     marked = sft.with_marks(plain)
-    assert marked.special_tokens == {"<|endoftext|>": 0, "<|im_start|>": plain.vocab_size, "<|im_end|>": plain.vocab_size + 1}
+    V = plain.vocab_size
+    assert marked.special_tokens == {"<|endoftext|>": 0, "<|im_start|>": V, "<|im_end|>": V + 1}
     assert marked.encode("Who has <|im_end|>?") == plain.encode("Who has <|im_end|>?")
     assert sft.with_marks(marked) is marked and plain.chat_format is None
     marked.save(tmp_path)
@@ -160,10 +165,10 @@ def test_a_model_grows_rows_for_new_tokens(kind):
     if kind == "gpt2":
         model = models.GPT2(models.GPT2Config(vocab_size=20, n_positions=32, n_embd=16, n_layer=1, n_head=2), rng=1)
     elif kind == "rnn":
-        model = models.RecurrentLM(models.RecurrentLMConfig(vocab_size=20, hidden_size=16, num_layers=1, window=8), rng=1)
+        config = models.RecurrentLMConfig(vocab_size=20, hidden_size=16, num_layers=1, window=8)
+        model = models.RecurrentLM(config, rng=1)
     else:
-        config = small_model(20).config.__class__(**{**small_model(20).config.__dict__, "tie_word_embeddings": kind == "llama"})
-        model = models.Llama(config, rng=1)
+        model = models.Llama(replace(small_model(20).config, tie_word_embeddings=kind == "llama"), rng=1)
     model.eval()
     grown = sft.with_rows(model, 23).eval()
     ids = np.arange(12).reshape(2, 6)
@@ -192,3 +197,85 @@ def test_conversations_are_read_from_jsonl(tmp_path):
 def test_an_error_names_the_conversation(tokenizer):
     with pytest.raises(ValueError, match=r"x.jsonl, conversation 2: messages\[0\]: it has no content"):
         sft.encode_all([answered("a"), [{"role": "user"}]], tokenizer, "x.jsonl")
+
+
+def test_what_is_learned_is_shown(tokenizer):
+    encoded = chat.encode([*answered("a"), *asked("z")], tokenizer)
+    assert show.show_mask(tokenizer, encoded) == (
+        "<|im_start|>|u|a|<|im_end|>|<|im_start|>|a⟦b|c|<|im_end|>⟧<|im_start|>|u|z|<|im_end|>\n\n"
+        "13 tokens, 3 of them learned"
+    )
+    assert "\x1b[30;48;5;157mb|c|<|im_end|>\x1b[0m" in show.show_mask(tokenizer, encoded, color=True)
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "run"
+    small_model(264).save_pretrained(folder, tokenizer=BPETokenizer.train(["Who has the ball?"] * 3, 264))
+    return folder
+
+
+@pytest.fixture
+def lines(tmp_path):
+    file = tmp_path / "chats.jsonl"
+    file.write_text("".join(json.dumps({"messages": answered(letter)}) + "\n" for letter in "abcdefgh"))
+    return file
+
+
+def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
+    with lines.open("a") as file:
+        file.write(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+    out = tmp_path / "out"
+    assert main(["sft", str(base), "--data", str(lines), "--out", str(out), "--batch-size", "4", "--steps", "2"]) == 0
+    assert "left out: 1 conversation without" in capsys.readouterr().err
+    loaded = load_run(out)
+    assert loaded.model.config.vocab_size == loaded.tokenizer.vocab_size == 266
+    assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens={"eos_token": "<|endoftext|>"})
+    lines.write_text(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+    assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
+    assert "no conversation has an answer to learn and fits 32 tokens; got 1" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_sft_from_end_to_end(lines, tmp_path, capsys):
+    """On the tokenizer's own template, with a model that is just large enough."""
+    tokenizer = CharTokenizer.train([LETTERS], ["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_format = ChatFormat(SHORT)
+    small_model(tokenizer.vocab_size).save_pretrained(tmp_path / "base", tokenizer=tokenizer)
+    assert main(["sft", str(tmp_path / "base"), "--data", str(lines), "--batch-size", "4", "--learning-rate", "0.01",
+                 "--steps", "60"]) == 0  # fmt: skip
+    assert "a chat model:" in capsys.readouterr().err
+    loaded = load_run(tmp_path / "base-chat")
+    assert loaded.tokenizer.chat_format.template == SHORT
+    prompt = chat.prompt(asked("e"), loaded.tokenizer)
+    answer = generate_batch(loaded.model, loaded.tokenizer, [prompt], loaded.generation)[0]
+    assert answer.finish_reason == "end_of_turn" and answer.text == "fg"
+    ends = json.loads((tmp_path / "base-chat/generation_config.json").read_text())["eos_token_id"]
+    assert loaded.tokenizer.special_tokens["<|im_end|>"] in ends
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["tokenize", "BASE"], "give a text to cut, or --chat FILE"),
+        (["tokenize", "BASE", "x", "--chat", "FILE"], "give a text to cut, or --chat FILE"),
+        (["tokenize", "BASE", "--merges", "--chat", "FILE"], "--merges is for a text, not for --chat"),
+        (["tokenize", "BASE", "--chat", "nowhere"], "nowhere: No such file or directory"),
+        (["sft", "nowhere"], "nowhere: no such run folder"),
+        (["sft", "BASE", "--data", "FILE", "--out", "BASE"], "exists already"),
+        (["sft", "BASE", "--data", "FILE", "--steps", "0"], "steps must be at least 1; got 0"),
+    ],
+)
+def test_a_mistake_gets_one_line(base, lines, capsys, arguments, complaint):
+    assert main([{"BASE": str(base), "FILE": str(lines)}.get(word, word) for word in arguments]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_tokenize_shows_a_file_of_conversations(base, lines, capsys):
+    assert main(["tokenize", str(base), "--chat", str(lines)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("⟦b|c|<|im_end|>⟧") == 1 and shown.out.count("of them learned") == 8
+    assert "has no chat template: shown in ChatML" in shown.err

@@ -29,15 +29,13 @@ def checked(messages: Messages) -> list[dict[str, Any]]:
 
     Raises ValueError, with the index of the message, for what is no conversation.
 
-    >>> checked([{"role": "user", "content": "Hello!"}, {"role": "assistent", "content": "Hi!"}])
+    >>> checked([{"role": "user", "content": "Hello!"}, {"role": "assistant"}])
     Traceback (most recent call last):
         ...
-    ValueError: messages[1]: role must be one of system, developer, user, assistant, tool; got 'assistent'; did you mean 'assistant'?
-    """  # noqa: E501
+    ValueError: messages[1]: it has no content
+    """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise ValueError(
-            f"messages must be a list of tables with role and content; got {type(messages).__name__}"
-        )
+        raise ValueError(f"messages must be a list of tables with role and content; got {type(messages).__name__}")
     if not 1 <= len(messages) <= MOST_MESSAGES:
         raise ValueError(f"messages must hold 1 to {MOST_MESSAGES:,} messages; got {len(messages)}")
     return [_checked(message, f"messages[{i}]") for i, message in enumerate(messages)]

@@ -133,7 +133,8 @@ def serve() -> None:
         except RecursionError:
             answer = {"error": "the chat template calls itself without end"}
         except Exception as error:  # whatever a stranger's program raises
-            where = f" (line {error.lineno})" if isinstance(getattr(error, "lineno", None), int) else ""
+            line_number = getattr(error, "lineno", None)  # of a syntax error
+            where = "" if line_number is None else f" (line {line_number})"
             answer = {"error": f"the chat template failed: {error}"[:1000] + where}
         print(json.dumps(answer), flush=True)
 
@@ -204,9 +205,7 @@ def _environment(mark: str) -> Any:
 
     def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
                sort_keys: bool = False) -> str:  # fmt: skip
-        return json.dumps(
-            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]

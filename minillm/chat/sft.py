@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from .. import files
+from ..generation import GenerationConfig
+from ..generation.stopping import END_OF_TURN
 from ..nn import init
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_format import ChatFormat
@@ -60,6 +62,15 @@ def with_rows(model: Any, vocab_size: int) -> Any:
             values = np.concatenate([values, rows])
         parameter.data = np.array(values)
     return grown
+
+
+def generation_config(tokenizer: Tokenizer) -> GenerationConfig:
+    """How a chat model answers: its most likely words, until its turn or the text ends. Both ends
+    are named, for `transformers` looks nowhere else.
+    """
+    ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    turns = tuple(tokenizer.special_tokens[name] for name in END_OF_TURN if name in tokenizer.special_tokens)
+    return GenerationConfig(temperature=0, eos_token_id=ends, end_of_turn_token_id=turns)
 
 
 def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:

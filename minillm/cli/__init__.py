@@ -1,4 +1,5 @@
-"""What a person types: ``minillm train | sft | generate | eval | quantize | info | tokenize | encode``.
+"""What a person types: ``minillm train | sft | generate | eval | quantize | info | tokenize |
+encode``.
 
 Text goes to standard output, everything about it to standard error, so that ``minillm generate ...
 > story.txt`` keeps the story alone. A person's mistake is one line that says what was expected, and

@@ -10,8 +10,8 @@ chat_grammar.py and chat_corpus.py (conversations with exact answers).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
-from .chat_grammar import ChatGrammar
 from .chat_corpus import Chat, chat_floor, chats
+from .chat_grammar import ChatGrammar
 from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
 from .pairs import PairDataset

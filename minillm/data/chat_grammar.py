@@ -38,15 +38,18 @@ PLACES = {
     "school": ("à l'école", "école"),
     "forest": ("dans la forêt", "forêt"),
 }
-THINGS = {ENGLISH: "ball book hat drum boat basket".split(), FRENCH: "ballon livre chapeau tambour bateau panier".split()}
+THINGS = {
+    ENGLISH: "ball book hat drum boat basket".split(),
+    FRENCH: "ballon livre chapeau tambour bateau panier".split(),
+}
 COLORS = {ENGLISH: "red blue green yellow white black".split(), FRENCH: "rouge bleu vert jaune blanc noir".split()}
 ORDINALS = {ENGLISH: ("first", "second", "third"), FRENCH: ("premier", "deuxième", "troisième")}
-WORDS = {  # of the answers, those that tell the language
-    ENGLISH: {"has", "it", "is", "at", "the", "my", "name", "i", "am", "hello", "goodbye", "take", "care", "see", "you",
-              "soon", *ORDINALS[ENGLISH], *PLACES, "minus"},
-    FRENCH: {"l", "a", "est", "mon", "nom", "je", "suis", "bonjour", "au", "revoir", "adieu", "bonne", "journée", "bientôt",
-             "font", "moins", "en", *ORDINALS[FRENCH], *(bare for _, bare in PLACES.values())},
-}  # fmt: skip
+_ENGLISH_WORDS = "has it is at the my name i am hello goodbye take care see you soon minus".split()
+_FRENCH_WORDS = "l a est mon nom je suis bonjour au revoir adieu bonne journée bientôt font moins en".split()
+WORDS = {  # of the answers: those that tell the language
+    ENGLISH: {*_ENGLISH_WORDS, *ORDINALS[ENGLISH], *PLACES},
+    FRENCH: {*_FRENCH_WORDS, *ORDINALS[FRENCH], *(bare for _, bare in PLACES.values())},
+}
 DIGITS = range(10)
 PROBLEMS = {f"{a} plus {b}": a + b for a, b in product(DIGITS, DIGITS)}
 PROBLEMS |= {f"{a} minus {b}": a - b for a, b in product(DIGITS, DIGITS) if b <= a}
@@ -67,7 +70,12 @@ class Style(NamedTuple):
 
 
 # How a system message says it: after "Your name is ..." and alone.
-_LANGUAGES = {"Speak English.": ENGLISH, "Answer in English.": ENGLISH, "Speak French.": FRENCH, "Answer in French.": FRENCH}
+_LANGUAGES = {
+    "Speak English.": ENGLISH,
+    "Answer in English.": ENGLISH,
+    "Speak French.": FRENCH,
+    "Answer in French.": FRENCH,
+}
 _CAPITALS = ("Use capital letters.", "Write in capitals.")
 _ONE_WORD = ("Use one word.", "Answer with one word.")
 WISHES = {
@@ -103,7 +111,11 @@ class World(NamedTuple):
 def opening(pen: Pen, w: World) -> Step:
     """A system message, or none."""
     wishes = {f"system: {text}\n": style for text, style in WISHES.items() if text}
-    heads: dict[str, Style | None] = {"user: ": Style(), **dict.fromkeys((f"system: {c}" for c in CALLED), None), **wishes}
+    heads: dict[str, Style | None] = {
+        "user: ": Style(),
+        **dict.fromkeys((f"system: {c}" for c in CALLED), None),
+        **wishes,
+    }
     weights = [6.0] + [6.0] * len(CALLED) + [_weight(style) for style in wishes.values()]
     style = pen.choose(heads, weights)
     if style is None:
@@ -171,7 +183,9 @@ def story(pen: Pen, w: World) -> Step:
         pen.say(" has the ")
         pen.pick(COLORS[ENGLISH], end=" ")
         pen.pick(THINGS[ENGLISH], end=".")
-    gives, asks = (f" {first} le donne à ", " Qui l'a ?") if w.language == FRENCH else (f" {first} gives it to ", " Who has it?")
+    gives, asks = (
+        (f" {first} le donne à ", " Qui l'a ?") if w.language == FRENCH else (f" {first} gives it to ", " Who has it?")
+    )
     given = pen.choose({gives: True, asks: False})
     return holder(pen, w._replace(holder=pen.pick(NAMES, but=(first,), end="." + asks) if given else first))
 

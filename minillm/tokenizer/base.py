@@ -336,7 +336,7 @@ class Tokenizer(ABC):
         _write(file, self.to_json())
         if file != path:
             config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-            if self.eos_id is not None:
+            if self.eos_id in self._names:  # a folder may call any token its end of text
                 config["eos_token"] = self._names[self.eos_id]
             if self.chat_format is not None:
                 config |= self.chat_format.save(path)

@@ -29,8 +29,8 @@ def load(path: str | Path) -> Tokenizer:
     Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's
     `vocab.json` beside `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and,
     where the `sentencepiece` library is installed, its `*.model`. What a `tokenizer.json` says of
-    truncation and padding is ignored: `encode` does neither. `chat_format` is what the folder says of
-    conversations.
+    truncation and padding is ignored: `encode` does neither. What the folder says of conversations
+    is in `chat_format`.
 
     Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component
     that minillm does not have; the message names it.
