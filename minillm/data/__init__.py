@@ -6,11 +6,14 @@ out), batches.py (from token ids to the arrays a model trains on), bucketed.py (
 to a row). For texts too large to hold:
 shards.py (token ids on the disk), encode.py (from texts to shards), shard_dataset.py (batches from
 shards). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py
-(texts with gaps), tasks.py and french.py (tasks that a small model learns).
+(texts with gaps), tasks.py and french.py (tasks that a small model learns). For a model that chats:
+chat_grammar.py and chat_corpus.py (conversations with exact answers).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
 from .bucketed import BucketedDataset
+from .chat_corpus import Chat, chat_floor, chats
+from .chat_grammar import ChatGrammar
 from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
 from .pairs import PairDataset
@@ -27,6 +30,8 @@ __all__ = [
     "TASKS",
     "Batch",
     "BucketedDataset",
+    "Chat",
+    "ChatGrammar",
     "Choice",
     "Dataset",
     "Document",
@@ -42,6 +47,8 @@ __all__ = [
     "StoryGrammar",
     "StreamDataset",
     "Task",
+    "chat_floor",
+    "chats",
     "corpus",
     "corpus_parts",
     "encode_files",

@@ -23,7 +23,8 @@ import numpy as np
 
 from ..files import write_json
 from ..kernels import compiled
-from .specials import END_OF_TEXT, Matcher, Specials, Template, listed
+from .chat_format import ChatFormat
+from .specials import END_OF_TEXT, Matcher, Span, Specials, Template, listed
 
 _MANY = 1000  # ids: from here on a compiled loop decodes them
 Offsets = list[tuple[int, int]]  # of each token, the characters [start, end) that it came from
@@ -48,6 +49,7 @@ class Tokenizer(ABC):
     `UnigramTokenizer`.
     """
 
+    chat_format: ChatFormat | None = None  # how a conversation is written, where its folder says so
     _end: int | None = None  # what ends a text, where no name says so: see ending.py
     _begin: int | None = None  # what begins one, where no template says so
     begins_prompts = True  # whether a prompt gets that before it; a tokenizer from a folder does as the folder says
@@ -223,6 +225,12 @@ class Tokenizer(ABC):
         ids, ends = self._encode_ordinary([part for row in parts for part in row if isinstance(part, str)])
         return _assemble(parts, iter(np.split(ids, ends)), template)
 
+    def special_spans(self, text: str) -> list[Span]:
+        """Where special tokens are written in a text, from left to right."""
+        exact, normalized = self._specials.matchers(self._specials.special, lambda name: name)
+        found = [span for matcher in (exact, normalized) for span in matcher.spans(text) if span.id is not None]
+        return sorted(found)
+
     def _matchers(self, allowed_special: Collection[str] | str, caller: str) -> tuple[Matcher, Matcher]:
         """Those that find the allowed tokens in a text, and in a normalized one; kept for the next
         call.
@@ -369,10 +377,12 @@ class Tokenizer(ABC):
         _write(file, self.to_json())
         if file != path:
             config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-            if self.eos_id is not None:
+            if self.eos_id in self._names:  # a folder may call any token its end of text
                 config["eos_token"] = self._names[self.eos_id]
             if self._template.before:
                 config["bos_token"] = self._names[self._template.before[0]]
+            if self.chat_format is not None:
+                config |= self.chat_format.save(path)
             _write(file.with_name("tokenizer_config.json"), config)
         return file
 

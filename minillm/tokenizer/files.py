@@ -11,6 +11,7 @@ from ..files import about_the_hub, read_json
 from .base import Tokenizer
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
+from .chat_format import read_chat_format
 from .ending import beginning_of_text, end_of_text
 from .from_json import read
 from .sentencepiece import SentencePieceText
@@ -28,7 +29,8 @@ def load(path: str | Path) -> Tokenizer:
     Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's
     `vocab.json` beside `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and,
     where the `sentencepiece` library is installed, its `*.model`. What a `tokenizer.json` says of
-    truncation and padding is ignored: `encode` does neither.
+    truncation and padding is ignored: `encode` does neither. What the folder says of conversations
+    is in `chat_format`.
 
     Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component
     that minillm does not have; the message names it.
@@ -43,6 +45,7 @@ def load(path: str | Path) -> Tokenizer:
     if tokenizer.eos_id is None:
         tokenizer._end = end_of_text(file.parent, tokenizer)
     tokenizer._begin, tokenizer.begins_prompts = beginning_of_text(file.parent, tokenizer)
+    tokenizer.chat_format = read_chat_format(file.parent)
     return tokenizer
 
 

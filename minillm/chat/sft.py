@@ -1,0 +1,102 @@
+"""Supervised fine-tuning: a model that continues texts learns to answer, to obey and to stop.
+
+Nothing is new but the data: conversations, of which the assistant's tokens and its end-of-turn
+token are the targets (see encode.py). Before, the model gets tokens for the marks of turns, and
+rows in its embedding for them. Source: Ouyang et al. 2022, "Training language models to follow
+instructions with human feedback", section 3.4, step 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import files
+from ..generation import GenerationConfig
+from ..generation.stopping import END_OF_TURN
+from ..nn import init
+from ..tokenizer import Tokenizer
+from ..tokenizer.chat_format import ChatFormat
+from ..tokenizer.from_json import from_json
+from .encode import Encoded, encode
+from .messages import Messages
+from .template import CHATML
+
+MARKS = ("<|im_start|>", "<|im_end|>")  # of a turn, in ChatML
+_MOST_BYTES = 1_000_000_000  # of a file of conversations
+
+
+def with_marks(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that can write conversations: the same, if its folder has a chat template; else
+    one that knows ChatML's two marks as special tokens, new ones at the end where it lacks them.
+    """
+    if tokenizer.chat_format is not None:
+        return tokenizer
+    content = tokenizer.to_json()
+    lacking = [name for name in MARKS if name not in tokenizer.special_tokens]
+    for id, name in enumerate(lacking, start=tokenizer.vocab_size):
+        content["added_tokens"].append({"id": id, "content": name, "special": True})
+    marked = from_json(content)
+    marked.chat_format = ChatFormat(CHATML)
+    return marked
+
+
+def with_rows(model: Any, vocab_size: int) -> Any:
+    """A copy of a model that knows ``vocab_size`` tokens: each new one begins as the mean of all
+    the others, so that it is neither likely nor impossible at first (Hewitt 2021).
+    """
+    known = model.config.vocab_size
+    if vocab_size <= known:
+        return model
+    with init.skipped():
+        grown = type(model)(dataclasses.replace(model.config, vocab_size=vocab_size))
+    old = dict(model.named_parameters())
+    for name, parameter in grown.named_parameters():
+        values = old[name].data
+        if values.shape != parameter.shape:
+            rows = np.repeat(values.mean(axis=0, keepdims=True), vocab_size - known, axis=0)
+            values = np.concatenate([values, rows])
+        parameter.data = np.array(values)
+    return grown
+
+
+def generation_config(tokenizer: Tokenizer) -> GenerationConfig:
+    """How a chat model answers: its most likely words, until its turn or the text ends. Both ends
+    are named, for `transformers` looks nowhere else.
+    """
+    ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    turns = tuple(tokenizer.special_tokens[name] for name in END_OF_TURN if name in tokenizer.special_tokens)
+    return GenerationConfig(temperature=0, eos_token_id=ends, end_of_turn_token_id=turns)
+
+
+def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:
+    """The conversations of a JSONL file: on each line a table with ``messages``, as `trl` has it.
+
+    Raises ValueError, with the number of the line, for what is none.
+    """
+    found = []
+    text = files.read_text(path, limit=_MOST_BYTES)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            table = files.parse_json(line.encode(), f"{path}, line {number}")
+            if not isinstance(table.get("messages"), list):
+                raise ValueError(f"{path}, line {number}: expected a table with a list of messages")
+            found.append(table["messages"])
+    if not found:
+        raise ValueError(f"{path}: it holds no conversation")
+    return found
+
+
+def encode_all(conversations: Sequence[Messages], tokenizer: Tokenizer, source: str = "") -> list[Encoded]:
+    """Each conversation as ids and mask; an error names the place in ``source``, from 1 on."""
+    encoded = []
+    for number, messages in enumerate(conversations, start=1):
+        try:
+            encoded.append(encode(messages, tokenizer))
+        except ValueError as error:
+            raise ValueError(f"{source}, conversation {number}: {error}" if source else str(error)) from None
+    return encoded

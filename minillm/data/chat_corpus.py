@@ -1,0 +1,145 @@
+"""The chat corpus: as many conversations as one likes, their right answers, and the loss that no
+model can beat on them.
+
+Two parts of one grammar (chat_grammar.py). A tenth of all combinations of a style and an answer is
+held out by a checksum: whatever is drawn to train on, a model was never asked for *this* answer in
+*this* style, though it has seen the answer in other styles and the style with other answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .chat_grammar import CALLED, ENGLISH, FRENCH, ME, WISHES, WORDS, ChatGrammar, Style
+from .tasks import is_held_out
+
+_GRAMMAR = ChatGrammar()
+TRAIN, TEST = "train", "test"
+_ENTRIES = re.compile(r"^(system|user|assistant): ", re.MULTILINE)
+
+
+class Chat(NamedTuple):
+    """A conversation that ends with an answer."""
+
+    messages: list[dict[str, str]]
+    logprob: float  # nats: of all that is said, under the grammar
+    answer_nats: float  # of the choices that the assistant had: what no model can foresee
+
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        """All but the last answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The last answer."""
+        return self.messages[-1]["content"]
+
+
+def chats(n: int, seed: int = 0, part: str = TRAIN) -> list[Chat]:
+    """Draw ``n`` conversations, no two alike.
+
+    part: "train", without any answer in a style that is held out; "test", where the last answer is
+    held out. The i-th draw is a pure function of (seed, i).
+
+    Raises ValueError for another part.
+    """
+    if part not in (TRAIN, TEST):
+        raise ValueError(f"chats: part must be {TRAIN} or {TEST}; got {part!r}")
+    found: dict[str, Chat] = {}
+    draws = 0
+    while len(found) < n:
+        text = _GRAMMAR.sample(np.random.default_rng((seed, draws))).text
+        draws += 1
+        held_out = [_is_held_out(answer, style_of(messages_of(text))) for answer in _answers(text)]
+        if held_out[-1] if part == TEST else not any(held_out):
+            found.setdefault(text, _chat(text))
+    return list(found.values())
+
+
+def chat_floor(drawn: Sequence[Chat], n_targets: int) -> float:
+    """The loss in nats per token that no model can beat, on average, on the assistant's tokens of
+    these conversations: the assistant's choices alone cost something.
+
+    n_targets: how many tokens are learned, the ends of turns included.
+    """
+    if n_targets < 1:
+        raise ValueError(f"chat_floor: n_targets must be at least 1; got {n_targets}")
+    return sum(chat.answer_nats for chat in drawn) / n_targets
+
+
+def is_right(prompt: Sequence[Mapping[str, str]], answer: str) -> bool:
+    """Whether the grammar could answer so."""
+    if "\n" in answer:
+        return False
+    try:
+        _GRAMMAR.logprob(text_of([*prompt, {"role": "assistant", "content": answer}]))
+    except ValueError:
+        return False
+    return True
+
+
+def chance(drawn: Sequence[Chat], seed: int = 0) -> float:
+    """The share of right answers of one who answers each with what was right in another
+    conversation.
+    """
+    others = np.random.default_rng(seed).permutation(len(drawn))
+    return float(np.mean([is_right(chat.prompt, drawn[i].answer) for chat, i in zip(drawn, others, strict=True)]))
+
+
+def obeys(style: Style, answer: str) -> bool:
+    """Whether an answer, be it right or wrong, is in this style: capitals, one word, no word of the
+    other language, the right name of its own.
+    """
+    words = set(re.findall(r"[^\W\d]+", answer.lower()))
+    wrong = {ENGLISH: WORDS[FRENCH], FRENCH: WORDS[ENGLISH], "": set[str]()}[style.language]
+    return (
+        bool(answer.strip())
+        and (style.capitals == (answer == answer.upper()) or not words)
+        and style.one_word == (len(answer.split()) == 1)
+        and not words & wrong
+        and not (style.name and ME.lower() in words)
+    )
+
+
+def style_of(messages: Sequence[Mapping[str, str]]) -> Style:
+    """What the system message asks for, if there is one."""
+    if messages[0]["role"] != "system":
+        return Style()
+    text, name = messages[0]["content"], ""
+    for called in CALLED:
+        if text.startswith(called):
+            name, _, text = text.removeprefix(called).partition(".")
+    return WISHES[text.strip()]._replace(name=name)
+
+
+def text_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation as the grammar writes it."""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nend"
+
+
+def messages_of(text: str) -> list[dict[str, str]]:
+    """A text of the grammar as messages."""
+    _, *parts = _ENTRIES.split(text.removesuffix("\nend"))
+    return [
+        {"role": role, "content": content.removesuffix("\n")}
+        for role, content in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def _chat(text: str) -> Chat:
+    choices = _GRAMMAR.choices(text)
+    nats = sum(choice.nats for choice in choices if choice.text.startswith("\nassistant: "))
+    return Chat(messages_of(text), -sum(choice.nats for choice in choices), nats)
+
+
+def _answers(text: str) -> list[str]:
+    return [message["content"] for message in messages_of(text) if message["role"] == "assistant"]
+
+
+def _is_held_out(answer: str, style: Style) -> bool:
+    return is_held_out(f"{style.language} {style.capitals} {style.one_word}: {answer}")

@@ -1,0 +1,77 @@
+"""Chat templates: the texts and ids of transformers, on 200 conversations in all families."""
+
+import random
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("jinja2")
+
+from minillm import chat
+from minillm.tokenizer import BPETokenizer, load
+from minillm.tokenizer.chat_format import ChatFormat
+from tests.chat_templates import FAMILIES, GENERATION, SPECIALS, TOOLS, conversation
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """A folder that minillm wrote, opened here and there."""
+    template, tokens, *known = FAMILIES[request.param]
+    tokenizer = BPETokenizer.train(["Who has the red ball? Mia has it."] * 3, 300, SPECIALS)
+    tokenizer.chat_format = ChatFormat(template, tokens=tokens)
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer.save(folder)
+    return load(folder), transformers.AutoTokenizer.from_pretrained(folder), known
+
+
+def conversations(known, count):
+    _, system, tools = known
+    for seed in range(count):
+        rng = random.Random(seed)
+        yield conversation(rng, system, tools), TOOLS if tools and rng.random() < 0.5 else None
+
+
+def test_the_text_is_theirs(family):
+    ours, theirs, known = family
+    for i, (messages, tools) in enumerate(conversations(known, 200)):
+        wanted = theirs.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=i % 2 == 0, date_string="26 Jul 2024"
+        )
+        assert chat.render(messages, ours, i % 2 == 0, tools=tools, date_string="26 Jul 2024") == wanted
+
+
+def test_the_date_of_today_is_theirs(family):
+    ours, theirs, _ = family
+    messages = [{"role": "user", "content": "Hello!"}]
+    assert chat.render(messages, ours) == theirs.apply_chat_template(messages, tokenize=False)
+
+
+def test_the_ids_are_theirs(family):
+    ours, theirs, known = family
+    for messages, tools in conversations(known, 60):
+        wanted = theirs.apply_chat_template(
+            messages, tools=tools, add_generation_prompt=True, return_dict=False, date_string="26 Jul 2024"
+        )
+        assert chat.prompt(messages, ours, tools=tools, date_string="26 Jul 2024") == wanted
+
+
+def test_a_message_is_continued_as_there(family):
+    ours, theirs, known = family
+    for messages, _ in conversations(known, 60):
+        content = messages[-1].get("content", "")
+        if content.strip() and content.strip() in chat.render(messages, ours):  # they refuse what is not shown whole
+            wanted = theirs.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+            assert chat.render(messages, ours, continue_final_message=True) == wanted
+
+
+def test_the_mask_of_a_generation_tag_is_theirs(family):
+    ours, theirs, known = family
+    for messages, _ in conversations(known, 30):
+        if any("tool_calls" in message for message in messages):
+            continue
+        there = theirs.apply_chat_template(
+            messages, chat_template=GENERATION, return_dict=True, return_assistant_tokens_mask=True
+        )
+        here = chat.encode(messages, ours, template=GENERATION)
+        assert here.ids == there["input_ids"]
+        assert [int(m) for m in here.mask] == there["assistant_masks"]

@@ -1,0 +1,281 @@
+"""What a model learns from conversations: the assistant's tokens, and to stop."""
+
+import doctest
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jinja2")
+
+from minillm import chat, models
+from minillm.arrays.targets import IGNORE
+from minillm.chat import dataset, messages, sft, show
+from minillm.chat.dataset import ChatDataset, chat_batch
+from minillm.chat.encode import Encoded
+from minillm.cli import main
+from minillm.generation import GenerationConfig, generate_batch
+from minillm.tokenizer import BPETokenizer, CharTokenizer, load
+from minillm.tokenizer.chat_format import ChatFormat
+from minillm.training.config import TrainConfig
+from minillm.training.evaluate import evaluate, next_token_loss
+from minillm.training.run import load_run
+from minillm.training.trainer import Trainer
+
+SHORT = (
+    "{% for m in messages %}<|im_start|>{{ m.role[0] + m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>a{% endif %}"
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def asked(letter):
+    return [{"role": "user", "content": letter}]
+
+
+def answered(letter):
+    """The two letters that follow."""
+    i = LETTERS.index(letter)
+    return [*asked(letter), {"role": "assistant", "content": (LETTERS * 2)[i + 1 : i + 3]}]
+
+
+def small_model(vocab_size, dtype=np.float32):
+    config = models.LlamaConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.1, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return models.Llama(config, rng=1).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = CharTokenizer.train([LETTERS], ["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_format = ChatFormat(SHORT)
+    return tokenizer
+
+
+def test_docstring_examples():
+    assert doctest.testmod(dataset).failed == doctest.testmod(messages).failed == 0
+
+
+@pytest.mark.parametrize("ends_are_learned", [True, False])
+def test_a_model_stops_because_the_end_of_turn_is_in_the_loss(tokenizer, ends_are_learned):
+    encoded = [chat.encode(answered(letter), tokenizer) for letter in LETTERS]
+    if not ends_are_learned:
+        end = tokenizer.special_tokens["<|im_end|>"]
+        encoded = [Encoded(ids, [m and id != end for id, m in zip(ids, mask, strict=True)]) for ids, mask in encoded]
+    model = small_model(tokenizer.vocab_size)
+    data = ChatDataset(encoded, encoded, context=32)
+    Trainer(model, data, TrainConfig(steps=150, batch_size=26, learning_rate=0.01), quiet=True).run()
+    prompts = [chat.prompt(asked(letter), tokenizer) for letter in LETTERS]
+    config = GenerationConfig(temperature=0, max_new_tokens=12)
+    answers = generate_batch(model.eval(), tokenizer, prompts, config)
+    assert all(answer.text[:2] == answered(x)[1]["content"] for x, answer in zip(LETTERS, answers, strict=True))
+    stopped = sum(answer.finish_reason == "end_of_turn" for answer in answers) / len(answers)
+    assert stopped > 0.99 if ends_are_learned else stopped < 0.05
+
+
+# ---- the loss is a mean over targets ---------------------------------------------------------------------------------
+
+
+def uneven(count=12):
+    """Rows of very different lengths and numbers of targets."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        length = int(rng.integers(4, 30))
+        mask = [False] * (length - 1 - i % 3) + [True] * (1 + i % 3)
+        rows.append(Encoded(rng.integers(0, 20, length).tolist(), mask if i % 4 else [True] * length))
+    return rows
+
+
+def test_only_what_the_mask_says_is_asked():
+    x, y = chat_batch([Encoded([5, 6, 7, 8], [False, True, False, True]), Encoded([1, 2], [True, True])])
+    assert x.tolist() == [[5, 6, 7], [1, 0, 0]]
+    assert y.tolist() == [[6, IGNORE, 8], [2, IGNORE, IGNORE]]
+
+
+def test_the_loss_is_the_mean_of_all_targets_however_they_are_cut_and_padded():
+    model, rows = small_model(20, np.float64).eval(), uneven()
+    nats = targets = 0.0
+    for row in rows:
+        x, y = chat_batch([row])
+        n = np.count_nonzero(y != IGNORE)
+        nats, targets = nats + next_token_loss(model, (x, y)).item() * n, targets + n
+    whole = next_token_loss(model, chat_batch(rows)).item()
+    assert whole == pytest.approx(nats / targets, abs=1e-12)
+    for rows_a_batch in (1, 5, 12):
+        found = evaluate(model, ChatDataset(rows, rows, 32).validation(rows_a_batch))
+        assert found.loss == pytest.approx(whole, abs=1e-12) and found.tokens == targets
+
+
+def test_accumulation_is_the_whole_batch():
+    """A mean of the parts' means would weigh a row with one target as much as one with thirty."""
+    states = []
+    for accumulate in (1, 3, 12):
+        model = small_model(20, np.float64)
+        config = TrainConfig(steps=2, batch_size=12, accumulate=accumulate, learning_rate=0.01, clip=None)
+        trainer = Trainer(model, ChatDataset(uneven(), uneven(), 32), config, quiet=True)
+        losses = [trainer.train_step()[0] for _ in range(2)]
+        states.append((losses, model.state_dict()))
+    for losses, state in states[1:]:
+        assert losses == pytest.approx(states[0][0], abs=1e-12)
+        for name, array in state.items():
+            np.testing.assert_allclose(array, states[0][1][name], rtol=0, atol=1e-9)
+
+
+def test_batches_are_a_function_of_seed_and_step_and_see_every_row():
+    rows = [Encoded([i, i + 1, i + 2][: 2 + i % 2], [True] * (2 + i % 2)) for i in range(32)]
+    data = ChatDataset(rows, [], 32)
+    seen = sorted(row[0] for step in range(16) for row in data.batch(step, 2, 7)[0].tolist())
+    assert seen == list(range(32))
+    again = ChatDataset(rows, [], 32)
+    for ours, theirs in zip(data.batch(5, 2, 7), again.batch(5, 2, 7), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert data.tokens_per_epoch == sum(1 + i % 2 for i in range(32)) and list(data.validation(4)) == []
+
+
+def test_what_does_not_fit_is_left_out_and_counted():
+    rows = [Encoded([1, 2, 3], [False, True, True]), Encoded([1] * 9, [True] * 9), Encoded([1, 2], [True, False])]
+    assert ChatDataset(rows, rows[:1], 4).left_out == 2
+    with pytest.raises(ValueError, match="no conversation has an answer to learn and fits 4 tokens; got 2"):
+        ChatDataset(rows[1:], [], 4)
+
+
+# ---- what fine-tuning prepares ---------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_learns_the_marks_of_turns(tmp_path):
+    plain = BPETokenizer.train(["Who has the ball?"], 280)
+    marked = sft.with_marks(plain)
+    V = plain.vocab_size
+    assert marked.special_tokens == {"<|endoftext|>": 0, "<|im_start|>": V, "<|im_end|>": V + 1}
+    assert marked.encode("Who has <|im_end|>?") == plain.encode("Who has <|im_end|>?")
+    assert sft.with_marks(marked) is marked and plain.chat_format is None
+    marked.save(tmp_path)
+    messages = [{"role": "user", "content": "Who?"}]
+    assert chat.prompt(messages, load(tmp_path)) == chat.prompt(messages, marked)
+    assert load(tmp_path).chat_format.template == chat.CHATML
+
+
+@pytest.mark.parametrize("kind", ["llama", "untied", "gpt2", "rnn"])
+def test_a_model_grows_rows_for_new_tokens(kind):
+    if kind == "gpt2":
+        model = models.GPT2(models.GPT2Config(vocab_size=20, n_positions=32, n_embd=16, n_layer=1, n_head=2), rng=1)
+    elif kind == "rnn":
+        config = models.RecurrentLMConfig(vocab_size=20, hidden_size=16, num_layers=1, window=8)
+        model = models.RecurrentLM(config, rng=1)
+    else:
+        model = models.Llama(replace(small_model(20).config, tie_word_embeddings=kind == "llama"), rng=1)
+    model.eval()
+    grown = sft.with_rows(model, 23).eval()
+    ids = np.arange(12).reshape(2, 6)
+    before, after = model(ids).data, grown(ids).data
+    assert after.shape == (2, 6, 23)
+    np.testing.assert_allclose(after[..., :20], before, atol=1e-6)
+    np.testing.assert_allclose(after[..., 20], before.mean(axis=-1), atol=1e-5)
+    assert sft.with_rows(model, 20) is model
+
+
+def test_conversations_are_read_from_jsonl(tmp_path):
+    file = tmp_path / "chats.jsonl"
+    file.write_text(json.dumps({"messages": answered("a"), "id": 3}) + "\n\n" + json.dumps({"messages": answered("b")}))
+    assert sft.read_conversations(file) == [answered("a"), answered("b")]
+    for text, complaint in (
+        ("", "holds no conversation"),
+        ("{}", "line 1: expected a table with a list of messages"),
+        ('{"messages": []}\n[1]', "line 2: expected a JSON object"),
+        ('{"messages": [', "line 1: not valid JSON"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=complaint):
+            sft.read_conversations(file)
+
+
+def test_an_error_names_the_conversation(tokenizer):
+    with pytest.raises(ValueError, match=r"x.jsonl, conversation 2: messages\[0\]: it has no content"):
+        sft.encode_all([answered("a"), [{"role": "user"}]], tokenizer, "x.jsonl")
+
+
+def test_what_is_learned_is_shown(tokenizer):
+    encoded = chat.encode([*answered("a"), *asked("z")], tokenizer)
+    assert show.show_mask(tokenizer, encoded) == (
+        "<|im_start|>|u|a|<|im_end|>|<|im_start|>|a⟦b|c|<|im_end|>⟧<|im_start|>|u|z|<|im_end|>\n\n"
+        "13 tokens, 3 of them learned"
+    )
+    assert "\x1b[30;48;5;157mb|c|<|im_end|>\x1b[0m" in show.show_mask(tokenizer, encoded, color=True)
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "run"
+    small_model(264).save_pretrained(folder, tokenizer=BPETokenizer.train(["Who has the ball?"] * 3, 264))
+    return folder
+
+
+@pytest.fixture
+def lines(tmp_path):
+    file = tmp_path / "chats.jsonl"
+    file.write_text("".join(json.dumps({"messages": answered(letter)}) + "\n" for letter in "abcdefgh"))
+    return file
+
+
+def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
+    with lines.open("a") as file:
+        file.write(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+    out = tmp_path / "out"
+    assert main(["sft", str(base), "--data", str(lines), "--out", str(out), "--batch-size", "4", "--steps", "2"]) == 0
+    assert "left out: 1 conversation without" in capsys.readouterr().err
+    loaded = load_run(out)
+    assert loaded.model.config.vocab_size == loaded.tokenizer.vocab_size == 266
+    assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens={"eos_token": "<|endoftext|>"})
+    lines.write_text(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+    assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
+    assert "no conversation has an answer to learn and fits 32 tokens; got 1" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_sft_from_end_to_end(lines, tmp_path, capsys):
+    """On the tokenizer's own template, with a model that is just large enough."""
+    tokenizer = CharTokenizer.train([LETTERS], ["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_format = ChatFormat(SHORT)
+    small_model(tokenizer.vocab_size).save_pretrained(tmp_path / "base", tokenizer=tokenizer)
+    assert main(["sft", str(tmp_path / "base"), "--data", str(lines), "--batch-size", "4", "--learning-rate", "0.01",
+                 "--steps", "60"]) == 0  # fmt: skip
+    assert "a chat model:" in capsys.readouterr().err
+    loaded = load_run(tmp_path / "base-chat")
+    assert loaded.tokenizer.chat_format.template == SHORT
+    prompt = chat.prompt(asked("e"), loaded.tokenizer)
+    answer = generate_batch(loaded.model, loaded.tokenizer, [prompt], loaded.generation)[0]
+    assert answer.finish_reason == "end_of_turn" and answer.text == "fg"
+    ends = json.loads((tmp_path / "base-chat/generation_config.json").read_text())["eos_token_id"]
+    assert loaded.tokenizer.special_tokens["<|im_end|>"] in ends
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["tokenize", "BASE"], "give a text to cut, or --chat FILE"),
+        (["tokenize", "BASE", "x", "--chat", "FILE"], "give a text to cut, or --chat FILE"),
+        (["tokenize", "BASE", "--merges", "--chat", "FILE"], "--merges is for a text, not for --chat"),
+        (["tokenize", "BASE", "--chat", "nowhere"], "nowhere: No such file or directory"),
+        (["sft", "nowhere"], "nowhere: no such run folder"),
+        (["sft", "BASE", "--data", "FILE", "--out", "BASE"], "exists already"),
+        (["sft", "BASE", "--data", "FILE", "--steps", "0"], "steps must be at least 1; got 0"),
+    ],
+)
+def test_a_mistake_gets_one_line(base, lines, capsys, arguments, complaint):
+    assert main([{"BASE": str(base), "FILE": str(lines)}.get(word, word) for word in arguments]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_tokenize_shows_a_file_of_conversations(base, lines, capsys):
+    assert main(["tokenize", str(base), "--chat", str(lines)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("⟦b|c|<|im_end|>⟧") == 1 and shown.out.count("of them learned") == 8
+    assert "has no chat template: shown in ChatML" in shown.err
