@@ -6,11 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .parser import add_threads, set_threads
+from .computing import add_threads, computing
 from .terminal import say
+from .values import between, name_of_something, positive, seed
 
 TRAINED, EXAMINED = 6000, 200  # conversations of the embedded corpus
 STEPS, PASSES = 500, 3  # from these conversations; over a file of others
+
+NUMBERS = (  # option, its type, its default, what it is
+    ("--steps", positive(), None, "batches to learn from; default 500, or 3 passes over --data"),
+    ("--batch-size", positive(), 32, "conversations in a batch; default 32"),
+    ("--learning-rate", between(0, 1000), 2e-3, "at its highest; default 0.002"),
+    ("--seed", seed, 0, "of the data and its order; default 0"),
+)
 
 
 def add(commands: Any) -> None:
@@ -26,19 +34,27 @@ def add(commands: Any) -> None:
         "folder", metavar="RUN", help="the run folder, or model folder in Hugging Face's layout, to begin with"
     )
     p.add_argument(
-        "--data", metavar="FILE", help='a JSONL file, on each line {"messages": [{"role": ..., "content": ...}]}'
+        "--data",
+        type=name_of_something,
+        metavar="FILE",
+        help='a JSONL file, on each line {"messages": [{"role": ..., "content": ...}]}',
     )
-    p.add_argument("--out", metavar="RUN", help="the run folder to make; default: RUN-chat, or RUN-chat-2, ...")
-    p.add_argument("--steps", type=int, metavar="N", help="batches to learn from; default 500, or 3 passes over --data")
-    p.add_argument("--batch-size", type=int, default=32, metavar="N", help="conversations in a batch; default 32")
-    p.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help="at its highest; default 0.002")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of the data and its order; default 0")
+    p.add_argument(
+        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: RUN-chat, RUN-chat-2, ..."
+    )
+    for name, kind, default, what in NUMBERS:
+        p.add_argument(name, type=kind, default=default, metavar="N" if kind.kind is int else "X", help=what)
     add_threads(p)
     p.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    with computing(options):
+        return _tune(options)
+
+
+def _tune(options: argparse.Namespace) -> int:
     from .. import data
     from ..chat import report, sft
     from ..chat.dataset import ChatDataset
@@ -47,7 +63,6 @@ def run(options: argparse.Namespace) -> int:
     from ..training.run import Run, load_run
     from ..training.trainer import Trainer
 
-    set_threads(options)
     out = Path(options.out) if options.out else _free_name(Path(options.folder))
     Run.refuse_existing(out)
     loaded = load_run(options.folder)
