@@ -20,7 +20,8 @@ def test_docstring_examples():
 
 def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
     stories, text = Recipe(), Recipe(data=tmp_path / "a.txt")
-    assert (stories.steps, stories.context, stories.batch_size) == (1200, 256, 8)
+    assert (stories.steps, stories.context, stories.batch_size) == (580, 256, 8)
+    assert (stories.rows, stories.learning_rate, Recipe(model="rnn").steps) == ("bucketed", 3e-3, 1200)
     assert (text.steps, text.context, text.batch_size, text.data) == (2000, 128, 16, str(tmp_path / "a.txt"))
     assert (stories.layers, stories.width, stories.heads) == (4, 128, 4)
     assert (Recipe(model="rnn").layers, Recipe(model="rnn").width) == (2, 256)
@@ -31,6 +32,16 @@ def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
 def test_a_recipe_comes_back_from_json():
     for made in (Recipe(), Recipe(steps=7, seed=3, model="gpt2")):
         assert Recipe.from_settings(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_a_run_from_before_documents_had_rows_of_their_own_goes_on_as_it_began():
+    old = {name: value for name, value in Recipe(steps=7).to_dict().items() if name not in ("rows", "split")}
+    made = Recipe.from_settings(old)
+    assert (made.rows, made.split) == ("packed", "documents")
+    config = made.train_config()
+    assert (config.schedule, config.final_fraction) == ("cosine", 0.03)
+    new = Recipe(steps=7).train_config()
+    assert (new.schedule, new.decay, new.final_fraction) == ("wsd", 0.6, 0.0)
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):

@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         help='a JSONL file, on each line {"messages": [{"role": ..., "content": ...}]}',
     )
     p.add_argument(
-        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: RUN-chat, RUN-chat-2, ..."
+        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: RUN-chat, RUN-chat-2 ..."
     )
     for name, kind, default, what in NUMBERS:
         p.add_argument(name, type=kind, default=default, metavar="N" if kind.kind is int else "X", help=what)

@@ -36,6 +36,7 @@ class TrainConfig:
     learning_rate: float = 1e-3  # at its highest
     final_fraction: float = 0.1  # of the learning rate, left at the end
     schedule: str = "cosine"  # or "wsd", "constant"
+    decay: float = 0.2  # the share of the steps, at the end, in which the learning rate of "wsd" falls
     warmup: int | None = None  # steps; None: a twentieth of all, at most 200
     weight_decay: float = 0.1  # of matrices
     betas: tuple[float, float] = (0.9, 0.95)
@@ -59,7 +60,7 @@ class TrainConfig:
         self._set_integer("seed", least=0, expected="an integer >= 0")
         if self.warmup is not None:
             self._set_integer("warmup", least=0, most=self.steps, expected=f"from 0 to steps = {self.steps}")
-        for name, most in (("learning_rate", math.inf), ("clip", math.inf), ("final_fraction", 1.0)):
+        for name, most in (("learning_rate", math.inf), ("clip", math.inf), ("final_fraction", 1.0), ("decay", 1.0)):
             if not (name == "clip" and self.clip is None):
                 self._set_number(name, most)
         self._set_number("weight_decay", math.inf)
@@ -87,9 +88,10 @@ class TrainConfig:
         warmup = min(200, self.steps // 20) if self.warmup is None else self.warmup
         if self.schedule == "constant":
             return optim.constant(self.learning_rate, steps=self.steps, warmup=warmup)
-        make = optim.warmup_cosine if self.schedule == "cosine" else optim.wsd
         final = self.final_fraction * self.learning_rate
-        return make(self.learning_rate, steps=self.steps, warmup=warmup, final=final)
+        if self.schedule == "wsd":
+            return optim.wsd(self.learning_rate, steps=self.steps, warmup=warmup, decay=self.decay, final=final)
+        return optim.warmup_cosine(self.learning_rate, steps=self.steps, warmup=warmup, final=final)
 
 
 @dataclass(frozen=True)
