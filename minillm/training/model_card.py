@@ -83,7 +83,7 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
     shell: list[str] = []
     python: list[str] = []
     if type(trainer.model) not in {family.model for family in FAMILIES.values()}:
-        notes = "minillm cannot build a model of your own class by itself: make one in Python, and give it its weights."
+        notes = "The model is of a class of your own: make one in Python, and give it its weights."
         weights = str(run.path / "model.safetensors")
         python = ["from minillm.files import read_safetensors", f"model.load_state_dict(read_safetensors({weights!r}))"]
     elif trainer.tokenizer is None:
