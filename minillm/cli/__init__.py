@@ -22,7 +22,6 @@ from . import encode, eval, generate, info, quantize, tokenize, train
 from .parser import Parser, parse
 from .terminal import forgiving_streams, say
 
-
 # What a message begins with in Python: the function or class that raised it.
 OUR_NAMES = re.compile(
     r"^(generate|generate_batch|stream|load|load_texts|text_files|corpus_parts|evaluate|from_pretrained|(?:[A-Z]\w*)?"

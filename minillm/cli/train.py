@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
     p.add_argument(
-        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2"
+        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: runs/NAME, runs/NAME-2"
     )
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit as if uninterrupted")
     p.add_argument("--model", type=Choice(("llama", "gpt2", "rnn")), help="llama, gpt2 or rnn; default: llama")
