@@ -40,7 +40,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         guess = of_option if unknown[0].startswith("-") else of_word
         what = "unknown option" if unknown[0].startswith("-") else "unexpected"
         near = guess(unknown, options, _actions_of(parser, options.command))
-        raise ValueError(f"{what} {unknown[0]}" + (f"; {near}" if near else f" (see: minillm {options.command} --help)"))
+        hint = f"; {near}" if near else f" (see: minillm {options.command} --help)"
+        raise ValueError(f"{what} {unknown[0]}{hint}")
     return options
 
 

@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
     )
     p.add_argument(
-        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: runs/NAME, or runs/NAME-2"
+        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: runs/NAME, runs/NAME-2"
     )
     p.add_argument(
         "--resume",

@@ -1,5 +1,5 @@
-"""What people have elsewhere and minillm does not read, and how they come by what it reads: names on
-the Hugging Face hub, and pickles.
+"""What people have elsewhere and minillm does not read, and how they come by what it reads: names
+on the Hugging Face hub, and pickles.
 """
 
 from __future__ import annotations

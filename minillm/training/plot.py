@@ -75,8 +75,8 @@ def plot_loss(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
 def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     """A figure and its axes, with only the ink that says something.
 
-    title: taken as it stands, dollar signs too; a character that the font lacks becomes a box. what: is shown, in which unit. below: the name of
-    the horizontal axis.
+    title: taken as it stands, dollar signs too; a character that the font lacks becomes a box.
+    what: is shown, in which unit. below: the name of the horizontal axis.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -92,7 +92,8 @@ def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     axes.set_axisbelow(True)
     axes.set_xlabel(below, color=GREY, fontsize=9)
     plain: dict[str, Any] = {"parse_math": False, "usetex": False}
-    axes.set_title(f"{_drawable(title)}\n" if title else "", loc="left", color=INK, fontsize=12, fontweight="bold", **plain)
+    name = f"{_drawable(title)}\n" if title else ""
+    axes.set_title(name, loc="left", color=INK, fontsize=12, fontweight="bold", **plain)
     axes.text(0, 1.02, what, transform=axes.transAxes, color=GREY, fontsize=9)
     return figure, axes
 
