@@ -118,6 +118,17 @@ class Twice(nn.Module):
         return self.inner[0](y[:, 0])
 
 
+def in_another_thread(model, x):
+    other = threading.Thread(target=model, args=(x,))
+    other.start()
+    other.join()
+
+
+def in_the_middle(module, inputs):
+    if threading.current_thread() is threading.main_thread():
+        in_another_thread(module, inputs[0])
+
+
 def test_own_modules_errors_on_the_way_and_other_models():
     model, x = Twice(), Tensor(rng.standard_normal((1, 3, 4)))
     with record_attention(model) as weights:
@@ -126,9 +137,11 @@ def test_own_modules_errors_on_the_way_and_other_models():
         model(x)
         first = {name: p.copy() for name, p in weights.items()}
         nn.MultiHeadAttention(4, 1, rng=1)(x)  # another's
-        other = threading.Thread(target=model, args=(x * 3,))  # another thread's
-        other.start()
-        other.join()
+        in_another_thread(model, x * 3)
+    assert list(weights) == ["Twice", "Twice (2)", "inner.0"]
+    with record_attention(model) as weights:  # another thread comes and goes in the middle
+        model.inner[0].register_forward_pre_hook(in_the_middle)
+        model(x)
     assert list(weights) == ["Twice", "Twice (2)", "inner.0"]
     assert all((weights[name] == p).all() for name, p in first.items())
     assert weights["Twice"][0, 0, 0].tolist() == [1, 0, 0] and 0 < weights["Twice (2)"][0, 0, 0, 2] < 1
