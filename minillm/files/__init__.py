@@ -2,21 +2,26 @@
 not at all.
 
 Read ``durable`` (what it takes until the disk has something), ``strict_json``, ``safetensors``,
-then ``names`` (of folders, as people and shells read them). Pickle, which runs the code that it
-finds, is read nowhere.
+``gguf`` with ``blocks``, then ``names`` (of folders, as people and shells read them). Pickle, which
+runs the code that it finds, is read nowhere.
 """
 
 from .durable import Pathlike, atomic_folder, atomic_update, durable_file, remove_folder, remove_stale, write_text
+from .gguf import GGUF, StoredBlocks, is_gguf, open_gguf, write_gguf
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strict_json import parse_json, read_json, read_text, to_json, write_json
 
 __all__ = [
+    "GGUF",
     "Pathlike",
+    "StoredBlocks",
     "StoredTensor",
     "atomic_folder",
     "atomic_update",
     "durable_file",
+    "is_gguf",
+    "open_gguf",
     "open_safetensors",
     "open_weights",
     "parse_json",
@@ -29,6 +34,7 @@ __all__ = [
     "shell_word",
     "shown",
     "to_json",
+    "write_gguf",
     "write_json",
     "write_safetensors",
     "write_text",

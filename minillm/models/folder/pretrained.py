@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ...nn import Module, init
 from ..fast.int8 import quantized_from_pretrained, unquantized_fields
 from ..gpt2 import GPT2, GPT2Config
 from ..llama import Llama, LlamaConfig
+from ..llama_kin import MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 from ..recurrent import RecurrentLM, RecurrentLMConfig
 from ..t5 import T5, T5Config
 from .config import way_on
@@ -51,6 +52,13 @@ class Family:
     tied: Mapping[str, str] = field(default_factory=dict)  # second name of a parameter -> its name
 
 
+_LLAMA = Family(
+    Llama, LlamaConfig,
+    base="model.",
+    ignored=r"(model\.)?((layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|original_inv_freq|(cos|sin)_cached)"
+            r"|(embeddings\.)?position_ids|(layers\.\d+\.self_attn\.)?(bias|masked_bias|causal_mask))",
+    tied={"lm_head.weight": "model.embed_tokens.weight"},
+)  # fmt: skip
 FAMILIES = {
     "gpt2": Family(
         GPT2, GPT2Config,
@@ -58,19 +66,14 @@ FAMILIES = {
         ignored=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",
         tied={"lm_head.weight": "transformer.wte.weight"},
     ),
-    "llama": Family(
-        Llama, LlamaConfig,
-        base="model.",
-        ignored=r"(model\.)?((layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|original_inv_freq|(cos|sin)_cached)"
-                r"|(embeddings\.)?position_ids|(layers\.\d+\.self_attn\.)?(bias|masked_bias|causal_mask))",
-        tied={"lm_head.weight": "model.embed_tokens.weight"},
-    ),
+    "llama": _LLAMA,
     "t5": Family(
         T5, T5Config,
         ignored=r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
         tied={name: "shared.weight" for name in
               ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")},
     ),
+    **{kin.model_type: replace(_LLAMA, config=kin) for kin in (MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config)},
     "minillm_recurrent": Family(
         RecurrentLM, RecurrentLMConfig, tied={"lm_head.weight": "embedding.weight"}
     ),
