@@ -81,6 +81,8 @@ class LlamaConfig:
             raise ValueError(f"LlamaConfig: the head size must be even, features turn in pairs; got {self.D}")
         if not self.rope_theta > 1:
             raise ValueError(f"LlamaConfig: rope_theta must be above 1; got {self.rope_theta}")
+        if self.rope_scaling and self.rope_scaling.rope_type == "dynamic" and self.D == 2:
+            raise ValueError("LlamaConfig: dynamic rope_scaling needs heads of more than 2 features")
 
     @property
     def kv_heads(self) -> int:

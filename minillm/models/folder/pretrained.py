@@ -110,7 +110,7 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
     rounded = unquantized_fields(content, source)
     content = content if rounded is None else rounded
     family = _family(content, source)
-    known = {own.name for own in fields(family.config)}  # never left out: what is known is not to be ignored
+    known = {own.name for own in fields(family.config)} - {"rope_scaling"}  # never left out: what is known counts
     content = {name: value for name, value in content.items() if name in known or name not in ignore_unknown}
     config = family.config.from_dict(content, source=source)
     weights = {name: tensor for name, tensor in files.open_weights(folder).items() if name not in ignore_unknown}

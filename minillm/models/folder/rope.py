@@ -74,7 +74,7 @@ def _scaling(settings: Any, fields: Mapping[str, Any], default_context: int, whe
     # as transformers has it: what the file says of its own accord goes before what stands in the table
     original = context if kind in ("linear", "dynamic") else fields.get(LENGTH) or settings.get(LENGTH) or context
     values: dict[str, Any] = {"rope_type": kind, "original": original}
-    if kind == "yarn" and settings.get("factor") is None and isinstance(original, int) and original > 0:
+    if kind == "yarn" and settings.get("factor") is None and type(context) is type(original) is int and original > 0:
         values["factor"] = context / original
     for setting in (*NEEDED[kind], *POSSIBLE.get(kind, ())):
         if settings.get(setting) is not None:
