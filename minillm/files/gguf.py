@@ -263,12 +263,27 @@ class _Reader:
         if count > min(MOST_ITEMS, (self.size - self.at) // width):
             self.fail(f"{what} claims {count:,} entries, more than the file or the limit of {MOST_ITEMS:,} allows")
         if item == _TEXT:
-            return [self.text(what) for _ in range(count)]
+            return self.texts(count, what)
         at = self.take(count * width, what)
         array = np.frombuffer(self.data, "|u1" if item == _BOOL else _SCALARS[item], count, at)
         if item == _BOOL and array.max(initial=0) > 1:
             self.fail(f"{what} must be a list of true and false")
         return array.astype(bool) if item == _BOOL else array.copy()
+
+    def texts(self, count: int, what: str) -> list[str]:
+        """So many texts; a vocabulary has hundreds of thousands."""
+        data, at, size, found = self.data, self.at, self.size, []
+        for _ in range(count):
+            length = int.from_bytes(data[at : at + 8], "little")
+            start, at = at + 8, at + 8 + length
+            if at > size:
+                break
+            found.append(data[start:at])
+        self.take(at - self.at, what)
+        try:
+            return [text.decode("utf-8") for text in found]
+        except UnicodeDecodeError:
+            return self.fail(f"{what} is a list with an entry that is no UTF-8 text")
 
     def entry(self, i: int) -> tuple[str, Kind, tuple[int, ...], int]:
         """A line of the table: name, kind, shape, offset."""
