@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from .parser import add_threads, set_threads
+from .parser import add_ignore_unknown, add_threads, set_threads
 from .terminal import say
 
 
@@ -18,12 +18,13 @@ def add(commands: Any) -> None:
         description="Print loss, perplexity, bits per byte and tokens per second; without --data for a run on made-up "
         "stories, on its validation stories, against their exact floor.",
     )
-    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument(
         "--data", metavar="PATH", help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made"
     )
     p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
     p.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows in a batch; default 16")
+    add_ignore_unknown(p)
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training.setup import evaluation_data
 
     set_threads(options)
-    loaded = load_run(options.folder)
+    loaded = load_run(options.folder, options.ignore_unknown)
     context = options.context or loaded.model.context
     batches, floor = evaluation_data(options.folder, options.data, loaded.tokenizer, context, options.batch_size)
     progress = tqdm(list(batches), unit="batch", disable=not sys.stderr.isatty(), leave=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .parser import add_threads, set_threads
+from .parser import add_ignore_unknown, add_threads, set_threads
 from .terminal import say
 
 FINISH_REASONS = {
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         help="let a model continue a text",
         description="Stream the continuation of a prompt, and say why it ended.",
     )
-    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument("prompt", nargs="?", default="", help="the text to continue; default: nothing, a new text")
     for name, what in (
         ("--temperature", "below 1 bolder, above 1 more varied, 0 the most likely token"),
@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     p.add_argument(
         "--seed", type=int, metavar="N", help="the same seed gives the same text; default: another each time"
     )
+    add_ignore_unknown(p)
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training.run import load_run
 
     set_threads(options)
-    loaded = load_run(options.folder)
+    loaded = load_run(options.folder, options.ignore_unknown)
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens", "seed")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.stop:

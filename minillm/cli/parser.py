@@ -65,6 +65,14 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels; default: all cores")
 
 
+def add_ignore_unknown(parser: argparse.ArgumentParser) -> None:
+    """The option of all commands that open a stranger's model."""
+    parser.add_argument(
+        "--ignore-unknown", action="append", default=[], metavar="NAME",
+        help="open a model without this field or tensor, which minillm does not know (may be given again)",
+    )  # fmt: skip
+
+
 def set_threads(options: argparse.Namespace) -> None:
     """Do as ``--threads`` says."""
     if options.threads is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .parser import add_threads, set_threads
+from .parser import add_ignore_unknown, add_threads, set_threads
 from .terminal import say
 
 
@@ -18,10 +18,11 @@ def add(commands: Any) -> None:
         "opens. Tells what that changes: the perplexity, on --data or on what the run was validated with, and the "
         "error of each matrix, with a picture where matplotlib is installed.",
     )
-    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument("--out", metavar="FOLDER", help="the folder to make; default: RUN-int8")
     p.add_argument("--data", metavar="PATH", help="a UTF-8 text file or a folder of .txt files to measure on")
     p.add_argument("--context", type=int, metavar="N", help="tokens in a row; default: all that the model sees")
+    add_ignore_unknown(p)
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -31,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
     from ..training.quantize_run import quantize_folder
 
     set_threads(options)
-    report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)
+    report = quantize_folder(
+        options.folder, options.out, data=options.data, context=options.context, ignore_unknown=options.ignore_unknown
+    )
     print(report)
     if report.before is None:
         say("perplexity was not measured: give a text with --data")

@@ -104,11 +104,12 @@ class GGUF:
         value = self.settings.get(key)
         if value is None and default is not None:
             return default
-        number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-        if not number and (not isinstance(value, kind) or isinstance(value, bool) and kind is not bool):
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
             found = "it is missing" if value is None else f"got {value!r:.60}"
-            raise ValueError(f"{self.path}: {key} must be {_WORDS.get(kind, kind.__name__)}; {found}")
-        return float(value) if number else value
+            raise ValueError(f"{self.path}: {key} must be {_WORDS[kind]}; {found}")
+        return value
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list of texts",

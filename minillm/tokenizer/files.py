@@ -28,8 +28,8 @@ def load(path: str | Path) -> Tokenizer:
 
     Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's
     `vocab.json` beside `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`), GGUF
-    files and, where the `sentencepiece` library is installed, its `*.model`. What a `tokenizer.json` says of
-    truncation and padding is ignored: `encode` does neither.
+    files and, where the `sentencepiece` library is installed, its `*.model`. What a
+    `tokenizer.json` says of truncation and padding is ignored: `encode` does neither.
 
     Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component
     that minillm does not have; the message names it.

@@ -8,7 +8,6 @@ markers), one that a user added, a byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,8 @@ MOST_TOKENS = 2_000_000
 def load_gguf(path: str | Path) -> Tokenizer:
     """Read the tokenizer of a GGUF file.
 
-    Raises ValueError, with the file's name, when it is damaged or of a kind that is not implemented.
+    Raises ValueError, with the file's name, when it is damaged or of a kind that is not
+    implemented.
     """
     return from_settings(open_gguf(path))
 
@@ -138,7 +138,7 @@ def _read_sentencepiece(file: GGUF, tokens: list[str], types: list[int]) -> Sent
     bytes = [ids.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
     if min(bytes) < 0 < max(bytes):
         raise ValueError("tokenizer.ggml.tokens: some of the 256 bytes <0x00> ... <0xFF> are missing")
-    ordinary = {token: score for token, score, kind in zip(tokens, scores, types, strict=True) if kind in (NORMAL, UNUSED)}
+    ordinary = {tokens[id]: scores[id] for id, kind in enumerate(types) if kind in (NORMAL, UNUSED)}
     unknown = next((id for id, kind in enumerate(types) if kind == UNKNOWN), None)
     specials = _specials(tokens, types)
     control = dict(specials.special) | ({} if unknown is None else {tokens[unknown]: unknown})
@@ -177,9 +177,8 @@ def to_settings(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
         raise ValueError("a template with several tokens before or after a text cannot be written to a GGUF file")
     around = {"tokenizer.ggml.add_bos_token": bool(before), "tokenizer.ggml.add_eos_token": bool(after)}
     ids = {f"tokenizer.ggml.{name}_token_id": id[0] for name, id in (("bos", before), ("eos", after)) if id}
-    return {
-        **found, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": np.array(types, np.int32), **around, **ids
-    }  # fmt: skip
+    found |= {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": np.array(types, np.int32)}
+    return found | around | ids
 
 
 def _types(tokenizer: Tokenizer) -> list[int]:
@@ -193,9 +192,9 @@ def _types(tokenizer: Tokenizer) -> list[int]:
 def _bpe_settings(tokenizer: BPETokenizer) -> dict[str, Any]:
     names = {pattern: name for name, pattern in reversed(PATTERNS_BY_NAME.items())}
     if tokenizer.pattern not in names:
-        raise ValueError(f"the pattern {tokenizer.pattern!r:.60} cannot be written to a GGUF file: llama.cpp has none such")
+        raise ValueError(f"llama.cpp has no name for the pattern {tokenizer.pattern!r:.60}")
     if tokenizer.whole_first != (tokenizer.pattern in WHOLE_FIRST):
-        raise ValueError(f"llama.cpp takes whole pieces first with the pattern llama-bpe only, not with this tokenizer")
+        raise ValueError("llama.cpp takes whole pieces first with the pattern llama-bpe only, not with this tokenizer")
     types = _types(tokenizer)
     tokens = []
     for id, token in enumerate(tokenizer._tokens):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,10 +150,11 @@ class Run:
         files.write_text(self.path / "README.md", files.shown(model_card(self, trainer, result)))
 
 
-def load_run(path: str | os.PathLike[str]) -> LoadedRun:
-    """Load model, tokenizer and generation settings from a run folder, or from any folder in
-    Hugging Face's layout.
+def load_run(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ()) -> LoadedRun:
+    """Load model, tokenizer and generation settings from a run folder, from any folder in Hugging
+    Face's layout, or from a GGUF file.
 
+    ignore_unknown: names of fields and tensors to read on without, see ``models.from_pretrained``.
     A tokenizer that is larger than the model is warned about: the model does not know its last
     tokens.
 
@@ -165,9 +166,13 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run folder")
+    if files.is_gguf(path):
+        fields = models.folder.gguf.generation_fields(files.open_gguf(path))
+        generation = GenerationConfig.from_dict(fields, source=str(path))
+        return LoadedRun(models.from_pretrained(path, ignore_unknown=ignore_unknown), tokenizer.load(path), generation)
     if not (path / "config.json").is_file():
         raise _incomplete(path, "config.json", "it has no config.json (the configuration)")
-    model = models.from_pretrained(path)
+    model = models.from_pretrained(path, ignore_unknown=ignore_unknown)
     try:
         words = tokenizer.load(path)
     except FileNotFoundError as error:

@@ -101,12 +101,13 @@ def in_pairs(rows: np.ndarray, heads: int) -> np.ndarray:
 def config_fields(file: GGUF, ignore_unknown: Collection[str] = ()) -> dict[str, Any]:
     """The fields of ``config.json`` that the settings stand for.
 
-    Raises ValueError, with the file's name, for an architecture or a setting that is not implemented, and for
-    one that is missing or of a wrong type.
-    """  # noqa: W505
+    Raises ValueError, with the file's name, for an architecture or a setting that is not
+    implemented, and for one that is missing or of a wrong type.
+    """
     kind = file.get("general.architecture", str)
     if kind not in ARCHITECTURES:
-        raise ValueError(f"{file.path}: general.architecture must be one of {', '.join(ARCHITECTURES)}; got {kind!r:.60}")
+        known = ", ".join(ARCHITECTURES)
+        raise ValueError(f"{file.path}: general.architecture must be one of {known}; got {kind!r:.60}")
     own = {key.removeprefix(f"{kind}."): value for key, value in file.settings.items() if key.startswith(f"{kind}.")}
     unknown = [
         f"{kind}.{name}"
@@ -116,7 +117,7 @@ def config_fields(file: GGUF, ignore_unknown: Collection[str] = ()) -> dict[str,
     ]  # fmt: skip
     if unknown:
         named = ", ".join(f"{name} = {file.settings[name]!r:.60}" for name in unknown[:10])
-        raise ValueError(f"{file.path}: unknown or not implemented, and may change the result: {named}{way_on(unknown)}")
+        raise ValueError(f"{file.path}: unknown, and may change the result: {named}{way_on(unknown)}")
     fields: dict[str, Any] = {"model_type": kind}
     fields |= {field: file.get(f"{kind}.{name}", int) for name, field in SIZES.items()}
     heads = fields["num_attention_heads"]

@@ -91,9 +91,9 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
     """Open a model folder, or a GGUF file: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or
     ``QuantizedModel``, as ``config.json`` or the file says.
 
-    dtype: of the parameters, float32 or float64. Files of float16, bfloat16 and blocks of fewer bits
-    are converted.
-    Parameters that the file holds in ``dtype`` are not copied: they are windows into the mapped
+    dtype: of the parameters, float32 or float64. Files of float16, bfloat16 and blocks of fewer
+    bits are converted. Parameters that the file holds in ``dtype`` are not copied: they are windows
+    into the mapped
     file, whose pages arrive when they are first touched, and become the process's own when training
     first writes to them; the file never changes. The model comes ready for use (``model.eval()``);
     call ``model.train()`` to tune it. ignore_unknown: names of fields of ``config.json``, and of

@@ -37,7 +37,8 @@ def with_rotary_settings(fields: Mapping[str, Any], default_context: int, source
     None) alone.
 
     default_context: where the file says no ``max_position_embeddings``. Raises ValueError where
-    angles are scaled in a way that is not implemented, a setting is missing or wrong, or two disagree.
+    angles are scaled in a way that is not implemented, a setting is missing or wrong, or two
+    disagree.
     """
     plain = {name: value for name, value in fields.items() if name not in ("rope_scaling", "rope_parameters")}
     for name in ("rope_parameters", "rope_scaling"):
@@ -71,7 +72,7 @@ def _scaling(settings: Any, fields: Mapping[str, Any], default_context: int, whe
     if kind == "default":
         return None
     context = fields.get("max_position_embeddings") or default_context
-    # as transformers has it: what the file says of its own accord goes before what stands in the table
+    # as transformers has it: what stands beside the table goes before what stands in it
     original = context if kind in ("linear", "dynamic") else fields.get(LENGTH) or settings.get(LENGTH) or context
     values: dict[str, Any] = {"rope_type": kind, "original": original}
     if kind == "yarn" and settings.get("factor") is None and type(context) is type(original) is int and original > 0:
