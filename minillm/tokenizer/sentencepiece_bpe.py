@@ -176,10 +176,6 @@ class SentencePieceBPE(Tokenizer):
 
     # ---- ids -> text, files ----
 
-    @property
-    def _stays_at_start(self) -> bool:  # type: ignore[override]
-        return bool(self.prefix_space)
-
     def _leading_bytes(self, id: int) -> bytes:
         token = self._bytes[id]
         ordinary = self.prefix_space and id not in self._specials.ids and id not in self.byte_ids

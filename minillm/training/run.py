@@ -162,12 +162,13 @@ def load_run(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ())
     model folder, the training was killed before its first checkpoint, or something is damaged.
     """
     from .. import models, tokenizer
+    from ..models.folder import gguf
 
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run folder")
     if files.is_gguf(path):
-        fields = models.folder.gguf.generation_fields(files.open_gguf(path))
+        fields = gguf.generation_fields(files.open_gguf(path))
         generation = GenerationConfig.from_dict(fields, source=str(path))
         return LoadedRun(models.from_pretrained(path, ignore_unknown=ignore_unknown), tokenizer.load(path), generation)
     if not (path / "config.json").is_file():
