@@ -52,7 +52,7 @@ KINDS_OF_LLAMA = [pytest.param(config, changes, id=name) for name, config, chang
 def model_of(config, changes, V=300):
     model = models.Llama(config(**{"vocab_size": V, "tie_word_embeddings": True, **SIZES, **changes}), 0).eval()
     rng = np.random.default_rng(1)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         low, high = (0.5, 1.5) if parameter.ndim == 1 else (-0.3, 0.3)
         parameter.data = rng.uniform(low, high, parameter.shape).astype(np.float32)
     return model
@@ -229,7 +229,8 @@ PIECES = {"<unk>": 0, "<s>": 0, "</s>": 0, **{f"<0x{i:02X}>": 0 for i in range(2
 
 
 def sentencepiece_bpe(prefix_space=True, template=True):
-    scores = {"▁t": -1, "he": -2, "▁the": -3, "▁the▁": -4, "er": -5, "▁": -6, "t": -7, "h": -8, "e": -9, "r": -10, "é": -11}
+    order = ("▁t", "he", "▁the", "▁the▁", "er", "▁", "t", "h", "e", "r", "é")
+    scores = {piece: -float(i) for i, piece in enumerate(order)}
     names = [*PIECES, *scores]
     return SentencePieceBPE(
         names, ranks_of_scores(scores), Specials({"<unk>": 0, "<s>": 1, "</s>": 2}), range(3, 259), 0, prefix_space,
@@ -280,7 +281,7 @@ def test_long_words_take_linear_time():
     ({"tokenizer.ggml.tokens": 3}, "tokenizer.ggml.tokens must be a list of texts; got 3"),
     ({"tokenizer.ggml.merges": ["a"]}, "tokenizer.ggml.merges: 'a' must be two tokens"),
     ({"tokenizer.ggml.merges": ["a zzzz"]}, "tokenizer.ggml.merges: 'a zzzz' must be two tokens"),
-    ({"tokenizer.ggml.token_type": np.ones(3, np.int32)}, "token_type must have a number for each of 300 tokens; got 3"),
+    ({"tokenizer.ggml.token_type": np.ones(3, np.int32)}, "must have a number for each of 300 tokens; got 3"),
     ({"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 300}, "bos_token_id = 300 is no token"),
     ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.scores must be a list of numbers; it is missing"),
 ])  # fmt: skip
@@ -312,12 +313,12 @@ WRONG = [
     ({"llama.block_count": 10**9}, {}, "num_hidden_layers = 1000000000, but there are only 20 tensors"),
     ({"llama.attention.head_count": 0}, {}, "llama.attention.value_length must be|num_attention_heads must be"),
     ({"llama.rope.dimension_count": 4}, {}, "llama.rope.dimension_count must be the size of a head, 8; got 4"),
-    ({"llama.expert_count": 8}, {}, r"llama.expert_count = 8; to read on without it: --ignore-unknown llama.expert_count"),
+    ({"llama.expert_count": 8}, {}, "llama.expert_count = 8; to read .* it: --ignore-unknown llama.expert_count"),
     ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2.0}, {}, "longrope.* is not implemented"),
     ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, {}, "rms_epsilon must be a number; got nan"),
-    ({}, {"blk.0.attn_q.weight": np.zeros((5, 32), np.float32)}, r"q_proj.weight has shape \(5, 32\), expected \(32, 32\)"),
+    ({}, {"blk.0.attn_q.weight": np.zeros((5, 32), np.float32)}, r"q_proj.weight has shape \(5, 32\), expected \(32,"),
     ({}, {"blk.0.attn_q.weight": ...}, "missing model.layers.0.self_attn.q_proj.weight"),
-    ({}, {"blk.0.odd.weight": np.zeros(3, np.float32)}, r"unexpected blk.0.odd.weight .*--ignore-unknown blk.0.odd.weight"),
+    ({}, {"blk.0.odd.weight": np.zeros(3, np.float32)}, "unexpected blk.0.odd.weight .*--ignore-unknown blk.0.odd"),
     ({}, {"rope_freqs.weight": np.ones(4, np.float32) * 3}, "rope_freqs.weight holds other numbers"),
 ]
 
