@@ -106,7 +106,7 @@ class GGUF:
             return default
         if kind is float and type(value) is int:
             return float(value)
-        if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
             found = "it is missing" if value is None else f"got {value!r:.60}"
             raise ValueError(f"{self.path}: {key} must be {_WORDS[kind]}; {found}")
         return value

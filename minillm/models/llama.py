@@ -81,8 +81,17 @@ class LlamaConfig:
             raise ValueError(f"LlamaConfig: the head size must be even, features turn in pairs; got {self.D}")
         if not self.rope_theta > 1:
             raise ValueError(f"LlamaConfig: rope_theta must be above 1; got {self.rope_theta}")
-        if self.rope_scaling and self.rope_scaling.rope_type == "dynamic" and self.D == 2:
+        if self.rope_scaling:
+            self._check_scaling(self.rope_scaling)
+
+    def _check_scaling(self, scaling: RopeScaling) -> None:
+        if scaling.rope_type == "dynamic" and self.D == 2:
             raise ValueError("LlamaConfig: dynamic rope_scaling needs heads of more than 2 features")
+        if scaling.rope_type in ("linear", "dynamic") and scaling.original != self.max_position_embeddings:
+            raise ValueError(
+                f"LlamaConfig: {scaling.rope_type} rope_scaling goes on from max_position_embeddings = "
+                f"{self.max_position_embeddings}; got original = {scaling.original}"
+            )
 
     @property
     def kv_heads(self) -> int:

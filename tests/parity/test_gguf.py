@@ -1,4 +1,4 @@
-"""GGUF files that minillm writes are read by transformers; BPE on characters is that of sentencepiece and tokenizers."""
+"""GGUF files that minillm writes, read by transformers; BPE on characters beside sentencepiece and tokenizers."""
 
 import numpy as np
 import pytest
