@@ -202,7 +202,7 @@ def test_quantised_weights_are_refused(saved):
 
 
 REFUSED = [
-    ("gpt2", {"model_type": "mistral"}, "model_type must be one of gpt2, llama, t5, .*; got 'mistral'"),
+    ("gpt2", {"model_type": "mixtral"}, "model_type must be one of gpt2, llama, t5, .*; got 'mixtral'"),
     ("gpt2", {"model_type": ...}, "model_type must be one of .*; got None"),
     ("gpt2", {"activation_function": "relu"}, "activation_function must be one of .*; got 'relu'"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights = False is not implemented"),
@@ -216,7 +216,15 @@ REFUSED = [
     ("gpt2", {"n_head": -3}, "n_head must be at least 1"),
     ("gpt2", {"vocab_size": 2**31 - 1}, r"transformer.wte.weight has shape \(20, 12\), expected \(2147483647, 12\)"),
     ("gpt2", {"n_embd": 12 * 2**20}, r"transformer.wte.weight has shape \(20, 12\), expected \(20, 12582912\)"),
-    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling = .*yarn.* is not implemented"),
+    ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4.0}},
+     "rope_scaling = .*longrope.* is not implemented"),
+    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling and rope_parameters disagree"),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": 0.5}, "rope_parameters": ...}, "factor must be at least 1"),
+    ("llama", {"rope_scaling": {"type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2}, "rope_parameters": ...},
+     "rope_scaling: beta_slow must be above 0 and below beta_fast"),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": 2, "sinks": 1}, "rope_parameters": ...},
+     r"rope_scaling.sinks = 1 is unknown .*ignore_unknown=\('rope_scaling',\)"),
+    ("llama", {"rope_theta": 1.0, "rope_parameters": ...}, "rope_theta must be above 1; got 1.0"),
     ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters = .*llama3"),
     ("llama", {"rope_parameters": {"rope_theta": 5.0}}, "rope_theta and rope_parameters.rope_theta disagree"),
     ("llama", {"rope_parameters": {"rope_theta": "x"}, "rope_theta": ...}, "rope_theta must be float; got 'x'"),

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from .computing import add_threads, computing
-from .parser import in_words_of_the_command
+from .parser import add_ignore_unknown, in_words_of_the_command
 from .terminal import say
 from .values import name_of_something, positive
 
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         description="Print loss, perplexity, bits per byte and tokens per second; without --data for a run on made-up "
         "stories, on its validation stories, against their exact floor.",
     )
-    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument(
         "--data",
         type=name_of_something,
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     p.add_argument(
         "--by-choice", action="store_true", help="for a run on made-up stories: nats above the floor by kind of word"
     )
+    add_ignore_unknown(p)
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.by_choice and options.data is not None:
         raise ValueError("--by-choice is about the run's own validation stories; leave --data out")
     with computing(options):
-        loaded = load_run(options.folder)
+        loaded = load_run(options.folder, options.ignore_unknown)
         if options.by_choice:
             print(table(by_choice(loaded.model, loaded.tokenizer, validation_stories(options.folder))))
             return 0

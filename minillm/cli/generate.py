@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .computing import add_threads, computing
-from .parser import in_words_of_the_command
+from .parser import add_ignore_unknown, in_words_of_the_command
 from .probabilities import table
 from .terminal import say
 from .values import between, name_of_something, positive, seed, whole
@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
         description="Stream the continuation of a prompt, and say why it ended. What is not chosen here is as the "
         "folder's generation_config.json says.",
     )
-    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument(
         "prompt", nargs="?", default="", help="the text to continue; -: standard input; default: nothing, a new text"
     )
@@ -72,6 +72,7 @@ def add(commands: Any) -> None:
         "--special", action="store_true", help="special tokens written in the prompt count as such, not as plain text"
     )
     p.add_argument("--int8", action="store_true", help="round the weights to one byte first: less memory, more speed")
+    add_ignore_unknown(p)
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         GenerationConfig(**changes)  # what cannot be is refused before a model is read
     prompt = _prompt(options)
     with computing(options) as notice:
-        loaded = load_run(options.folder)
+        loaded = load_run(options.folder, options.ignore_unknown)
         if loaded.generation.temperature == 0 and SAMPLING & changes.keys():
             changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
         with in_words_of_the_command(OPTIONS):

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .drawing import drawing
+from .parser import add_ignore_unknown
+
+if TYPE_CHECKING:
+    from ..files import GGUF
 
 
 def add(commands: Any) -> None:
     """Teach the command line this command."""
     p = commands.add_parser(
         "info",
-        help="describe a model folder, or this installation",
-        description="Describe a model folder: architecture, parameters by part, memory, tokenizer. Without one: "
-        "versions, threads, and which way the matrix products take.",
+        help="describe a model folder, a GGUF file, or this installation",
+        description="Describe a model folder or a GGUF file: architecture, parameters by part, memory, tokenizer. "
+        "Without one: versions, threads, and which way the matrix products take.",
     )
     p.add_argument(
-        "folder", metavar="RUN", nargs="?", help="a run folder, or any model folder in Hugging Face's layout"
+        "folder", metavar="RUN", nargs="?", help="a run folder, any folder in Hugging Face's layout, or a GGUF file"
     )
+    p.add_argument("--context", type=int, metavar="N", help="memory for a text of N tokens; default: all it can see")
+    add_ignore_unknown(p)
     p.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    print(of_folder(options.folder) if options.folder else of_installation())
+    if options.context is not None and options.context < 1:
+        raise ValueError(f"--context must be at least 1; got {options.context}")
+    told = of_folder(options.folder, options.context, options.ignore_unknown) if options.folder else of_installation()
+    print(told)
     return 0
 
 
@@ -56,13 +68,21 @@ def of_installation() -> str:
     return _table(rows)
 
 
-def of_folder(folder: str | os.PathLike[str]) -> str:
-    """Architecture, parameters by part, memory, tokenizer and special tokens of a model folder."""
+def of_folder(
+    folder: str | os.PathLike[str], context: int | None = None, ignore_unknown: Collection[str] = ()
+) -> str:
+    """Architecture, parameters by part, memory, tokenizer and special tokens of a model folder, or
+    of a GGUF file.
+
+    context: tokens of the text for which the memory is told; None: all that the model sees.
+    """
+    from .. import files
     from ..models import QuantizedModel
+    from ..models.folder.saving import read_chat_template
     from ..training.run import load_model
 
     path = Path(folder)
-    model, tokenizer, generation = load_model(path)
+    model, tokenizer, generation = load_model(path, ignore_unknown)
     parts: Counter[str] = Counter()
     in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
     for name, array in state.items():
@@ -80,16 +100,19 @@ def of_folder(folder: str | os.PathLike[str]) -> str:
     memory = f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8"
     rows = {
         "architecture": f"{type(model).__name__} (model_type {fields['model_type']})",
+        **({"": drawn} if (drawn := drawing(model.config)) else {}),
         "context": "unlimited" if model.context is None else f"{model.context:,} tokens",
         "parameters": f"{total:,}",
         **{f"  {kind}": f"{parts[kind]:>{width},}  {parts[kind] / total:6.1%}" for kind in KINDS if parts[kind]},
         "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
-        **({} if model.context is None else {"cache": f"{_cache_size(model):,} bytes for each token of a text"}),
-        "file": f"{sum(file.stat().st_size for file in path.glob('*.safetensors')) / 1e6:,.1f} MB on the disk",
+        **({} if model.context is None else {"cache": _cache(model, context)}),
+        **(_of_file(files.open_gguf(path)) if files.is_gguf(path) else {"file": _size(path)}),
+        "runs": _way(model),
         "tokenizer": "none: the model was trained on token ids"
         if tokenizer is None
         else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
         "special tokens": _list(f"{name} = {id}" for name, id in special.items()),
+        "chat template": _shown(read_chat_template(path)),
         "stops at": _list(f"{names[id]} ({id})" if id in names else f"token {id}" for id in dict.fromkeys(ends)),
         "settings": _list(f"{name} {value:.9g}" for name, value in fields.items() if type(value) in (int, float)),
     }
@@ -113,12 +136,52 @@ def _part(name: str) -> str:
     return next((kind for kind, marks in KINDS.items() if any(word in marks for word in words)), "norms")
 
 
-def _cache_size(model: Any) -> int:
-    """The bytes that a token of a text takes while the text goes on: its keys and values in all
-    layers.
-    """
-    cache = model.new_cache(1, 1)
-    return sum(array.nbytes for array in (*cache.keys, *cache.values))
+def _cache(model: Any, context: int | None) -> str:
+    """What a text takes while it goes on: the keys and values of its tokens in all layers."""
+    cache, tokens = model.new_cache(1, 1), min(context or model.context, model.context)
+    each = sum(array.nbytes for array in (*cache.keys, *cache.values))
+    return f"{each:,} bytes for each token of a text, {each * tokens / 1e6:,.1f} MB for {tokens:,}"
+
+
+def _size(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.glob('*.safetensors')) / 1e6:,.1f} MB on the disk"
+
+
+def _of_file(file: GGUF) -> dict[str, str]:
+    """How large the tensors of a GGUF file are, and which of them are of which kind of numbers."""
+    from ..models.folder.gguf import hugging_face_name
+
+    weights: Counter[str] = Counter()
+    parts: dict[str, dict[str, None]] = {}
+    for name, stored in file.tensors.items():
+        weights[stored.dtype] += math.prod(stored.shape)
+        parts.setdefault(stored.dtype, {})[_part(hugging_face_name(name))] = None
+    total, size = sum(weights.values()), sum(stored.nbytes for stored in file.tensors.values())
+    width = len(f"{total:,}")
+    return {
+        "file": f"GGUF, {size / 1e6:,.1f} MB of weights, {8 * size / total:.2f} bits each",
+        **{f"  {kind}": f"{n:>{width},}  {', '.join(parts[kind])}" for kind, n in weights.most_common()},
+    }
+
+
+def _way(model: Any) -> str:
+    """How the next token is computed here."""
+    from .. import kernels
+    from ..models.fast.arrays import arrays_of
+
+    if kernels.KERNELS == "numpy":
+        return f"on the NumPy definitions ({kernels.REASON})"
+    if arrays_of(model) is not None:
+        return f"compiled, all layers in one call for each token, on {kernels.get_num_threads()} threads"
+    return "compiled kernels, layer by layer"
+
+
+def _shown(template: str | None) -> str:
+    """The beginning of a chat template, in lines that fit a terminal."""
+    if template is None:
+        return "none"
+    shown = "".join(c if c.isprintable() else "\u23ce" if c == "\n" else "?" for c in template)
+    return "\n".join(textwrap.wrap(textwrap.shorten(shown, 270, placeholder=" ..."), 92)) or "empty"
 
 
 def _list(entries: Iterable[str]) -> str:

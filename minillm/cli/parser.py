@@ -67,3 +67,11 @@ def in_words_of_the_command(options: Mapping[str, str]) -> Iterator[None]:
         text = re.sub(r"^(GenerationConfig|TrainConfig|Recipe|stream|generate|generate_batch): ", "", str(error))
         pattern = rf"(?<![-\w])({names})(?:=True|(?= must\b| = | above ))"
         raise ValueError(re.sub(pattern, lambda name: options[name[1]], text)) from None
+
+
+def add_ignore_unknown(parser: argparse.ArgumentParser) -> None:
+    """The option of all commands that open a stranger's model."""
+    parser.add_argument(
+        "--ignore-unknown", action="append", default=[], metavar="NAME",
+        help="open a model without this field or tensor, which minillm does not know (may be given again)",
+    )  # fmt: skip

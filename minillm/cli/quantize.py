@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .computing import add_threads, computing
-from .parser import in_words_of_the_command
+from .parser import add_ignore_unknown, in_words_of_the_command
 from .terminal import say
 from .values import name_of_something, positive
 
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         "opens. Tells what that changes: the perplexity, on --data or on what the run was validated with, and the "
         "error of each matrix, with a picture where matplotlib is installed.",
     )
-    p.add_argument("folder", metavar="RUN", help="a run folder, or any model folder in Hugging Face's layout")
+    p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument("--out", type=name_of_something, metavar="FOLDER", help="the folder to make; default: RUN-int8")
     p.add_argument(
         "--data",
@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
         help="a UTF-8 text file or a folder of .txt files to measure on",
     )
     p.add_argument("--context", type=positive(), metavar="N", help="tokens in a row; default: all that the model sees")
+    add_ignore_unknown(p)
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -38,7 +39,13 @@ def run(options: argparse.Namespace) -> int:
     from ..training.quantize_run import quantize_folder
 
     with computing(options), in_words_of_the_command({"context": "--context"}):
-        report = quantize_folder(options.folder, options.out, data=options.data, context=options.context)
+        report = quantize_folder(
+            options.folder,
+            options.out,
+            data=options.data,
+            context=options.context,
+            ignore_unknown=options.ignore_unknown,
+        )
     print(report)
     if report.before is None:
         say("perplexity was not measured: give a text with --data")

@@ -2,8 +2,9 @@
 not at all.
 
 Read ``durable`` (what it takes until the disk has something), ``strict_json``, ``safetensors``,
-then ``names`` (of folders, as people and shells read them) and ``strangers`` (what is not read, and
-the way on). Pickle, which runs the code that it finds, is read nowhere.
+``gguf`` with ``blocks``, then ``names`` (of folders, as people and shells read them) and
+``strangers`` (what is not read, and the way on). Pickle, which runs the code that it finds, is read
+nowhere.
 """
 
 from .durable import (
@@ -16,13 +17,16 @@ from .durable import (
     remove_stale,
     write_text,
 )
+from .gguf import GGUF, StoredBlocks, is_gguf, open_gguf, write_gguf
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strangers import about_pickles, about_the_hub, no_such_folder
 from .strict_json import parse_json, read_json, read_text, to_json, write_json
 
 __all__ = [
+    "GGUF",
     "Pathlike",
+    "StoredBlocks",
     "StoredTensor",
     "about_pickles",
     "about_the_hub",
@@ -30,7 +34,9 @@ __all__ = [
     "atomic_folder",
     "atomic_update",
     "durable_file",
+    "is_gguf",
     "no_such_folder",
+    "open_gguf",
     "open_safetensors",
     "open_weights",
     "parse_json",
@@ -43,6 +49,7 @@ __all__ = [
     "shell_word",
     "shown",
     "to_json",
+    "write_gguf",
     "write_json",
     "write_safetensors",
     "write_text",

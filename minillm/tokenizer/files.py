@@ -7,12 +7,13 @@ import binascii
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..files import about_the_hub, read_json
+from ..files import about_the_hub, is_gguf, read_json
 from .base import Tokenizer
 from .bpe import BPETokenizer
 from .byte_level import to_bytes
 from .chat_format import read_chat_format
 from .ending import beginning_of_text, end_of_text
+from .from_gguf import load_gguf
 from .from_json import read
 from .sentencepiece import SentencePieceText
 from .specials import END_OF_TEXT, Specials, Template, check_special_names, tokens_by_id
@@ -27,10 +28,10 @@ def load(path: str | Path) -> Tokenizer:
     """Read a tokenizer from a file, or from the folder that holds it.
 
     Known are `tokenizer.json` (the format of the `tokenizers` library and of `save`), GPT-2's
-    `vocab.json` beside `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`) and,
-    where the `sentencepiece` library is installed, its `*.model`. What a `tokenizer.json` says of
-    truncation and padding is ignored: `encode` does neither. What the folder says of conversations
-    is in `chat_format`.
+    `vocab.json` beside `merges.txt`, tiktoken's rank files (`*.tiktoken`, see `load_ranks`), GGUF
+    files and, where the `sentencepiece` library is installed, its `*.model`. What a
+    `tokenizer.json` says of truncation and padding is ignored: `encode` does neither. What the
+    folder says of conversations is in `chat_format`.
 
     Raises FileNotFoundError when there is none, ValueError when it is damaged or needs a component
     that minillm does not have; the message names it.
@@ -51,6 +52,8 @@ def load(path: str | Path) -> Tokenizer:
 
 def _read(file: Path) -> Tokenizer:
     """Read one file, of whatever kind."""
+    if is_gguf(file):
+        return load_gguf(file)
     if file.name == "vocab.json":
         return load_gpt2(file, file.with_name("merges.txt"))
     if file.suffix == ".tiktoken":

@@ -19,6 +19,7 @@ from .char import CharTokenizer
 from .normalize import Normalizer
 from .patterns import PATTERNS
 from .sentencepiece import SPACE, SentencePieceText
+from .sentencepiece_bpe import SentencePieceBPE
 from .specials import Matching, Specials, Template, tokens_by_id
 from .to_json import CHARACTERS
 from .unigram import UnigramTokenizer
@@ -133,8 +134,10 @@ def _read_template(step: Mapping[str, Any]) -> Template:
     return Template(tuple(before), tuple(after))
 
 
-def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
+def _read_bpe(content: Mapping[str, Any]) -> Tokenizer:
     model = content["model"]
+    if model.get("byte_fallback") or (content.get("decoder") or {}).get("type") == "Sequence":
+        return _read_sentencepiece_bpe(content)
     _only(model, "BPE", "type", "vocab", "merges", "ignore_merges", "fuse_unk", "unk_token",
           unset=("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"))  # fmt: skip
     _expect(not content.get("normalizer"), "BPE with a normalizer is not implemented")
@@ -155,6 +158,57 @@ def _read_bpe(content: Mapping[str, Any]) -> BPETokenizer:
         tokens_by_id(words, specials), merges, specials, pattern, prefix_space, template,
         whole_first=bool(model.get("ignore_merges")), trim_offsets=trim_offsets,
     )  # fmt: skip
+
+
+def _read_sentencepiece_bpe(content: Mapping[str, Any]) -> SentencePieceBPE:
+    """BPE on characters, as the files of Llama 2 and Mistral have it: see sentencepiece_bpe.py."""
+    model = content["model"]
+    _only(model, "BPE", "type", "vocab", "merges", "byte_fallback", "fuse_unk", "unk_token",
+          unset=("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))  # fmt: skip
+    prefix = _read_marks(content)
+    vocab = {text: _as_id(id) for text, id in model["vocab"].items()}
+    specials = _read_specials(content)
+    words = {text.encode("utf-8"): id for text, id in vocab.items()} | {
+        name.encode("utf-8"): id for name, id in specials.by_name.items()
+    }
+    tokens = tokens_by_id(words, Specials())
+    _expect(None not in tokens, "BPE with byte_fallback: every id must be in use")
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    found = [vocab[name] for name in names if name in vocab]
+    _expect(len(found) in (0, 256), f"BPE with byte_fallback: {len(found)} of 256 tokens <0x00> ... <0xFF> are there")
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    ranks: dict[tuple[str, str], int] = {}
+    for rank, (left, right) in enumerate(pairs):
+        _expect(left + right in vocab, f"merge {rank} makes {left + right!r:.60}, which is not in the vocabulary")
+        ranks.setdefault((left, right), rank)
+    unknown = model.get("unk_token")
+    _expect(unknown is None or unknown in vocab, f"unk_token {unknown!r:.60} is not in the vocabulary")
+    template, _ = _read_processors(content)
+    return SentencePieceBPE(
+        [token.decode("utf-8") for token in tokens if token is not None], ranks, specials,
+        found if model.get("byte_fallback") else (), None if unknown is None else vocab[unknown], prefix, template,
+    )  # fmt: skip
+
+
+def _read_marks(content: Mapping[str, Any]) -> bool:
+    """Whether a space is put before a text; spaces must become marks, and the decoder undo both."""
+    steps = _flat(content.get("normalizer"), "normalizers")
+    prefix = bool(steps) and steps[0] == {"type": "Prepend", "prepend": SPACE}
+    pre = content.get("pre_tokenizer")
+    if pre:  # newer files: a text stays whole
+        _expect(not steps and pre["type"] == "Metaspace" and pre.get("replacement", SPACE) == SPACE,
+                f"BPE on characters: pre-tokenizer {pre['type']} is not implemented")  # fmt: skip
+        scheme = pre.get("prepend_scheme", "always")
+        _expect(not pre.get("split", True), "Metaspace: split=True is not implemented for BPE")
+        _expect(scheme in ("always", "never"), f"Metaspace: prepend_scheme {scheme!r} is not implemented")
+        prefix = scheme == "always"
+    else:
+        marked = [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
+        _expect(steps[int(prefix) :] == marked, "BPE on characters: the normalizer must replace spaces by marks alone")
+    decoders = [step["type"] for step in _flat(content.get("decoder"), "decoders")]
+    _expect(decoders in (["Replace", "ByteFallback", "Fuse"] + ["Strip"] * prefix, ["Metaspace"]),
+            f"BPE on characters: decoder {' + '.join(decoders)} is not implemented")  # fmt: skip
+    return prefix
 
 
 def _read_byte_level(component: Mapping[str, Any] | None) -> tuple[str, bool]:

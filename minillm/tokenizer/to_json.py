@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .base import Tokenizer
     from .bpe import BPETokenizer
     from .char import CharTokenizer
+    from .sentencepiece_bpe import SentencePieceBPE
     from .unigram import UnigramTokenizer
 
 
@@ -166,3 +167,37 @@ def unigram_to_json(tokenizer: UnigramTokenizer) -> dict[str, Any]:
         added = [_added(name, id, special=False) for name, id in text.symbols.items()]
         frame["added_tokens"] = sorted([*frame["added_tokens"], *added], key=lambda token: token["id"])
     return frame
+
+
+def sentencepiece_bpe_to_json(tokenizer: SentencePieceBPE) -> dict[str, Any]:
+    """The file of a `SentencePieceBPE`: its spaces are made by a normalizer and taken away by the
+    decoder.
+    """
+    prefix = tokenizer.prefix_space
+    marks = [{"type": "Prepend", "prepend": SPACE}] * prefix
+    normalizers = [*marks, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
+    decoders: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if prefix:
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    unknown = tokenizer.unknown_id
+    return _frame(
+        tokenizer,
+        normalizer={"type": "Sequence", "normalizers": normalizers},
+        decoder={"type": "Sequence", "decoders": decoders},
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None if unknown is None else tokenizer.pieces[unknown],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": bool(tokenizer.byte_ids),
+            "ignore_merges": False,
+            "vocab": {piece: id for id, piece in enumerate(tokenizer.pieces)},
+            "merges": [[*pair] for pair in sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__)],
+        },
+    )

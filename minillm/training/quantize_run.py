@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .. import files
 from ..models import QuantizedModel, quantize
 from ..models.fast.arrays import arrays_of
 from .callbacks import not_ending_the_run
+from .convert import save_opened
 from .evaluate import Evaluation, evaluate
 from .plot import GREY, INK, empty_figure
 from .run import TRAINING, Run, load_model, load_run
@@ -63,9 +65,10 @@ def quantize_folder(
     data: str | None = None,
     context: int | None = None,
     batch_size: int = 16,
+    ignore_unknown: Collection[str] = (),
 ) -> Report:
-    """Round the weights of a model folder to int8, and write them to another folder, whole or not
-    at all.
+    """Round the weights of a model folder, or of a GGUF file, to int8, and write them to another
+    folder, whole or not at all.
 
     out: the new folder; None: the old one's name with ``-int8``. data, context: what perplexity is
     measured on, as in ``minillm eval``; where nothing is given and the folder does not say what it
@@ -76,10 +79,12 @@ def quantize_folder(
     already, or that ``models.quantize`` refuses.
     """
     folder = Path(folder)
-    out = folder.resolve().with_name(f"{folder.resolve().name}-int8") if out is None else Path(out)
+    name = folder.resolve().name.removesuffix(".gguf")
+    out = folder.resolve().with_name(f"{name}-int8") if out is None else Path(out)
     if out.exists():
         raise FileExistsError(f"{out}: exists already; choose another name with --out")
-    model, tokenizer, _ = load_run(folder) if data is not None else load_model(folder)
+    opened = load_run if data is not None else load_model
+    model, tokenizer, _ = opened(folder, ignore_unknown)
     if isinstance(model, QuantizedModel):
         raise ValueError(f"{folder}: its weights are in int8 already")
     small = quantize(model)
@@ -94,7 +99,10 @@ def quantize_folder(
     sizes = [sum(array.nbytes for array in which.state_dict().values()) for which in (model, small)]
     report = Report(out, sizes[0], sizes[1], weight_errors(model, small), before, after)
     with files.atomic_folder(out) as into:
-        small.save_pretrained(into, keep_from=folder)
+        if files.is_gguf(folder):
+            save_opened(small, into, folder, tokenizer)
+        else:
+            small.save_pretrained(into, keep_from=folder)
         with not_ending_the_run("the picture of the errors"), contextlib.suppress(ImportError):  # no matplotlib
             plot_errors(report.errors, into / "quantization.png", title=files.shown(folder.resolve().name))
     return report

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,10 +229,11 @@ class Run:
         files.write_text(self.path / "README.md", files.shown(model_card(self, trainer, result)))
 
 
-def load_run(path: str | os.PathLike[str]) -> LoadedRun:
-    """Load model, tokenizer and generation settings from a run folder, or from any folder in
-    Hugging Face's layout.
+def load_run(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ()) -> LoadedRun:
+    """Load model, tokenizer and generation settings from a run folder, from any folder in Hugging
+    Face's layout, or from a GGUF file.
 
+    ignore_unknown: names of fields and tensors to read on without, see ``models.from_pretrained``.
     A tokenizer that is larger than the model is warned about: the model does not know its last
     tokens.
 
@@ -240,7 +241,7 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     on, when it is no model folder, the training was killed before its first checkpoint, the model
     is of a class that minillm does not have, there is no tokenizer, or something is damaged.
     """
-    loaded = load_model(path)
+    loaded = load_model(path, ignore_unknown)
     if loaded.tokenizer is None:
         path = Path(path)
         if not (path / TRAINING).is_file():
@@ -252,13 +253,18 @@ def load_run(path: str | os.PathLike[str]) -> LoadedRun:
     return loaded
 
 
-def load_model(path: str | os.PathLike[str]) -> LoadedRun:
+def load_model(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ()) -> LoadedRun:
     """The same, where a tokenizer may be missing (None)."""
     from .. import models, tokenizer
+    from ..models.folder import gguf
 
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(files.no_such_folder(path, "run folder"))
+    if files.is_gguf(path):
+        fields = gguf.generation_fields(files.open_gguf(path))
+        generation = GenerationConfig.from_dict(fields, source=str(path))
+        return LoadedRun(models.from_pretrained(path, ignore_unknown=ignore_unknown), tokenizer.load(path), generation)
     if not (path / "config.json").is_file():
         raise _without_model(path)
     content = files.read_json(path / "config.json")
@@ -268,7 +274,7 @@ def load_model(path: str | os.PathLike[str]) -> LoadedRun:
             "one in Python, then model.load_state_dict(minillm.files.read_safetensors"
             f"({str(path / 'model.safetensors')!r}))"
         )
-    model = models.from_pretrained(path)
+    model = models.from_pretrained(path, ignore_unknown=ignore_unknown)
     try:
         words = tokenizer.load(path)
     except FileNotFoundError:

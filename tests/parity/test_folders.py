@@ -16,8 +16,8 @@ transformers = pytest.importorskip("transformers")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 from minillm import files, models  # noqa: E402
-from minillm.generation import generate  # noqa: E402
-from minillm.tokenizer import BPETokenizer  # noqa: E402
+from minillm.generation import GenerationConfig, generate  # noqa: E402
+from minillm.tokenizer import BPETokenizer, CharTokenizer  # noqa: E402
 from minillm.training.run import load_run  # noqa: E402
 from tests.parity.test_pretrained import CONFIGS, LLAMA, T5, our_logits, random_model, their_logits  # noqa: E402
 
@@ -331,3 +331,45 @@ def test_missing_and_empty_generation_settings_mean_the_same(settings, tmp_path)
     assert generation.add_bos is False and generation.bos_token_id == 7 and generation.eos_token_id == (2, 5)
     if settings is None:
         assert (theirs.bos_token_id, theirs.eos_token_id) == (7, [2, 5])
+
+
+# ---- folders of users ------------------------------------------------------------------------------------------------
+
+FOUND = {
+    "gpt2": lambda: transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=48, n_positions=32, n_embd=24, n_layer=2, n_head=3)
+    ),
+    "llama": lambda: transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=48, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3
+        )
+    ),
+    "t5": lambda: transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=48, d_model=24, d_kv=8, d_ff=40, num_layers=2, num_heads=3, decoder_start_token_id=0
+        )
+    ),
+}
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("dtype", [*HALVES, "float32"])
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_folder_in_half_precision_and_in_several_files(name, dtype, shards, tmp_path):
+    """With a vocabulary that was filled up beyond the tokenizer, as for speed it often is."""
+    torch.manual_seed(0)
+    theirs = FOUND[name]().eval().to(HALVES.get(dtype, torch.float32))
+    theirs.save_pretrained(tmp_path, max_shard_size="10KB" if shards else "1GB")
+    CharTokenizer.train(["abcdefgh \n"], special_tokens=("<pad>", "</s>")).save(tmp_path)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == shards
+    ours, words, _ = load_run(tmp_path)
+    assert words.vocab_size < ours.config.vocab_size == 48
+    ids = np.random.default_rng(0).integers(0, 48, (2, 9))
+    with torch.no_grad():
+        inputs = {"decoder_input_ids": torch.tensor(ids)} if name == "t5" else {}
+        expected = theirs.float()(torch.tensor(ids), **inputs).logits.numpy()
+    found = ours(ids, decoder_ids=ids) if name == "t5" else ours(ids)
+    np.testing.assert_allclose(found.data, expected, rtol=0, atol=1e-5)
+    result = generate(ours, words, "abc", GenerationConfig(max_new_tokens=3, temperature=0, eos_token_id=()))
+    assert len(result.ids) == 3

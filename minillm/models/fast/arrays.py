@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ... import kernels
 from .. import gpt2, llama
+from ..rope import rotary_speeds
 from .decoding import LISTS, lists
 
 if TYPE_CHECKING:
@@ -53,9 +56,11 @@ def gpt2_arrays(model: gpt2.GPT2) -> Decoder:
 
 
 @lists(llama.Llama, parts=(llama.Transformer, llama.Block, llama.Attention, llama.MLP))
-def llama_arrays(model: llama.Llama) -> Decoder:
-    """The arrays of a Llama."""
+def llama_arrays(model: llama.Llama) -> Decoder | None:
+    """The arrays of a Llama; None where its layers do what the compiled loops do not."""
     c, parts = model.config, model.model
+    if not _is_plain_llama(c):
+        return None
     layers = [
         kernels.Layer(
             norm_1=norm(block.input_layernorm),
@@ -70,7 +75,7 @@ def llama_arrays(model: llama.Llama) -> Decoder:
     return kernels.Decoder(
         embedding=matrix(parts.embed_tokens),
         positions=None,
-        speeds=llama.rotary_speeds(c.D, c.rope_theta),
+        speeds=_speeds(c),
         layers=tuple(layers),
         norm=norm(parts.norm),
         head=matrix(parts.embed_tokens if c.tie_word_embeddings else model.lm_head),
@@ -80,6 +85,22 @@ def llama_arrays(model: llama.Llama) -> Decoder:
         eps=c.rms_norm_eps,
         activation="swiglu",
     )
+
+
+def _is_plain_llama(config: llama.LlamaConfig) -> bool:
+    """Whether every layer sees all earlier tokens, and turns queries and keys by the same angles,
+    unscaled.
+    """
+    layers, scaling = range(config.num_hidden_layers), config.rope_scaling
+    sees_all = all((config.window(i) or config.context) >= config.context for i in layers)
+    steady = scaling is None or (scaling.rope_type != "dynamic" and scaling.amplitude == 1)
+    return sees_all and steady and all(map(config.turns, layers)) and not config.qk_norm
+
+
+def _speeds(config: llama.LlamaConfig) -> np.ndarray:
+    if config.rope_scaling is None:
+        return rotary_speeds(config.D, config.rope_theta)
+    return config.rope_scaling.speeds(config.D, config.rope_theta, config.context)
 
 
 def matrix(layer: Any, by_columns: bool = False) -> Matrix:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model")
 
 LAYERS = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.LayerNorm, nn.Dropout)
-LISTS: dict[type, Callable[[Any], Decoder]] = {}  # architecture -> the function that lists its arrays
+LISTS: dict[type, Callable[[Any], Decoder | None]] = {}  # architecture -> the function that lists its arrays
 PARTS: dict[type, frozenset[type]] = {}  # architecture -> the kinds of its modules
 
 
@@ -41,7 +41,7 @@ def lists(architecture: type[Model], parts: tuple[type, ...] = ()) -> Callable:
     A subclass, and a model with a part of another kind, goes through its layers.
     """
 
-    def remember(function: Callable[[Model], Decoder]) -> Callable[[Model], Decoder]:
+    def remember(function: Callable[[Model], Decoder | None]) -> Callable[[Model], Decoder | None]:
         LISTS[architecture], PARTS[architecture] = function, frozenset((architecture, *parts, *LAYERS))
         return function
 

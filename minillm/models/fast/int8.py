@@ -48,7 +48,7 @@ from ...nn import init
 from ...tensor import Tensor, no_grad
 from ..base import KVCache, LanguageModel, as_ids, check_length
 from ..gpt2 import GPT2, GPT2Config
-from ..llama import Llama, LlamaConfig
+from ..llama import Llama
 from .arrays import arrays_of
 from .decoding import lists, next_logits
 
@@ -189,7 +189,8 @@ def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) ->
     """The GPT-2 or Llama in float32 whose weights are codes times scales: it computes what a
     quantized model does.
     """
-    model = {GPT2Config: GPT2, LlamaConfig: Llama}[type(config)](config, rng=0).eval()
+    model: LanguageModel = GPT2(config, 0) if isinstance(config, GPT2Config) else Llama(config, 0)
+    model.eval()
     for name, parameter in model.named_parameters():
         if f"{name}_scale" not in state:
             parameter.data[...] = state[name]

@@ -114,7 +114,7 @@ def config_from_dict(
     Traceback (most recent call last):
         ...
     ValueError: config.json: width must be int; got '8'; sinks = 4 is unknown and may change the result; to read on
-    without it: from_pretrained(..., ignore_unknown=('sinks',))
+    without it: --ignore-unknown sinks, or from_pretrained(..., ignore_unknown=('sinks',))
     """  # noqa: W505
     neutral = {**NEUTRAL, **(neutral or {})}
     fields = _with_own_names(fields, aliases or {}, source)
@@ -170,8 +170,11 @@ def is_ignored(name: str) -> bool:
 def way_on(unknown: Collection[str]) -> str:
     """How to read a folder without these fields or tensors; nothing where there are none."""
     named = tuple(name if len(name) <= 80 else name[:77] + "..." for name in list(unknown)[:10])
+    if not named:
+        return ""
     pronoun = "it" if len(named) == 1 else "them"
-    return f"; to read on without {pronoun}: from_pretrained(..., ignore_unknown={named})" if named else ""
+    options = " ".join(f"--ignore-unknown {name}" for name in named)
+    return f"; to read on without {pronoun}: {options}, or from_pretrained(..., ignore_unknown={named})"
 
 
 def _with_own_names(fields: Mapping[str, Any], aliases: Mapping[str, str], source: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from ...nn import Module, init
 from ..fast.int8 import quantized_from_pretrained, unquantized_fields
 from ..gpt2 import GPT2, GPT2Config
 from ..llama import Llama, LlamaConfig
+from ..llama_kin import MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 from ..recurrent import RecurrentLM, RecurrentLMConfig
 from ..t5 import T5, T5Config
+from . import gguf
 from .config import way_on
 from .saving import CONFIG, read_chat_template, save_pretrained
 
@@ -38,6 +40,7 @@ __all__ = ["from_pretrained", "read_chat_template", "save_pretrained"]
 
 LAYER_COUNTS = ("n_layer", "num_layers", "num_hidden_layers", "num_decoder_layers")
 FLOATS = ("F64", "F32", "F16", "BF16")
+Stored = files.StoredTensor | files.StoredBlocks | gguf.RowsInHalves
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ class Family:
     tied: Mapping[str, str] = field(default_factory=dict)  # second name of a parameter -> its name
 
 
+_LLAMA = Family(
+    Llama, LlamaConfig,
+    base="model.",
+    ignored=r"(model\.)?((layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|original_inv_freq|(cos|sin)_cached)"
+            r"|(embeddings\.)?position_ids|(layers\.\d+\.self_attn\.)?(bias|masked_bias|causal_mask))",
+    tied={"lm_head.weight": "model.embed_tokens.weight"},
+)  # fmt: skip
 FAMILIES = {
     "gpt2": Family(
         GPT2, GPT2Config,
@@ -58,19 +68,14 @@ FAMILIES = {
         ignored=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",
         tied={"lm_head.weight": "transformer.wte.weight"},
     ),
-    "llama": Family(
-        Llama, LlamaConfig,
-        base="model.",
-        ignored=r"(model\.)?((layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|original_inv_freq|(cos|sin)_cached)"
-                r"|(embeddings\.)?position_ids|(layers\.\d+\.self_attn\.)?(bias|masked_bias|causal_mask))",
-        tied={"lm_head.weight": "model.embed_tokens.weight"},
-    ),
+    "llama": _LLAMA,
     "t5": Family(
         T5, T5Config,
         ignored=r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
         tied={name: "shared.weight" for name in
               ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")},
     ),
+    **{kin.model_type: replace(_LLAMA, config=kin) for kin in (MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config)},
     "minillm_recurrent": Family(
         RecurrentLM, RecurrentLMConfig, tied={"lm_head.weight": "embedding.weight"}
     ),
@@ -83,11 +88,12 @@ FAMILIES = {
 
 
 def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unknown: Collection[str] = ()) -> Any:
-    """Open a model folder: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or ``QuantizedModel``, as
-    ``config.json`` says.
+    """Open a model folder, or a GGUF file: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or
+    ``QuantizedModel``, as ``config.json`` or the file says.
 
-    dtype: of the parameters, float32 or float64. Files of float16 and bfloat16 are converted.
-    Parameters that the file holds in ``dtype`` are not copied: they are windows into the mapped
+    dtype: of the parameters, float32 or float64. Files of float16, bfloat16 and blocks of fewer
+    bits are converted. Parameters that the file holds in ``dtype`` are not copied: they are windows
+    into the mapped
     file, whose pages arrive when they are first touched, and become the process's own when training
     first writes to them; the file never changes. The model comes ready for use (``model.eval()``);
     call ``model.train()`` to tune it. ignore_unknown: names of fields of ``config.json``, and of
@@ -106,15 +112,22 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
         raise FileNotFoundError(f"from_pretrained: {files.no_such_folder(folder)}")
     if folder.is_file() and (why := files.about_pickles(folder)):
         raise ValueError(f"from_pretrained: {why}")
-    source = str(folder / CONFIG)
-    content = files.read_json(source)
-    rounded = unquantized_fields(content, source)
-    content = content if rounded is None else rounded
+    if files.is_gguf(folder):
+        gguf_file = files.open_gguf(folder)
+        content, rounded, source = gguf.config_fields(gguf_file, ignore_unknown), None, str(folder)
+        weights: Mapping[str, Stored] = gguf.weights(gguf_file, content)
+    else:
+        source = str(folder / CONFIG)
+        content = files.read_json(source)
+        rounded = unquantized_fields(content, source)
+        content = content if rounded is None else rounded
+        _family(content, source)  # refused before the weights are looked for
+        weights = files.open_weights(folder)
     family = _family(content, source)
-    known = {own.name for own in fields(family.config)}  # never left out: what is known is not to be ignored
+    known = {own.name for own in fields(family.config)} - {"rope_scaling"}  # never left out: what is known counts
     content = {name: value for name, value in content.items() if name in known or name not in ignore_unknown}
     config = family.config.from_dict(content, source=source)
-    weights = {name: tensor for name, tensor in files.open_weights(folder).items() if name not in ignore_unknown}
+    weights = {name: tensor for name, tensor in weights.items() if name not in ignore_unknown}
     for name in LAYER_COUNTS:  # a stranger may ask for 10^9 layers: building them one by one would never end
         if (getattr(config, name, None) or 0) > len(weights):
             raise ValueError(f"{source}: {name} = {getattr(config, name)}, but there are only {len(weights)} tensors")
@@ -145,7 +158,7 @@ def _family(content: Mapping[str, Any], source: str) -> Family:
     return FAMILIES[kind]
 
 
-def _fill(model: Module, stored: Mapping[str, files.StoredTensor]) -> None:
+def _fill(model: Module, stored: Mapping[str, Stored]) -> None:
     """Give the parameters their stored values."""
     own = {name for name, _ in model.named_parameters()}
     try:
@@ -155,15 +168,15 @@ def _fill(model: Module, stored: Mapping[str, files.StoredTensor]) -> None:
 
 
 def _by_parameter(
-    weights: Mapping[str, files.StoredTensor], model: Module, family: Family
-) -> dict[str, files.StoredTensor]:
+    weights: Mapping[str, Stored], model: Module, family: Family
+) -> dict[str, Stored]:
     """Sort stored tensors by the names of the parameters, without reading them.
 
     A tied parameter may be stored under one of its names, or under several with equal values. What
     is unknown keeps its name, and ``load_state_dict`` will complain about it.
     """
     own = {name for name, _ in model.named_parameters()}
-    found: dict[str, files.StoredTensor] = {}
+    found: dict[str, Stored] = {}
     second = {}
     for name, tensor in weights.items():
         target = name if name in own or family.base + name not in own else family.base + name
@@ -171,7 +184,7 @@ def _by_parameter(
             continue
         if target in found:
             raise ValueError(f"{target} is there twice, with {family.base!r} before its name and without")
-        if tensor.dtype not in FLOATS:
+        if isinstance(tensor, files.StoredTensor) and tensor.dtype not in FLOATS:
             raise ValueError(f"{name} has dtype {tensor.dtype}; parameters are F32, F16, BF16 or F64")
         if target not in own and target in family.tied:
             second[name] = tensor

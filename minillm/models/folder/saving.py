@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import files
+from . import gguf
 
 CONFIG = "config.json"
 OWN_MODEL = "own"  # model_type of a class that is not ours: its weights and its name are kept, nothing more
@@ -27,9 +28,11 @@ COMPANIONS = (
 
 def read_chat_template(folder: files.Pathlike) -> str | None:
     """Return the chat template of a model folder, or None: ``chat_template.jinja``, or in
-    ``tokenizer_config.json``.
+    ``tokenizer_config.json``; or that of a GGUF file.
     """
     folder = Path(folder)
+    if files.is_gguf(folder):
+        return gguf.chat_template(files.open_gguf(folder))
     if (folder / "chat_template.jinja").exists():
         return files.read_text(folder / "chat_template.jinja")
     if not (folder / "tokenizer_config.json").exists():
