@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training.run import load_run
     from ..training.setup import evaluation_data, seen_at_once
 
-    with computing(options):
+    with computing(options, about=30):
         loaded = load_run(options.folder)
         with in_words_of_the_command({"context": "--context"}):
             context = seen_at_once(loaded.model, options.context)

@@ -92,8 +92,6 @@ def run(options: argparse.Namespace) -> int:
             changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
         with in_words_of_the_command(OPTIONS):
             config = loaded.generation.replace(**changes)
-        if config.temperature == 0 and "temperature" not in changes:
-            _tell_greedy(Path(options.folder))
         model = loaded.model
         if options.int8 and not isinstance(model, models.QuantizedModel):
             model = models.quantize(model)
@@ -102,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
                 reasons = write_all(model, loaded.tokenizer, prompt, config, options.logprobs is not None)
             else:
                 reasons = {speak(model, loaded.tokenizer, prompt, config, notice, options.logprobs is not None)}
+    if config.temperature == 0 and "temperature" not in changes:
+        _tell_greedy(Path(options.folder))
     if "context" in reasons and config.num_beams == 1:
         say("[--slide goes on where the context is full, and forgets its older half]")
     return 0

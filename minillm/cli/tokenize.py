@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     loaded = load(options.tokenizer)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    with computing(options):
+    with computing(options, about=10):
         shown = render(loaded, options.text, merges=options.merges, color=color)
     print(shown)
     return 0
