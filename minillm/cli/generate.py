@@ -45,7 +45,7 @@ NUMBERS = (  # option, its type, what it does: parameters of GenerationConfig
 )
 SWITCHES = ("slide", "special")
 PARAMETERS = [name.strip("-").replace("-", "_") for name, _, _ in NUMBERS] + list(SWITCHES)
-OPTIONS = {{"beams": "num_beams"}.get(name, name): f"--{name.replace('_', '-')}" for name in PARAMETERS}
+OPTIONS = {{"beams": "num_beams"}.get(name, name): f"--{name.replace('_', '-')}" for name in [*PARAMETERS, "stop"]}
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}
 
 
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     """The parameters of generation that the command line chooses."""
-    chosen = {name: getattr(options, name) for name in PARAMETERS}
+    chosen = {name: getattr(options, name) for name in [*PARAMETERS, "stop"]}
     changes = {name: value for name, value in chosen.items() if value is not None and value is not False}
     if options.beams is not None:
         changes["num_beams"] = changes.pop("beams")

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "and NO_COLOR is not set.",
     )
     p.add_argument("tokenizer", metavar="RUN_OR_FILE", help="a run folder or a tokenizer.json")
-    p.add_argument("text", help="the text to cut")
+    p.add_argument("text", metavar="TEXT", help="the text to cut")
     p.add_argument(
         "--merges",
         "--lattice",
