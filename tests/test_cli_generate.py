@@ -63,6 +63,9 @@ def test_a_prompt_longer_than_the_context(model, write):
     last = TOKENIZER.encode(long)[-8:]
     greedy = GenerationConfig(temperature=0, max_new_tokens=5, eos_token_id=0)
     assert out == long + generate(model, TOKENIZER, last, greedy).text + "\n"
+    penalized = greedy.replace(frequency_penalty=3)  # of what was written, not of the prompt
+    expected = generate(model, TOKENIZER, last, penalized).ids
+    assert generate(model, TOKENIZER, long, penalized.replace(slide=True)).ids == expected
     with pytest.raises(ValueError, match="the prompt has 29 tokens, more than the model's context of 16; slide=True"):
         generate(model, TOKENIZER, long, greedy)
     with pytest.raises(ValueError, match="29 tokens"):  # whose probabilities could not be given

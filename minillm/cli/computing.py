@@ -25,7 +25,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def computing(options: argparse.Namespace, about: int = 30) -> Iterator[CompileNotice]:
+def computing(options: argparse.Namespace, about: int = 40) -> Iterator[CompileNotice]:
     """Inside, as many threads as ``--threads`` says; a person is told when kernels compile; and
     Ctrl-C raises KeyboardInterrupt, so that what was begun on the disk is put away.
 

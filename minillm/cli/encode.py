@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if out.exists():
         raise FileExistsError(f"{out} exists already, and nothing in it is overwritten: choose another name")
     size = sum(file.stat().st_size for file in files)
-    with computing(options):
+    with computing(options, about=20):
         if options.tokenizer is not None:
             tokenizer = load(options.tokenizer)
         else:

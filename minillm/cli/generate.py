@@ -45,7 +45,7 @@ NUMBERS = (  # option, its type, what it does: parameters of GenerationConfig
 )
 SWITCHES = ("slide", "special")
 PARAMETERS = [name.strip("-").replace("-", "_") for name, _, _ in NUMBERS] + list(SWITCHES)
-OPTIONS = {{"beams": "num_beams"}.get(name, name): f"--{name.replace('_', '-')}" for name in PARAMETERS}
+OPTIONS = {{"beams": "num_beams"}.get(name, name): f"--{name.replace('_', '-')}" for name in [*PARAMETERS, "stop"]}
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}
 
 
@@ -93,8 +93,6 @@ def run(options: argparse.Namespace) -> int:
             changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
         with in_words_of_the_command(OPTIONS):
             config = loaded.generation.replace(**changes)
-        if config.temperature == 0 and "temperature" not in changes:
-            _tell_greedy(Path(options.folder))
         model = loaded.model
         if options.int8 and not isinstance(model, models.QuantizedModel):
             model = models.quantize(model)
@@ -103,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
                 reasons = write_all(model, loaded.tokenizer, prompt, config, options.logprobs is not None)
             else:
                 reasons = {speak(model, loaded.tokenizer, prompt, config, notice, options.logprobs is not None)}
+    if config.temperature == 0 and "temperature" not in changes:
+        _tell_greedy(Path(options.folder))
     if "context" in reasons and config.num_beams == 1:
         say("[--slide goes on where the context is full, and forgets its older half]")
     return 0
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     """The parameters of generation that the command line chooses."""
-    chosen = {name: getattr(options, name) for name in PARAMETERS}
+    chosen = {name: getattr(options, name) for name in [*PARAMETERS, "stop"]}
     changes = {name: value for name, value in chosen.items() if value is not None and value is not False}
     if options.beams is not None:
         changes["num_beams"] = changes.pop("beams")

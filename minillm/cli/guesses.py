@@ -47,6 +47,8 @@ OTHER_COMMANDS = {
     "train": "fit learn finetune fine-tune",
     "eval": "evaluate test perplexity measure",
     "info": "show describe inspect summary",
+    "--help": "help",
+    "--version": "version",
 }
 
 
@@ -60,16 +62,23 @@ def of_command(word: str) -> str:
 
 def of_option(words: Sequence[str], options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:
     """What to say of words of which the first is an unknown option."""
+    from ..files import shell_word
+
     name = words[0].split("=")[0].strip("-").replace("_", "-").lower()
     known = {flag.strip("-"): flag for action in actions for flag in action.option_strings}
+    if known.get(name) == words[0]:
+        return "it stands after --, where all is text"
     for ours, others in {name: ""}.items() if name in known else OTHER_NAMES.items():
         if ours in known and (ours == name or name in others.split()):
             return f"did you mean {known[ours]}?"
     for action in actions:
         if not action.option_strings and name in (action.dest, str(action.metavar).lower()):
             return f"it has no name: {_usage(options, actions)}"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {known[near[0]]}?" if near else ""
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+        return f"did you mean {known[near[0]]}?"
+    if any(action.dest in ("prompt", "text") for action in actions) and not words[0].startswith("--"):
+        return f"a text that begins with a dash stands at the end, after --: -- {shell_word(words[0])}"
+    return ""
 
 
 def of_word(words: Sequence[str], options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:

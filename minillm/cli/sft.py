@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    with computing(options):
+    with computing(options, about=60):
         return _tune(options)
 
 

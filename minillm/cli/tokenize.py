@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         "and NO_COLOR is not set. Or those of conversations, and which of them a model learns.",
     )
     p.add_argument("tokenizer", metavar="RUN_OR_FILE", help="a run folder or a tokenizer.json")
-    p.add_argument("text", nargs="?", help="the text to cut")
+    p.add_argument("text", metavar="TEXT", nargs="?", help="the text to cut")
     p.add_argument(
         "--merges",
         "--lattice",
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--merges is for a text, not for --chat")
     loaded = load(options.tokenizer)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    with computing(options):
+    with computing(options, about=10):
         if options.chat is None:
             shown = render(loaded, options.text, merges=options.merges, color=color)
         else:

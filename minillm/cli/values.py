@@ -83,5 +83,5 @@ def name_of_something(text: str) -> str:
 
 def not_one_of(names: Iterable[str], text: str) -> str:
     """The complaint about a value that is none of ``names``, with the nearest of them."""
-    near = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.5)
     return f"must be one of {', '.join(names)}; got {text!r:.40}" + (f"; did you mean {near[0]}?" if near else "")

@@ -55,16 +55,17 @@ def about_pickles(path: Pathlike) -> str:
     pickles = [file for file in files if file.suffix in PICKLES and file.name != "training_args.bin"]
     if not pickles:
         return ""
+    text = repr(str(path))
     if path.is_dir():
         way = (
-            f"AutoModelForCausalLM.from_pretrained({str(path)!r}).save_pretrained('converted') and "
-            f"AutoTokenizer.from_pretrained({str(path)!r}).save_pretrained('converted') of transformers make a folder "
-            "that can"
+            f"convert it with transformers, AutoModelForCausalLM.from_pretrained({text}).save_pretrained('converted') "
+            f"and AutoTokenizer.from_pretrained({text}).save_pretrained('converted'), and open the folder converted"
         )
     else:
         way = (
-            f"safetensors.torch.save_file(torch.load({str(path)!r}, weights_only=True), 'model.safetensors') makes a "
-            "file that can, beside its config.json"
+            "convert it with safetensors.torch.save_file({name: t.clone() for name, t in torch.load("
+            f"{text}, weights_only=True).items()}}, 'model.safetensors'), and open the folder in which that lies "
+            "beside its config.json"
         )
     return (
         f"{pickles[0].name} is a pickle, which can run any program when it is opened: it is never read here. "
