@@ -93,7 +93,8 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
         )
         shell = [f"minillm info {folder}"]
     else:
-        shell = [f"minillm generate {folder} {files.shell_word(_prompt(trainer, result))}".rstrip()]
+        prompt = _prompt(trainer, result)
+        shell = [f"minillm generate {folder} {files.shell_word(prompt)}" if prompt else f"minillm generate {folder}"]
         if trainer.model.is_encoder_decoder:
             shell.append(f"minillm info {folder}")
         else:
@@ -107,13 +108,16 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
 
 
 def _prompt(trainer: Any, result: Any) -> str:
-    """A few words that the tokenizer can read."""
-    words = " ".join((result.sample or "Once upon a time").split()[:4]).lstrip("-")  # which would make an option of it
-    try:
-        trainer.tokenizer.encode(words)
-    except ValueError:
-        return "..." if trainer.model.is_encoder_decoder else ""
-    return words
+    """A few words that the tokenizer can read and a person can type; none where there are none."""
+    sample = " ".join((result.sample or "").split()[:4]).lstrip("-")  # which would make an option of it
+    for words in (sample, "Once upon a time"):
+        if words and words.isprintable() and "\ufffd" not in words:
+            try:
+                trainer.tokenizer.encode(words)
+            except ValueError:  # letters that it does not have
+                continue
+            return words
+    return "..." if trainer.model.is_encoder_decoder else ""
 
 
 def _quoted(text: str) -> str:
