@@ -130,6 +130,29 @@ def test_a_model_comes_back_from_its_file(tmp_path, bpe, config, changes):
     assert not loaded.training and loaded.num_parameters() == model.num_parameters()
 
 
+def test_rows_of_queries_and_keys_stand_in_pairs(written):
+    """llama.cpp turns neighbours: row 2 i of a head is our row i, row 2 i + 1 our row i + D / 2."""
+    model, path = written
+    stored, ours = files.open_gguf(path).tensors, model.state_dict()
+    order = [0, 4, 1, 5, 2, 6, 3, 7]  # of a head of 8
+    for name, heads in (("q", 4), ("k", 2)):
+        expected = ours[f"model.layers.1.self_attn.{name}_proj.weight"].reshape(heads, 8, 32)[:, order]
+        np.testing.assert_array_equal(stored[f"blk.1.attn_{name}.weight"].read(), expected.reshape(-1, 32))
+    np.testing.assert_array_equal(stored["blk.1.attn_v.weight"].read(), ours["model.layers.1.self_attn.v_proj.weight"])
+
+
+def test_info_tells_what_a_file_is(written, capsys):
+    assert main(["info", str(written[1]), "--context", "10"]) == 0
+    said = capsys.readouterr().out
+    for told in (
+        "4 heads of 8, 2 of keys and values; rotary, theta 10000", "down(silu(gate) * up), 32 -> 64", "(tied)",
+        "256 bytes for each token of a text, 0.0 MB for 10", "32.00 bits each", "BPETokenizer, 300 tokens",
+        "<|im_end|> (2), <|endoftext|> (0)", "{% for m in messages %}<|im_start|>",
+    ):  # fmt: skip
+        assert told in said, told
+    assert max(map(len, said.splitlines())) <= 120
+
+
 @pytest.mark.parametrize("kind, error", [("f16", 2e-3), ("q8_0", 2e-2)])
 def test_fewer_bits(tmp_path, bpe, kind, error):
     model, folder = folder_of(tmp_path, bpe)
@@ -337,6 +360,9 @@ def test_whoever_knows_better_reads_on(tmp_path, written):
     path = rewritten(path, tmp_path / "odd.gguf", {"llama.odd": 3}, extra)
     loaded = models.from_pretrained(path, ignore_unknown=("llama.odd", "blk.0.odd.weight"))
     np.testing.assert_array_equal(logits(loaded), logits(model))
+    command = ["generate", str(path), "One", "--max-new-tokens", "1"]
+    assert main(command) == 2
+    assert main([*command, "--ignore-unknown", "llama.odd", "--ignore-unknown", "blk.0.odd.weight"]) == 0
 
 
 def test_headers_that_are_wrong(tmp_path, written):

@@ -21,9 +21,9 @@ lines show all of it:
 Read in this order: bpe.py (the three functions at its top are all of byte-pair encoding),
 patterns.py and pieces.py (how text is cut before), base.py and specials.py (what all tokenizers
 share: special tokens, decoding), char.py, lattice.py, unigram.py and unigram_train.py (T5: every
-piece has a probability). The rest are formats (byte_level.py, normalize.py, character_map.py,
-sentencepiece.py, to_json.py, from_json.py, files.py), stream.py (texts too large to hold) and
-show.py (`minillm tokenize`).
+piece has a probability), sentencepiece_bpe.py (Llama 2, Mistral). The rest are formats
+(byte_level.py, normalize.py, character_map.py, sentencepiece.py, to_json.py, from_json.py,
+from_gguf.py, files.py), stream.py (texts too large to hold) and show.py (`minillm tokenize`).
 """
 
 from __future__ import annotations
