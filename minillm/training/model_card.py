@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..models.folder.pretrained import FAMILIES
+from .best import best_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -64,7 +65,9 @@ def _figures(result: Any) -> str:
 
 def _ending(run: Run, result: Any) -> str:
     if result.stopped == "finished":
-        return f"All {result.steps:,} steps were done."
+        best = best_of(run.path)
+        kept = "" if best is None else f" The weights here are those of the lowest validation loss: {best}."
+        return f"All {result.steps:,} steps were done.{kept}"
     return f"After step {result.step:,} of {result.steps:,}: {result.stopped}. It can go on, see below."
 
 
@@ -108,7 +111,9 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
 
 def _prompt(trainer: Any, result: Any) -> str:
     """A few words that the tokenizer can read."""
-    words = " ".join((result.sample or "Once upon a time").split()[:4]).lstrip("-")  # which would make an option of it
+    text = result.sample or "Once upon a time"
+    first = text.split("\n")[0] if trainer.model.is_encoder_decoder else " ".join(text.split()[:4])
+    words = first.lstrip("-")  # which would make an option of it
     try:
         trainer.tokenizer.encode(words)
     except ValueError:
