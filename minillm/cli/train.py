@@ -17,18 +17,26 @@ from .values import Choice, between, name_of_something, positive, seed, whole
 if TYPE_CHECKING:
     from ..training.recipe import Recipe
     from ..training.run import Run
+    from ..training.setup import Setup
 
 NUMBERS = (  # option, its type, what it is: settings of a Recipe
-    ("--vocab-size", whole(257, 10_000_000), "tokens of the bpe tokenizer; default 1024"),
-    ("--layers", positive(10**9), "default 4; rnn: 2"),
+    ("--vocab-size", whole(257, 10_000_000), "tokens of the bpe or unigram tokenizer; default 1024"),
+    ("--layers", positive(10**9), "default 4; t5 and recurrent: 2"),
     ("--heads", positive(10**6), "attention heads; default 4"),
-    ("--width", positive(10**7), "numbers per token, C; default 128; rnn: 256"),
+    ("--kv-heads", positive(10**6), "heads of keys and values, of a llama; default: as many as heads"),
+    ("--width", positive(10**7), "numbers per token, C; default 128; recurrent: 256"),
+    ("--dropout", between(0, 0.95), "share of numbers left out while learning, of a gpt2 or t5; default 0"),
     ("--context", positive(), "tokens in a row; default 256 for stories, 128 for other text"),
     ("--batch-size", positive(10**12), "rows in a batch; default 8 for stories, 16 for other text"),
     ("--steps", positive(10**12), "batches to learn from; default depends on the data"),
     ("--learning-rate", between(0, 1000), "at its highest; default depends on the data"),
+    ("--warmup", whole(0, 10**12), "steps in which the learning rate rises; default a twentieth of all, at most 200"),
+    ("--weight-decay", between(0, 1000), "of matrices; default 0.1"),
+    ("--eval-every", positive(10**12), "steps between two validations; default a tenth of all"),
+    ("--save-every", positive(10**12), "steps between two checkpoints; default a tenth of all"),
     ("--seed", seed, "of weights, data order and samples; default 0"),
 )
+DESTINATIONS = {"--from": "start", "--eval-every": "evaluate_every", "--save-every": "checkpoint_every"}
 
 
 def add(commands: Any) -> None:
@@ -43,7 +51,9 @@ def add(commands: Any) -> None:
         "--data",
         type=name_of_something,
         metavar="PATH",
-        help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; default: made-up stories",
+        help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; for a t5 a .jsonl "
+        'file with {"question": ..., "answer": ...} on each line, or a .tsv file with a tab between the two; default: '
+        "made-up stories",
     )
     p.add_argument(
         "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: runs/NAME, runs/NAME-2"
@@ -54,10 +64,46 @@ def add(commands: Any) -> None:
         help="go on with the run in --out, bit for bit as if uninterrupted; with --steps N: up to that step; with "
         "--data PATH: where its text lies now",
     )
-    p.add_argument("--model", type=Choice(("llama", "gpt2", "rnn")), help="llama, gpt2 or rnn; default: llama")
-    p.add_argument("--tokenizer", type=Choice(("bpe", "char")), help="bpe or char; default: bpe")
+    p.add_argument(
+        "--from",
+        dest=DESTINATIONS["--from"],
+        type=name_of_something,
+        metavar="FOLDER",
+        help="fine-tune: begin with the weights and the tokenizer of a run folder, or of any model folder in Hugging "
+        "Face's layout; its sizes stay",
+    )
+    p.add_argument(
+        "--model",
+        type=Choice(("llama", "gpt2", "t5", "rnn", "gru", "lstm")),
+        help="llama, gpt2, t5 (which learns answers to questions), or recurrent: gru (also called rnn) or lstm; "
+        "default: llama",
+    )
+    p.add_argument(
+        "--attention",
+        type=Choice(("dot", "additive", "none")),
+        help="how a recurrent model looks back at its past states: dot, additive, or none; default: dot",
+    )
+    p.add_argument(
+        "--tokenizer",
+        type=Choice(("bpe", "char", "unigram")),
+        help="bpe, char, or unigram (to which all white space is one space); default: bpe",
+    )
+    p.add_argument(
+        "--schedule",
+        type=Choice(("cosine", "wsd", "constant")),
+        help="how the learning rate falls: cosine, wsd (late), or constant; default: wsd for stories, else cosine",
+    )
     for name, kind, what in NUMBERS:
-        p.add_argument(name, type=kind, metavar="N" if kind.kind is int else "X", help=what)
+        p.add_argument(
+            name, dest=DESTINATIONS.get(name), type=kind, metavar="N" if kind.kind is int else "X", help=what
+        )
+    p.add_argument(
+        "--best",
+        action="store_true",
+        default=None,
+        help="leave the weights of the lowest validation loss in the folder at the end, not those of the last step",
+    )
+    p.add_argument("--quiet", action="store_true", help="show no progress and no text, only how it ended")
     add_threads(p)
     p.set_defaults(run=run)
 
@@ -79,12 +125,17 @@ def _begin(options: argparse.Namespace) -> int:
     """Train in a new run folder."""
     from ..training.recipe import Recipe
     from ..training.run import Run
+    from ..training.start import started_recipe
 
     data = None if options.data is None else str(Path(options.data).resolve())
-    with in_words_of_the_command({name: f"--{name.replace('_', '-')}" for name in Recipe.__dataclass_fields__}):
-        recipe = Recipe(data, **_chosen(options))
     if options.out is not None:
         Run.refuse_existing(options.out)
+    chosen = _chosen(options)
+    with in_words_of_the_command({name: _option(name) for name in Recipe.__dataclass_fields__}):
+        if "start" in chosen:
+            recipe = started_recipe(str(Path(chosen.pop("start")).resolve()), data, **chosen)
+        else:
+            recipe = Recipe(data, **chosen)
     return _train(options, recipe, None)
 
 
@@ -94,8 +145,7 @@ def _resume(options: argparse.Namespace, run: Run) -> int:
 
     if given := [name for name in _chosen(options) if name != "steps"]:
         raise ValueError(
-            f"--resume goes on with the run's own settings, but for --steps and --data; leave "
-            f"--{given[0].replace('_', '-')} out"
+            f"--resume goes on with the run's own settings, but for --steps and --data; leave {_option(given[0])} out"
         )
     return _train(options, resumed_recipe(run, options.steps, options.data), run)
 
@@ -108,22 +158,30 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def _option(setting: str) -> str:
+    """The option that sets it."""
+    named = {setting: option for option, setting in DESTINATIONS.items()}
+    return named.get(setting, f"--{setting.replace('_', '-')}")
+
+
 def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> int:
     """Train, in a run that goes on or in a new one, and let the model speak."""
     from ..files import shell_path, shell_word
     from ..tokenizer import load
+    from ..training.best import KeepBest, best_of
     from ..training.clock import Clock
     from ..training.run import Run
     from ..training.setup import Setup
     from ..training.trainer import Trainer
     from ..training.warm_up import WarmUp
 
-    clock = Clock()
+    clock, inform = Clock(), (lambda text: None) if options.quiet else say
     with computing(options, about=60) as notice, WarmUp(recipe):
-        say("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
+        inform("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
         with clock.timing("preparing"):
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
-            made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None)
+            folder = resumed.path if resumed and resumed.holds_model else None
+            made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None, folder)
         notice.finish()
         run = resumed or Run.create(
             options.out or _new_folder("stories" if recipe.data is None else Path(recipe.data).stem),
@@ -131,7 +189,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             made.about,
             made.sha256,
         )
-        say(
+        inform(
             f"{made.about}; {made.tokenizer.vocab_size:,} tokens in the vocabulary; "
             f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"
         )
@@ -142,7 +200,9 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             tokenizer=made.tokenizer,
             run=run,
             floor=made.floor,
-            sample=lambda model: _sample(model, made.tokenizer, recipe.seed),
+            sample=lambda model: _sample(model, made),
+            callbacks=[KeepBest()] if recipe.best else [],
+            quiet=options.quiet,
         )
         trainer.clock = clock
         if resumed:
@@ -151,13 +211,19 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             run.sha256 = run.sha256 or made.sha256  # runs of old have none
             run.change(steps=recipe.steps, data=recipe.data)
         result = trainer.run()
+        if options.quiet:
+            say(f"{result}\nrun folder {run.path}")
+        if recipe.best and result.stopped == "finished":
+            say(f"the folder holds the weights of the lowest validation loss: {best_of(run.path)}")
         if result.stopped != "finished":
             return 130 if result.stopped == "Ctrl-C" else 143
-        say("\nand now it speaks:\n")
+        if options.quiet:
+            return 0
+        say("\nand now it speaks:\n" if not made.prompt else f"\nand now it answers: {made.prompt}\n")
         with clock.timing("sampling"):
-            speak(made.model, made.tokenizer, "", _sampling(recipe.seed), notice)
+            speak(made.model, made.tokenizer, made.prompt, _sampling(made), notice)
     say(f"\n[{clock}]")
-    say(f"more: minillm generate {shell_path(run.path)} {shell_word(_first_words(result.sample))}")
+    say(f"more: minillm generate {shell_path(run.path)} {shell_word(made.prompt or _first_words(result.sample))}")
     return 0
 
 
@@ -177,13 +243,16 @@ def _first_words(text: str | None) -> str:
     return " ".join((text or "Once upon a time").split()[:3]).lstrip("-")  # which would make an option of it
 
 
-def _sampling(seed: int) -> Any:
+def _sampling(made: Setup) -> Any:
     from ..generation import GenerationConfig
 
-    return GenerationConfig(temperature=0.8, top_p=0.95, max_new_tokens=300, seed=seed)
+    if made.model.is_encoder_decoder:  # there is one right answer
+        return GenerationConfig(temperature=0, max_new_tokens=made.recipe.context)
+    return GenerationConfig(temperature=0.8, top_p=0.95, max_new_tokens=300, seed=made.recipe.seed)
 
 
-def _sample(model: Any, tokenizer: Any, seed: int) -> str:
+def _sample(model: Any, made: Setup) -> str:
     from ..generation import generate
 
-    return generate(model, tokenizer, "", _sampling(seed)).text
+    text = generate(model, made.tokenizer, made.prompt, _sampling(made)).text
+    return f"{made.prompt}\n{text}" if made.prompt else text

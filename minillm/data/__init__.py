@@ -5,9 +5,10 @@ writes), story_corpus.py (many stories, and their floor), text.py (files), split
 out), batches.py (from token ids to the arrays a model trains on), bucketed.py (the same, a document
 to a row). For texts too large to hold:
 shards.py (token ids on the disk), encode.py (from texts to shards), shard_dataset.py (batches from
-shards). For a model with an encoder and a decoder: pairs.py (questions and answers), spans.py
-(texts with gaps), tasks.py and french.py (tasks that a small model learns). For a model that chats:
-chat_grammar.py and chat_corpus.py (conversations with exact answers).
+shards). For a model with an encoder and a decoder: pairs.py (questions and answers), pair_files.py
+(files of them), spans.py (texts with gaps), tasks.py and french.py (tasks that a small model
+learns). For a model that chats: chat_grammar.py and chat_corpus.py (conversations with exact
+answers).
 """
 
 from .batches import Batch, Dataset, DocumentDataset, StreamDataset
@@ -16,7 +17,8 @@ from .chat_corpus import Chat, chat_floor, chats
 from .chat_grammar import ChatGrammar
 from .encode import corpus_parts, encode_files
 from .grammar import Choice, Document, Grammar, Pen
-from .pairs import PairDataset
+from .pair_files import load_pairs, split_pairs
+from .pairs import IdPair, PairDataset
 from .shard_dataset import ShardDataset
 from .shards import Shard, ShardWriter, holds_shards, open_shards
 from .spans import SpanCorruptionDataset, fill_spans, hide_spans, random_spans
@@ -37,6 +39,7 @@ __all__ = [
     "Document",
     "DocumentDataset",
     "Grammar",
+    "IdPair",
     "Pair",
     "PairDataset",
     "Pen",
@@ -56,11 +59,13 @@ __all__ = [
     "floor",
     "hide_spans",
     "holds_shards",
+    "load_pairs",
     "load_texts",
     "open_shards",
     "random_spans",
     "split_by_count",
     "split_documents",
+    "split_pairs",
     "text_files",
     "train_and_validation",
 ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import data
 from ..nn import Module, init
-from .recipe import ENCODED, Recipe
+from .recipe import ENCODED, STARTED, Recipe
 
 __all__ = ["available", "check_batch", "check_recipe", "count_parameters"]
 
@@ -28,22 +28,26 @@ PER_BYTE = 15  # of a text: itself, its characters, its ids
 GIB = 2**30
 
 
-def check_recipe(recipe: Recipe, build: Callable[[Recipe, int], Module], stories: int) -> None:
+def check_recipe(
+    recipe: Recipe, build: Callable[[Recipe, int], Module], stories: int, model: Module | None = None
+) -> None:
     """Raise ValueError when a training does not fit into the memory that is there.
 
     build: makes the model of a recipe, for a vocabulary of some size. stories: how many will be
-    made up, where there is no other text.
+    made up, where there is no other text. model: the one to go on with, where there is one.
     """
     text, shrink = stories * PER_STORY, "fewer steps, a smaller batch or a smaller context"
     if recipe.data is not None:
         files = [] if recipe.tokenizer == ENCODED else data.text_files(recipe.data)
         text = PER_BYTE * sum(file.stat().st_size for file in files)
         shrink = "a corpus on the disk: minillm encode makes it of a text"
-    V = min(recipe.vocab_size, text) if recipe.tokenizer == "bpe" else 1  # at least
+    learned, known = recipe.tokenizer in ("bpe", "unigram"), recipe.tokenizer == STARTED
+    V = min(recipe.vocab_size, text) if learned else recipe.vocab_size if known else 1  # at least
+    parameters = model.num_parameters() if model else count_parameters(recipe, lambda smaller: build(smaller, V))
     width, tokens = recipe.width, recipe.batch_size * recipe.context
     kept = KEPT.get(recipe.model, KEPT_BY_OTHERS) * recipe.layers * width
     _check({
-        "fewer layers or a smaller width": 16 * count_parameters(recipe, lambda smaller: build(smaller, V)),
+        "fewer layers or a smaller width": 16 * parameters,
         "a smaller batch or a smaller context": 4 * tokens * (kept + 2 * V),
         shrink: text,
     })  # fmt: skip

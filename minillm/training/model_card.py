@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..models.folder.pretrained import FAMILIES
+from .best import best_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -64,7 +65,9 @@ def _figures(result: Any) -> str:
 
 def _ending(run: Run, result: Any) -> str:
     if result.stopped == "finished":
-        return f"All {result.steps:,} steps were done."
+        best = best_of(run.path)
+        kept = "" if best is None else f" The weights here are those of the lowest validation loss: {best}."
+        return f"All {result.steps:,} steps were done.{kept}"
     return f"After step {result.step:,} of {result.steps:,}: {result.stopped}. It can go on, see below."
 
 
@@ -109,8 +112,9 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
 
 def _prompt(trainer: Any, result: Any) -> str:
     """A few words that the tokenizer can read and a person can type; none where there are none."""
-    sample = " ".join((result.sample or "").split()[:4]).lstrip("-")  # which would make an option of it
-    for words in (sample, "Once upon a time"):
+    text = result.sample or ""
+    sample = text.split("\n")[0] if trainer.model.is_encoder_decoder else " ".join(text.split()[:4])
+    for words in (sample.lstrip("-"), "Once upon a time"):  # a dash would make an option of it
         if words and words.isprintable() and "\ufffd" not in words:
             try:
                 trainer.tokenizer.encode(words)

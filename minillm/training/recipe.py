@@ -16,22 +16,34 @@ from typing import Any
 import numpy as np
 
 from .. import data as texts
-from .config import TrainConfig
+from .config import SCHEDULES, TrainConfig
 
-__all__ = ["ENCODED", "Recipe"]
+__all__ = ["ENCODED", "MODELS", "RECURRENT", "STARTED", "Recipe"]
 
-MODELS = ("llama", "gpt2", "rnn")
+RECURRENT = ("rnn", "gru", "lstm")
+MODELS = ("llama", "gpt2", "t5", *RECURRENT)
 ENCODED = "encoded"  # the tokenizer that lies beside shards
-TOKENIZERS = ("bpe", "char", ENCODED)
+STARTED = "started"  # the tokenizer of the folder that training starts from
+TOKENIZERS = ("bpe", "char", "unigram", ENCODED, STARTED)
+ATTENTION = ("dot", "additive", "none")
 SPLITS = ("text", "documents")
 ROWS = ("bucketed", "packed")
-INTEGERS = ("vocab_size", "layers", "heads", "width", "context", "batch_size", "steps", "seed")
+INTEGERS = (
+    *("vocab_size", "layers", "heads", "kv_heads", "width", "context", "batch_size", "steps", "evaluate_every"),
+    *("checkpoint_every", "seed"),
+)
+OF_SOME = {  # settings that only some models have: None for the others
+    "heads": ("llama", "gpt2", "t5"),
+    "kv_heads": ("llama",),
+    "dropout": ("gpt2", "t5"),
+    "attention": RECURRENT,
+}
 
 
 @dataclass(frozen=True, init=False)
 class Recipe:
     """The settings of a training: what is left out, or None, is filled in with what suits the data
-    and the model.
+    and the model. None stays where a setting means nothing, or follows from the steps.
 
     Raises ValueError that names the setting which makes no sense, or is unknown.
 
@@ -43,17 +55,27 @@ class Recipe:
     ValueError: width must be divisible by heads; got width 100, heads 3
     """
 
-    data: str | None  # a text file, a folder of .txt files or of shards; None: the stories that minillm makes up
-    model: str  # llama, gpt2, or rnn (recurrent cells with attention over a window)
-    tokenizer: str  # bpe or char, learned from the text; encoded: the one that encoded the shards
-    vocab_size: int  # that the bpe tokenizer learns
+    data: str | None  # a text file, a folder of .txt files or of shards, pairs; None: stories that minillm makes up
+    start: str | None  # the model folder whose weights and tokenizer it begins with: see `start.started_recipe`
+    model: str  # llama, gpt2, t5 (learns from pairs), or cells with attention over a window: rnn or gru, lstm
+    tokenizer: str  # bpe, char or unigram, learned from the text; encoded: of the shards; started: of ``start``
+    vocab_size: int  # that the bpe or unigram tokenizer learns
     layers: int
-    heads: int
+    heads: Any  # a number; None for recurrent models, which have none: see OF_SOME
+    kv_heads: Any  # a number, of a llama: heads of keys and values
+    attention: Any  # of recurrent models, how a past state is scored: dot, additive, or none
     width: int
-    context: int  # tokens a row; for the rnn also the window of its attention
+    dropout: Any  # of gpt2 and t5, a number; None with ``start``: as its folder has it
+    context: int  # tokens a row; for recurrent models also the window; for t5 the most of a question or an answer
     batch_size: int
     steps: int
     learning_rate: float
+    schedule: str  # of the learning rate: cosine, wsd, constant
+    warmup: int | None  # steps; None: a twentieth of all, at most 200
+    weight_decay: float
+    evaluate_every: int | None  # steps; None: a tenth of all
+    checkpoint_every: int | None  # steps; None: a tenth of all
+    best: bool  # whether the folder gets the weights of the lowest validation loss at the end, not the last ones
     seed: int
     rows: str  # of documents: bucketed, one to a row; or packed, as in runs from before that
     split: str  # what a tenth is held out of: the text; or the documents, in runs from before texts were weighed
@@ -73,28 +95,48 @@ class Recipe:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:
         """The recipe that a run folder holds, of this version or an older one, which did not say
-        how it split, or laid documents into rows.
+        how it split, or laid documents into rows, and gave heads to the rnn.
         """
-        return cls(**{"split": "documents", "rows": "packed", **settings})
+        old = {"split": "documents", "rows": "packed", **settings}
+        return cls(**old | ({"heads": None} if old.get("model") in RECURRENT else {}))
 
     def _check(self) -> None:
-        for name, known in (("model", MODELS), ("tokenizer", TOKENIZERS), ("split", SPLITS), ("rows", ROWS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        for name, known in (
+            *(("model", MODELS), ("tokenizer", TOKENIZERS), ("split", SPLITS), ("rows", ROWS)),
+            *(("schedule", SCHEDULES), ("attention", ATTENTION), ("best", (True, False))),
+        ):
+            value = getattr(self, name)
+            if value not in known and not (value is None and name in OF_SOME):
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}")
+        for name, models in OF_SOME.items():
+            if getattr(self, name) is not None and self.model not in models:
+                raise ValueError(f"{name} must be left out: a model of the kind {self.model} has no such setting")
         for name in INTEGERS:
             value, least = getattr(self, name), 0 if name == "seed" else 1
-            if type(value) is not int or value < least:
+            if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f"{name} must be at least {least}; got {value}")
-        if self.width % self.heads:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
+        if self.start is None:
+            self._check_sizes()
+        if self.model == "t5" and self.data is None:
+            raise ValueError("a t5 learns from questions and answers: data must be a .jsonl or .tsv file of them")
+        self.train_config()  # which refuses what it cannot work with
+
+    def _check_sizes(self) -> None:
+        if self.heads is not None and self.width % self.heads:
             raise ValueError(f"width must be divisible by heads; got width {self.width}, heads {self.heads}")
-        if self.model == "llama" and self.width // self.heads % 2:
+        if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"heads must be divisible by kv_heads; got heads {self.heads}, kv_heads {self.kv_heads}")
+        if self.model == "llama" and self.heads is not None and self.width // self.heads % 2:
             raise ValueError(f"the width of a head must be even for the llama model; got {self.width} / {self.heads}")
-        if self.tokenizer == "bpe" and self.vocab_size < 257:
+        specials = "<pad> and </s>" if self.model == "t5" else "<|endoftext|>"
+        least = 258 if self.model == "t5" else 257
+        if self.tokenizer == "bpe" and self.vocab_size < least:
             raise ValueError(
-                "vocab_size must be at least 257 for the bpe tokenizer: 256 bytes and <|endoftext|>; "
+                f"vocab_size must be at least {least} for the bpe tokenizer: 256 bytes and {specials}; "
                 f"got {self.vocab_size}"
             )
-        self.train_config()  # which refuses what it cannot work with
 
     def completed(self) -> Recipe:
         """The recipe itself: there are no incomplete ones."""
@@ -111,48 +153,58 @@ class Recipe:
     def train_config(self) -> TrainConfig:
         """How the trainer is to go about it."""
         tenth = max(1, self.steps // 10)
-        falling: dict[str, Any] = {"final_fraction": 0.1}
-        if self.rows == "bucketed" and self.data is None:  # what learned fastest: see benchmarks/search.py
-            falling = {"schedule": "wsd", "decay": 0.6, "final_fraction": 0.0}
-        elif self.data is None:
-            falling = {"final_fraction": 0.03}
+        if self.schedule == "wsd":  # what learned fastest: see benchmarks/search.py
+            falling: dict[str, Any] = {"decay": 0.6, "final_fraction": 0.0}
+        else:
+            falling = {"final_fraction": 0.03 if self.data is None else 0.1}
         return TrainConfig(
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             betas=(0.9, 0.95 if self.data is None else 0.99),
+            schedule=self.schedule,
             **falling,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
             seed=self.seed,
-            evaluate_every=tenth,
+            evaluate_every=self.evaluate_every or tenth,
             sample_every=2 * tenth,
-            checkpoint_every=tenth,
+            checkpoint_every=self.checkpoint_every or tenth,
         )
 
 
 def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting as it is where nobody chose it."""
-    model, stories = chosen.get("model", "llama"), path is None
+    model, stories, rows = chosen.get("model", "llama"), path is None, chosen.get("rows", "bucketed")
+    start, recurrent, heads = chosen.get("start"), model in RECURRENT, chosen.get("heads", 4)
+    of_some = {"heads": heads, "kv_heads": heads, "attention": "dot", "dropout": None if start else 0.0}
     encoded = path is not None and chosen.get("tokenizer") != ENCODED and texts.holds_shards(path)
-    if encoded and ("tokenizer" in chosen or "vocab_size" in chosen):
+    if encoded and start is None and ("tokenizer" in chosen or "vocab_size" in chosen):
         raise ValueError(
             f"{path} was encoded already, with the tokenizer that lies there: leave tokenizer and vocab_size out"
         )
     return {
         "data": path,
+        "start": None,
         "model": model,
         "tokenizer": ENCODED if encoded else "bpe",
         "vocab_size": 1024,
-        "layers": 2 if model == "rnn" else 4,
-        "heads": 4,
-        "width": 256 if model == "rnn" else 128,
+        "layers": 2 if recurrent or model == "t5" else 4,
+        "width": 256 if recurrent else 128,
         "context": 256 if stories else 128,
         "batch_size": 8 if stories else 16,
         "steps": 2000 if not stories else 580 if model == "llama" else 1200,
-        "learning_rate": 3e-3 if stories and model == "llama" else 2e-3,
+        "learning_rate": 5e-4 if start else 3e-3 if stories and model == "llama" else 2e-3,
+        "schedule": "wsd" if stories and rows == "bucketed" else "cosine",
+        "warmup": None,
+        "weight_decay": 0.1,
+        "evaluate_every": None,
+        "checkpoint_every": None,
+        "best": False,
         "seed": 0,
-        "rows": "bucketed",
+        "rows": rows,
         "split": "text",
-    }
+    } | {name: value if model in OF_SOME[name] else None for name, value in of_some.items()}
 
 
 def _plain(value: Any) -> Any:

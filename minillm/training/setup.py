@@ -11,10 +11,12 @@ import numpy as np
 
 from .. import data, models
 from ..data.digest import text_digest
-from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, load
+from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, UnigramTokenizer, load
+from ..tokenizer.specials import END_OF_TEXT
 from . import memory
-from .recipe import ENCODED, Recipe
+from .recipe import ENCODED, RECURRENT, Recipe
 from .run import TRAINING, Run
+from .start import open_start
 
 __all__ = ["Setup", "build_model", "evaluation_data", "seen_at_once", "validation_stories"]
 
@@ -33,22 +35,37 @@ class Setup:
     floor: float | None  # nats per token that no model can beat on the validation documents, where it is known
     about: str  # what the data is, in a few words
     sha256: str | None = None  # of the text, where it is the user's own
+    prompt: str = ""  # of a sample: nothing, or a question that was held out
 
     @classmethod
-    def prepare(cls, recipe: Recipe, tokenizer: Tokenizer | None = None, sha256: str | None = None) -> Setup:
+    def prepare(
+        cls,
+        recipe: Recipe,
+        tokenizer: Tokenizer | None = None,
+        sha256: str | None = None,
+        folder: str | Path | None = None,
+    ) -> Setup:
         """Read or make the text, train the tokenizer (unless the run has one already), build the
-        model.
+        model, or open the one to start with.
 
-        sha256: of the text that the run began with. Raises ValueError when it is another by now,
-        and, before any work, when there is not enough memory.
+        sha256: of the text that the run began with. folder: of a run that goes on; where it holds a
+        model, that is opened in place of ``recipe.start``. Raises ValueError when the text is
+        another by now, and, before any work, when there is not enough memory.
         """
-        memory.check_recipe(recipe, _build, _stories_for(recipe))
-        floor = None
+        model = None
+        if recipe.start is not None:
+            loaded = open_start(recipe.start if folder is None else folder, recipe.dropout)
+            model, tokenizer = loaded.model, tokenizer or loaded.tokenizer
+        memory.check_recipe(recipe, _build, _stories_for(recipe), model)
+        floor, prompt = None, ""
         if recipe.data is None:
             tokenizer, dataset, floor, about = _stories(recipe, tokenizer)
+        elif recipe.model == "t5":
+            tokenizer, dataset, about, sha256, prompt = _pairs(recipe, recipe.data, tokenizer, sha256)
         else:
             tokenizer, dataset, about, sha256 = _texts(recipe, recipe.data, tokenizer, sha256)
-        return cls(recipe, tokenizer, dataset, build_model(recipe, tokenizer), floor, about, sha256)
+        model = model or build_model(recipe, tokenizer)
+        return cls(recipe, tokenizer, dataset, model, floor, about, sha256, prompt)
 
 
 def resumed_recipe(run: Run, steps: int | None = None, data: str | None = None) -> Recipe:
@@ -114,7 +131,7 @@ def _texts(
     _check_unchanged(path, sha256, expected)
     split = data.split_documents if recipe.split == "text" else data.split_by_count
     train, validation = split(documents, seed=recipe.seed)
-    tokenizer = tokenizer or _train_tokenizer(recipe, train if recipe.tokenizer == "bpe" else documents)
+    tokenizer = tokenizer or _train_tokenizer(recipe, documents if recipe.tokenizer == "char" else train)
     train_ids, validation_ids = (
         tokenizer.encode_batch(part, add_special_tokens=False) for part in (train, validation)
     )
@@ -127,6 +144,35 @@ def _texts(
         ids = [_joined(part, _eos(tokenizer)) for part in (train_ids, validation_ids)]
         dataset = data.StreamDataset(ids[0], ids[1], recipe.context)
     return tokenizer, dataset, about, sha256
+
+
+def _pairs(
+    recipe: Recipe, path: str, tokenizer: Tokenizer | None, expected: str | None = None
+) -> tuple[Tokenizer, data.PairDataset, str, str, str]:
+    """Questions and answers; last, the SHA-256 of their texts, and a question that was held out."""
+    pairs = data.load_pairs(path)
+    sha256 = text_digest([text for pair in pairs for text in pair])
+    _check_unchanged(path, sha256, expected)
+    parts = data.split_pairs(pairs, recipe.seed)
+    learned = pairs if recipe.tokenizer == "char" else parts[0]
+    tokenizer = tokenizer or _train_tokenizer(recipe, [text for pair in learned for text in pair])
+    eos = _eos(tokenizer)
+    found: list[list[data.IdPair]] = []
+    for part in parts:
+        questions = tokenizer.encode_batch([pair.question for pair in part])
+        answers = [[*ids, *([] if list(ids[-1:]) == [eos] else [eos])] for ids in
+                   tokenizer.encode_batch([pair.answer for pair in part])]  # fmt: skip
+        both = zip(questions, answers, strict=True)
+        found.append([pair for pair in both if max(map(len, pair)) <= recipe.context])
+    left_out = len(pairs) - sum(map(len, found))
+    if not all(found):
+        raise ValueError(
+            f"{path}: {left_out:,} of {len(pairs):,} pairs are longer than context = {recipe.context} tokens, and none "
+            "is left to learn from or to hold out"
+        )
+    longer = f" ({left_out:,} longer than {recipe.context} tokens left out)" if left_out else ""
+    about = f"{Path(path).name}: {len(pairs):,} questions with answers{longer}"
+    return tokenizer, data.PairDataset(found[0], found[1]), about, sha256, parts[1][0].question
 
 
 def _documents(recipe: Recipe, train: Sequence, validation: Sequence, eos: int) -> data.Dataset:
@@ -170,9 +216,12 @@ def _joined(documents: Sequence[Sequence[int]], eos: int) -> np.ndarray:
 
 
 def _train_tokenizer(recipe: Recipe, texts: Sequence[str]) -> Tokenizer:
+    specials = ("<pad>", "</s>") if recipe.model == "t5" else (END_OF_TEXT,)
     if recipe.tokenizer == "char":
-        return CharTokenizer.train(texts)
-    return BPETokenizer.train(texts, recipe.vocab_size)
+        return CharTokenizer.train(texts, specials)
+    if recipe.tokenizer == "unigram":
+        return UnigramTokenizer.train(texts, recipe.vocab_size, specials)
+    return BPETokenizer.train(texts, recipe.vocab_size, specials)
 
 
 def _eos(tokenizer: Tokenizer) -> int:
@@ -196,18 +245,38 @@ def _build(recipe: Recipe, V: int, eos: int | None = 0) -> models.LanguageModel:
                 n_embd=recipe.width,
                 n_layer=recipe.layers,
                 n_head=recipe.heads,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
+                resid_pdrop=recipe.dropout,
+                embd_pdrop=recipe.dropout,
+                attn_pdrop=recipe.dropout,
                 bos_token_id=eos,
                 eos_token_id=eos,
             ),
             rng,
         )
-    if recipe.model == "rnn":
+    if recipe.model in RECURRENT:
         return models.RecurrentLM(
             models.RecurrentLMConfig(
-                vocab_size=V, hidden_size=recipe.width, num_layers=recipe.layers, window=recipe.context
+                vocab_size=V,
+                hidden_size=recipe.width,
+                num_layers=recipe.layers,
+                cell="lstm" if recipe.model == "lstm" else "gru",
+                attention=recipe.attention,
+                window=recipe.context,
+            ),
+            rng,
+        )
+    if recipe.model == "t5":
+        return models.T5(
+            models.T5Config(
+                vocab_size=V,
+                d_model=recipe.width,
+                d_kv=recipe.width // recipe.heads,
+                d_ff=4 * recipe.width,
+                num_layers=recipe.layers,
+                num_heads=recipe.heads,
+                relative_attention_num_buckets=64,  # of single letters, the place counts exactly
+                dropout_rate=recipe.dropout,
+                eos_token_id=eos,
             ),
             rng,
         )
@@ -218,7 +287,7 @@ def _build(recipe: Recipe, V: int, eos: int | None = 0) -> models.LanguageModel:
             intermediate_size=-(-recipe.width * 8 // 3 // 32) * 32,  # two thirds of 4 C, for three matrices not two
             num_hidden_layers=recipe.layers,
             num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
             max_position_embeddings=recipe.context,
             rms_norm_eps=1e-5,
             initializer_range=recipe.width**-0.5,  # a sum of C terms of that size keeps the size of its inputs
@@ -271,8 +340,12 @@ def evaluation_data(
             _, dataset, floor, _ = _stories(recipe, tokenizer)
         elif not Path(recipe.data).exists():
             raise ValueError(f"{recipe.data}, which {folder} was trained on, is not there: give a text with --data")
+        elif recipe.model == "t5":
+            dataset = _pairs(recipe, recipe.data, tokenizer, run.sha256)[1]
         else:
             dataset = _texts(recipe, recipe.data, tokenizer, run.sha256)[1]
+    elif settings.get("model") == "t5":
+        dataset = _pairs(Recipe.from_settings(settings | {"context": context, "data": path}), path, tokenizer)[1]
     elif data.holds_shards(path):
         dataset = _shards(path, context, tokenizer)[1]
     else:

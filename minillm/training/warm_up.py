@@ -73,7 +73,8 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
 def _stamp(recipe: Recipe) -> Path | None:
     """An empty file that says: for such a model everything is compiled."""
     folder = kernels.cache_folder()
-    return folder and folder / f"all-of-{recipe.model}-{kernels.cache_key()}"
+    kind = recipe.model if recipe.attention in (None, "dot") else f"{recipe.model}-{recipe.attention}"
+    return folder and folder / f"all-of-{kind}-{kernels.cache_key()}"
 
 
 def compile_training(model: Any, batch: Batch) -> None:
@@ -135,7 +136,10 @@ def main(arguments: list[str]) -> None:
     recipe = Recipe.from_settings(json.loads(arguments[0]))
     with contextlib.suppress(OSError):
         os.nice(5)  # the training itself goes first
-    compile_decoder(recipe.model, recipe)
+    if recipe.model == "t5":
+        compile_t5()
+    else:  # kernels do not depend on sizes: a model to start with is as good as any of its kind
+        compile_decoder(recipe.model, Recipe(model=recipe.model) if recipe.start else recipe)
     if stamp := _stamp(recipe):
         stamp.touch()
 
