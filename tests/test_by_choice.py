@@ -7,7 +7,7 @@ import pytest
 
 from minillm import Tensor, data, evaluate
 from minillm.data.story_words import KINDS, kinds_of
-from minillm.tokenizer import BPETokenizer
+from minillm.tokenizer import BPETokenizer, load
 from minillm.training.by_choice import Share, by_choice, table, token_nats
 from minillm.training.setup import validation_stories
 
@@ -57,6 +57,15 @@ def test_token_costs_are_those_of_each_story_alone():
         ids = [*TOKENIZER.encode(story.text), TOKENIZER.eos_id]
         total = math.log(300 * math.e + TOKENIZER.vocab_size - 300)
         np.testing.assert_allclose(costs, [total - (id < 300) for id in ids], rtol=1e-6)
+
+
+def test_a_tokenizer_that_begins_every_text_changes_nothing(tmp_path):
+    begins = BPETokenizer.train([story.text for story in data.corpus(40)], 400)
+    begins.set_beginning(begins.eos_id, True)
+    begins.as_trained().save(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.encode("Tom")[0] == loaded.eos_id
+    assert by_choice(Shy(), loaded, STORIES) == by_choice(Shy(), TOKENIZER, STORIES)
 
 
 def test_words_are_found_whole():

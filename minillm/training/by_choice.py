@@ -45,7 +45,7 @@ def by_choice(
     grammar = grammar or StoryGrammar()
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     for document, nats in zip(documents, token_nats(model, tokenizer, documents), strict=True):
-        ids = tokenizer.encode(document.text)
+        ids = tokenizer.encode(document.text, add_special_tokens=False)
         ends = np.cumsum([len(tokenizer.token_bytes(id)) for id in ids])
         text = document.text
         least = np.diff([0.0, *grammar.prefix_nats(text, ends.tolist())])
@@ -65,7 +65,8 @@ def token_nats(model: Any, tokenizer: Any, documents: Sequence[Document], rows: 
     Each document is read alone, from the end-of-text token that stands before it.
     """
     eos, found = tokenizer.eos_id, []
-    texts = [[eos, *tokenizer.encode(document.text), eos] for document in documents]
+    encoded = tokenizer.encode_batch([document.text for document in documents], add_special_tokens=False)
+    texts = [[eos, *ids, eos] for ids in encoded]
     with evaluating(model), no_grad():
         for first in range(0, len(texts), rows):
             some = texts[first : first + rows]
