@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm import files, generate, models, tokenizer
+from minillm import files, generate, tokenizer
 from minillm.models.folder.saving import read_chat_template
 from minillm.training.convert import to_file, to_folder
 from minillm.training.run import load_run
@@ -34,7 +34,7 @@ QUESTIONS = (
     "Translate 'good morning' into French.", "Count from 1 to 10.", "Why is the sky blue?",
     "Give me a recipe for pancakes.", "What is 12 times 3?", "Tell me a joke.",
 )  # fmt: skip
-TOKENS = 32
+TOKENS = 24
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +110,15 @@ def test_a_folder_made_of_it_is_opened_by_transformers(tmp_path, opened, prompts
     assert words.apply_chat_template(message, add_generation_prompt=True)["input_ids"] == prompts[0]
     assert (words.eos_token, words.bos_token) == ("<|im_end|>", "<|im_start|>")
     assert model.generation_config.eos_token_id == [2]
-    assert texts_of(model, prompts[:3], 16) == ours(opened, prompts[:3], 16)[0]
+    assert texts_of(model, prompts[:2], 12) == ours(opened, prompts[:2], 12)[0]
 
 
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_a_file_made_of_the_folder_is_opened_by_transformers(tmp_path, opened, prompts, kind):
+def test_a_file_made_of_the_folder_is_opened_by_transformers(tmp_path, opened, prompts):
     opened.model.save_pretrained(tmp_path / "folder", tokenizer=opened.tokenizer)
-    to_file(tmp_path / "folder", tmp_path / "new.gguf", kind)
+    to_file(tmp_path / "folder", tmp_path / "new.gguf", "q8_0")
     theirs = by_transformers(tmp_path / "new.gguf")
     again = load_run(tmp_path / "new.gguf")
-    assert texts_of(theirs, prompts[:3], 16) == ours(again, prompts[:3], 16)[0]
+    assert texts_of(theirs, prompts[:2], 12) == ours(again, prompts[:2], 12)[0]
     assert again.tokenizer.fingerprint() == opened.tokenizer.fingerprint()
     assert tokenizer.load(tmp_path / "new.gguf").eos_id == opened.tokenizer.eos_id
-    assert models.from_pretrained(tmp_path / "new.gguf").num_parameters() == 134_515_008
+    assert again.model.num_parameters() == 134_515_008
