@@ -260,8 +260,8 @@ def test_sft_from_end_to_end(lines, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["tokenize", "BASE"], "give a text to cut, or --chat FILE"),
-        (["tokenize", "BASE", "x", "--chat", "FILE"], "give a text to cut, or --chat FILE"),
+        (["tokenize", "BASE"], "TEXT is missing: give a text, or --chat FILE"),
+        (["tokenize", "BASE", "x", "--chat", "FILE"], "two things to cut: give a text, or --chat FILE"),
         (["tokenize", "BASE", "--merges", "--chat", "FILE"], "--merges is for a text, not for --chat"),
         (["tokenize", "BASE", "--chat", "nowhere"], "nowhere: No such file or directory"),
         (["sft", "nowhere"], "nowhere: no such run folder"),

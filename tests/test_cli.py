@@ -57,10 +57,14 @@ def test_a_run_leaves_everything_behind(run):
     assert "6" in (run / "README.md").read_text()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "rnn"])
-@pytest.mark.parametrize("tokenizer", ["char", "bpe"])
+@pytest.mark.parametrize(
+    "kind, tokenizer",
+    [("llama", "char"), ("gpt2", "bpe"), ("rnn", "char"), ("rnn", "bpe"), ("gru", "unigram"), ("lstm", "char")],
+)
 def test_every_model_and_tokenizer(kind, tokenizer, text, tmp_path, capsys):
     options = [*TINY, "--tokenizer", tokenizer, "--vocab-size", "270"]
+    if kind in ("rnn", "gru", "lstm"):
+        options = [option for option in options if option not in ("--heads", "2")]
     assert main(["train", "--data", str(text), "--model", kind, "--out", str(tmp_path / "run"), *options]) == 0
     assert main(["generate", str(tmp_path / "run"), "the ", "--max-new-tokens", "5", "--temperature", "0"]) == 0
     captured = capsys.readouterr()

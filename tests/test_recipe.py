@@ -9,7 +9,7 @@ import pytest
 from minillm import Recipe
 from minillm.training import recipe
 from minillm.training.run import Run
-from minillm.training.setup import Setup
+from minillm.training.setup import Setup, _build
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4, "steps": 3, "tokenizer": "char"}
 
@@ -26,22 +26,58 @@ def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
     assert (stories.layers, stories.width, stories.heads) == (4, 128, 4)
     assert (Recipe(model="rnn").layers, Recipe(model="rnn").width) == (2, 256)
     assert Recipe(width=64, layers=None).width == 64 and Recipe(layers=None).layers == 4
-    assert None not in vars(text).values() and stories.completed() is stories
+    nothing = {name for name, value in vars(text).items() if value is None}
+    assert nothing == {"start", "dropout", "attention", "warmup", "evaluate_every", "checkpoint_every"}
+    assert stories.completed() is stories
 
 
 def test_a_recipe_comes_back_from_json():
-    for made in (Recipe(), Recipe(steps=7, seed=3, model="gpt2")):
+    chosen = {"model": "lstm", "attention": "none", "warmup": 0, "schedule": "constant", "best": True}
+    for made in (Recipe(), Recipe(steps=7, seed=3, model="gpt2", dropout=0.1), Recipe(**chosen), Recipe(kv_heads=2)):
         assert Recipe.from_settings(json.loads(json.dumps(made.to_dict()))) == made
 
 
 def test_a_run_from_before_documents_had_rows_of_their_own_goes_on_as_it_began():
-    old = {name: value for name, value in Recipe(steps=7).to_dict().items() if name not in ("rows", "split")}
+    new = ("rows", "split", "schedule")
+    old = {name: value for name, value in Recipe(steps=7).to_dict().items() if name not in new}
     made = Recipe.from_settings(old)
     assert (made.rows, made.split) == ("packed", "documents")
     config = made.train_config()
     assert (config.schedule, config.final_fraction) == ("cosine", 0.03)
     new = Recipe(steps=7).train_config()
     assert (new.schedule, new.decay, new.final_fraction) == ("wsd", 0.6, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "rnn"])
+def test_a_run_from_before_there_was_more_to_choose(kind):
+    """Its training.json gave heads to the rnn, which has none."""
+    new = ("start", "kv_heads", "attention", "dropout", "schedule", "warmup", "weight_decay", "evaluate_every",
+           "checkpoint_every", "best")  # fmt: skip
+    made = Recipe(model=kind, data="text.txt", steps=40)
+    old = {name: value for name, value in made.to_dict().items() if name not in new} | {"heads": 4}
+    assert Recipe.from_settings(old) == made
+    assert made.heads == made.kv_heads == 4 if kind == "llama" else made.kv_heads is None
+    config = made.train_config()
+    assert (config.schedule, config.final_fraction, config.warmup, config.weight_decay) == ("cosine", 0.1, None, 0.1)
+    assert (config.evaluate_every, config.checkpoint_every, config.sample_every) == (4, 4, 8)
+
+
+def test_what_is_chosen_reaches_the_trainer_and_the_model():
+    recipe = Recipe(steps=40, warmup=3, weight_decay=0, schedule="constant", evaluate_every=7, checkpoint_every=9)
+    config = recipe.train_config()
+    assert (config.warmup, config.weight_decay, config.schedule) == (3, 0.0, "constant")
+    assert (config.evaluate_every, config.checkpoint_every) == (7, 9)
+    sizes = {"layers": 1, "width": 16, "context": 8}
+    built = {kind: _build(Recipe("x", model=kind, **sizes | chosen), 20, 1).config for kind, chosen in {
+        "llama": {"kv_heads": 2}, "gpt2": {"dropout": 0.25}, "t5": {"dropout": 0.25, "heads": 2},
+        "gru": {"attention": "additive"}, "lstm": {"attention": "none"}, "rnn": {},
+    }.items()}  # fmt: skip
+    assert (built["llama"].num_attention_heads, built["llama"].kv_heads) == (4, 2)
+    assert {built["gpt2"].resid_pdrop, built["gpt2"].embd_pdrop, built["gpt2"].attn_pdrop} == {0.25}
+    t5 = built["t5"]
+    assert (t5.dropout_rate, t5.num_heads, t5.d_kv, t5.eos_token_id) == (0.25, 2, 8, 1)
+    found = {kind: (built[kind].cell, built[kind].attention) for kind in ("rnn", "gru", "lstm")}
+    assert found == {"rnn": ("gru", "dot"), "gru": ("gru", "additive"), "lstm": ("lstm", "none")}
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
@@ -62,7 +98,21 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"steps": 2.5}, "steps must be at least 1; got 2.5"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
-        ({"model": "mamba"}, "model must be one of llama, gpt2, rnn; got 'mamba'"),
+        ({"model": "mamba"}, "model must be one of llama, gpt2, t5, rnn, gru, lstm; got 'mamba'"),
+        ({"model": "rnn", "heads": 4}, "heads must be left out: a model of the kind rnn has no such setting"),
+        ({"model": "gpt2", "kv_heads": 2}, "kv_heads must be left out: a model of the kind gpt2"),
+        ({"model": "lstm", "dropout": 0.1}, "dropout must be left out: a model of the kind lstm"),
+        ({"attention": "dot"}, "attention must be left out: a model of the kind llama"),
+        ({"model": "gru", "attention": "flash"}, "attention must be one of dot, additive, none; got 'flash'"),
+        ({"heads": 4, "kv_heads": 3}, "kv_heads must be a divisor of heads = 4; got 3"),
+        ({"model": "gpt2", "dropout": 1}, "dropout must be at least 0 and below 1; got 1"),
+        ({"schedule": "linear"}, "schedule must be one of cosine, wsd, constant; got 'linear'"),
+        ({"steps": 5, "warmup": 6}, "warmup must be from 0 to steps = 5; got 6"),
+        ({"weight_decay": -1}, "weight_decay must be a number"),
+        ({"evaluate_every": 0}, "evaluate_every must be at least 1; got 0"),
+        ({"model": "t5"}, "a t5 learns from questions and answers: data must be"),
+        ({"model": "t5", "data": "x.tsv", "vocab_size": 257}, "vocab_size must be at least 258 .* <pad> and </s>"),
+        ({"best": "yes"}, "best must be one of True, False; got 'yes'"),
         ({"vocab_size": 256}, "at least 257"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number"),
     ],

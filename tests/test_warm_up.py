@@ -36,7 +36,8 @@ def signatures():
     return found
 
 for kind in ("llama", "gpt2", "rnn"):
-    recipe = Recipe(model=kind, layers=1, width=32, heads=2, context=24, batch_size=4, vocab_size=300)
+    heads = None if kind == "rnn" else 2
+    recipe = Recipe(model=kind, layers=1, width=32, heads=heads, context=24, batch_size=4, vocab_size=300)
     warm_up.compile_decoder(kind, recipe)
     before = signatures()
     assert len(before) > 15, before
@@ -120,6 +121,17 @@ def test_the_second_process_leaves_a_stamp(tmp_path, monkeypatch):
     warm_up.main([json.dumps(Recipe(model="rnn", width=64).to_dict())])
     assert compiled == [("rnn", 64)]
     assert [path.name for path in tmp_path.iterdir()] == [f"all-of-rnn-{kernels.cache_key()}"]
+
+
+def test_the_second_process_knows_every_kind_of_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(warm_up.os, "nice", lambda more: more)
+    sizes = {"layers": 1, "width": 16, "context": 8, "batch_size": 2, "vocab_size": 300, "steps": 1}
+    kinds = {"t5": {"data": "pairs.tsv"}, "gru": {}, "lstm": {"attention": "additive"}}
+    for kind, chosen in kinds.items():
+        warm_up.main([json.dumps(Recipe(model=kind, **sizes | chosen).to_dict())])
+    key = kernels.cache_key()
+    assert {path.name for path in tmp_path.iterdir()} == {f"all-of-{n}-{key}" for n in ("t5", "gru", "lstm-additive")}
 
 
 @needs_numba

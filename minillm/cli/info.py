@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .drawing import drawing
 from .parser import add_ignore_unknown
+from .values import positive
 
 if TYPE_CHECKING:
     from ..files import GGUF
@@ -30,15 +31,13 @@ def add(commands: Any) -> None:
     p.add_argument(
         "folder", metavar="RUN", nargs="?", help="a run folder, any folder in Hugging Face's layout, or a GGUF file"
     )
-    p.add_argument("--context", type=int, metavar="N", help="memory for a text of N tokens; default: all it can see")
+    p.add_argument("--context", type=positive(), metavar="N", help="memory for a text of N tokens; default: all it can see")
     add_ignore_unknown(p)
     p.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    if options.context is not None and options.context < 1:
-        raise ValueError(f"--context must be at least 1; got {options.context}")
     told = of_folder(options.folder, options.context, options.ignore_unknown) if options.folder else of_installation()
     print(told)
     return 0

@@ -68,5 +68,6 @@ def _from_json(line: str, place: str) -> Pair:
 def _from_tabs(line: str, place: str) -> Pair:
     parts = line.split("\t")
     if len(parts) != 2:
-        raise ValueError(f"{place}: expected one tab, between question and answer; got {len(parts) - 1} in {line!r:.80}")
+        got = f"{len(parts) - 1} in {line!r:.80}"
+        raise ValueError(f"{place}: expected one tab, between question and answer; got {got}")
     return Pair(*parts)

@@ -98,10 +98,12 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
     else:
         prompt = _prompt(trainer, result)
         shell = [f"minillm generate {folder} {files.shell_word(prompt)}" if prompt else f"minillm generate {folder}"]
-        if trainer.model.is_encoder_decoder:
+        if run.has_recipe:
+            shell.append(f"minillm eval {folder}")
+        elif trainer.model.is_encoder_decoder:
             shell.append(f"minillm info {folder}")
         else:
-            shell.append(f"minillm eval {folder}" if run.has_recipe else f"minillm eval {folder} --data YOUR_TEXT.txt")
+            shell.append(f"minillm eval {folder} --data YOUR_TEXT.txt")
     if result.resume_command:
         (shell if run.has_recipe else python).append(result.resume_command)
     blocks = [

@@ -127,7 +127,7 @@ class Recipe:
         if self.heads is not None and self.width % self.heads:
             raise ValueError(f"width must be divisible by heads; got width {self.width}, heads {self.heads}")
         if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
-            raise ValueError(f"heads must be divisible by kv_heads; got heads {self.heads}, kv_heads {self.kv_heads}")
+            raise ValueError(f"kv_heads must be a divisor of heads = {self.heads}; got {self.kv_heads}")
         if self.model == "llama" and self.heads is not None and self.width // self.heads % 2:
             raise ValueError(f"the width of a head must be even for the llama model; got {self.width} / {self.heads}")
         specials = "<pad> and </s>" if self.model == "t5" else "<|endoftext|>"

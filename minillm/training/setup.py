@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import data, models
 from ..data.digest import text_digest
+from ..nn import init
 from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, UnigramTokenizer, load
 from ..tokenizer.specials import END_OF_TEXT
 from . import memory
@@ -167,7 +168,7 @@ def _pairs(
     left_out = len(pairs) - sum(map(len, found))
     if not all(found):
         raise ValueError(
-            f"{path}: {left_out:,} of {len(pairs):,} pairs are longer than context = {recipe.context} tokens, and none "
+            f"{path}: {left_out:,} of {len(pairs):,} pairs are longer than the context of {recipe.context} tokens, and none "
             "is left to learn from or to hold out"
         )
     longer = f" ({left_out:,} longer than {recipe.context} tokens left out)" if left_out else ""
@@ -299,7 +300,7 @@ def _build(recipe: Recipe, V: int, eos: int | None = 0) -> models.LanguageModel:
     )
     for block in model.model.layers:  # add nothing at first: what they say is learned before it is heard
         for last in (block.self_attn.o_proj, block.mlp.down_proj):
-            last.weight.data = np.zeros_like(last.weight.data)
+            last.weight = init.constant(last.weight.shape, 0.0)
     return model
 
 

@@ -67,8 +67,8 @@ def open_start(folder: str | os.PathLike[str], dropout: float | None = None) -> 
     the model does not know.
     """
     loaded = load_run(folder)
-    model: Any = loaded.model
-    if not isinstance(model, tuple(SIZES)):
+    model = loaded.model
+    if isinstance(model, models.QuantizedModel):
         raise ValueError(f"{folder}: weights in int8 cannot learn: start from the folder that they were rounded from")
     if loaded.tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{folder}: the tokenizer has tokens that the model does not know: they must belong together")
