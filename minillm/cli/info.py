@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     p.add_argument(
         "folder", metavar="RUN", nargs="?", help="a run folder, any folder in Hugging Face's layout, or a GGUF file"
     )
-    p.add_argument("--context", type=positive(), metavar="N", help="memory for a text of N tokens; default: all it can see")
+    p.add_argument("--context", type=positive(), metavar="N", help="memory for N tokens; default: all it can see")
     add_ignore_unknown(p)
     p.set_defaults(run=run)
 

@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     from ..tokenizer.show import render
 
     if (options.text is None) == (options.chat is None):
-        raise ValueError(f"{'TEXT is missing' if options.text is None else 'two things to cut'}: give a text, or --chat FILE")
+        what = "TEXT is missing" if options.text is None else "two things to cut"
+        raise ValueError(f"{what}: give a text, or --chat FILE")
     if options.chat is not None and options.merges:
         raise ValueError("--merges is for a text, not for --chat")
     loaded = load(options.tokenizer)
