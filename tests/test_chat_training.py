@@ -233,7 +233,8 @@ def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     assert "left out: 1 conversation without" in capsys.readouterr().err
     loaded = load_run(out)
     assert loaded.model.config.vocab_size == loaded.tokenizer.vocab_size == 266
-    assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens={"eos_token": "<|endoftext|>"})
+    tokens = {"eos_token": "<|endoftext|>", "bos_token": "<|im_start|>"}  # with which every row began
+    assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens=tokens)
     lines.write_text(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
     assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
     assert "no conversation has an answer to learn and fits 32 tokens; got 1" in capsys.readouterr().err
