@@ -107,7 +107,7 @@ def _by_package(blocks: np.ndarray, kind: Kind) -> np.ndarray:
         gguf: Any = importlib.import_module("gguf")
     except ImportError:
         raise ValueError(
-            f"weights of the kind {kind.name} are read by the package gguf: pip install 'minillm[gguf]'"
+            f"weights of the kind {kind.name} are read by the package gguf: pip install gguf"
         ) from None
     return gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[kind.name])
 
