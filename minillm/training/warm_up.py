@@ -43,18 +43,23 @@ class WarmUp:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.process: subprocess.Popen[bytes] | None = None
+        self.stamp: Path | None = None
 
     def __enter__(self) -> WarmUp:
-        if kernels.KERNELS == "numba" and kernels.get_num_threads() > 1 and (stamp := _stamp(self.recipe)):
-            if not stamp.exists():
-                with contextlib.suppress(OSError):
-                    self.process = _start(self.recipe)
+        if kernels.KERNELS == "numba" and kernels.get_num_threads() > 1:
+            self.stamp = _stamp(self.recipe)
+        if self.stamp is not None and not self.stamp.exists():
+            with contextlib.suppress(OSError):
+                self.process = _start(self.recipe)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+        if kind is None and self.stamp is not None:  # it has trained and sampled: all is compiled by now
+            with contextlib.suppress(OSError):
+                self.stamp.touch()
 
 
 def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
