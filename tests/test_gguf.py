@@ -146,7 +146,8 @@ def test_info_tells_what_a_file_is(written, capsys):
     said = capsys.readouterr().out
     for told in (
         "4 heads of 8, 2 of keys and values; rotary, theta 10000", "down(silu(gate) * up), 32 -> 64", "(tied)",
-        "256 bytes for each token of a text, 0.0 MB for 10", "32.00 bits each", "BPETokenizer, 300 tokens",
+        "256 bytes for each token of a text\n  for 10 ", "0.0 MB, beside the weights", "32.00 bits each",
+        "BPETokenizer, 300 tokens",
         "<|im_end|> (2), <|endoftext|> (0)", "{% for m in messages %}<|im_start|>",
     ):  # fmt: skip
         assert told in said, told

@@ -102,7 +102,7 @@ def of_folder(
         "parameters": f"{total:,}",
         **{f"  {kind}": f"{parts[kind]:>{width},}  {parts[kind] / total:6.1%}" for kind in KINDS if parts[kind]},
         "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
-        **({} if model.context is None else {"cache": _cache(model, context)}),
+        **({} if model.context is None else _cache(model, context)),
         **(_of_file(files.open_gguf(path)) if files.is_gguf(path) else {"file": _size(path)}),
         "runs": _way(model),
         "tokenizer": f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
@@ -131,11 +131,14 @@ def _part(name: str) -> str:
     return next((kind for kind, marks in KINDS.items() if any(word in marks for word in words)), "norms")
 
 
-def _cache(model: Any, context: int | None) -> str:
+def _cache(model: Any, context: int | None) -> dict[str, str]:
     """What a text takes while it goes on: the keys and values of its tokens in all layers."""
     cache, tokens = model.new_cache(1, 1), min(context or model.context, model.context)
     each = sum(array.nbytes for array in (*cache.keys, *cache.values))
-    return f"{each:,} bytes for each token of a text, {each * tokens / 1e6:,.1f} MB for {tokens:,}"
+    return {
+        "cache": f"{each:,} bytes for each token of a text",
+        f"  for {tokens:,}": f"{each * tokens / 1e6:,.1f} MB, beside the weights",
+    }
 
 
 def _size(folder: Path) -> str:

@@ -136,7 +136,7 @@ def _read_template(step: Mapping[str, Any]) -> Template:
 
 def _read_bpe(content: Mapping[str, Any]) -> Tokenizer:
     model = content["model"]
-    if model.get("byte_fallback") or (content.get("decoder") or {}).get("type") == "Sequence":
+    if (content.get("decoder") or {}).get("type") in ("Sequence", "Metaspace"):
         return _read_sentencepiece_bpe(content)
     _only(model, "BPE", "type", "vocab", "merges", "ignore_merges", "fuse_unk", "unk_token",
           unset=("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"))  # fmt: skip
