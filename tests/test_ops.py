@@ -228,7 +228,8 @@ def test_clip_keeps_the_dtype():
         assert y.dtype == np.float32 and y.data.tolist() == [low or 0.0, 1.0, 2.0, high]
         assert F.clip(x, low, high).dtype == np.float32
     assert F.clip(Tensor(np.arange(4, dtype=np.int8)), 1, max=2).dtype == np.int8
-    assert F.clip(Tensor(np.arange(4, dtype=np.uint8)), -1, 1000).data.tolist() == [0, 1, 2, 3]
+    if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # 2.0 refuses a bound that the dtype cannot hold
+        assert F.clip(Tensor(np.arange(4, dtype=np.uint8)), -1, 1000).data.tolist() == [0, 1, 2, 3]
     with pytest.raises(RuntimeError, match="needs a gradient"):
         F.clip(x, Tensor(0.5, requires_grad=True))
 

@@ -25,7 +25,7 @@ from typing import Any
 SECONDS = 2  # of computing, for the texts of one request
 MEMORY = 512 << 20  # bytes of the child, Python and jinja2 included
 MOST_TEMPLATE, MOST_TEXT = 200_000, 20_000_000  # characters of a template, and of all texts of one request
-MISSING = "a chat template needs the library jinja2, which is not installed: pip install minillm[chat]"
+MISSING = "a chat template needs the library jinja2, which is not installed: pip install jinja2"
 
 
 class Sandbox:

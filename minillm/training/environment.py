@@ -21,13 +21,13 @@ __all__ = ["changes", "environment", "version"]
 
 def environment() -> dict[str, Any]:
     """Everything on which the bits of a result depend, as JSON can hold it."""
-    from .. import kernels  # brings Numba, which is needed for nothing else here
+    from .. import __version__, kernels  # kernels brings Numba, which is needed for nothing else here
 
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": version("numba"),
-        "minillm": version("minillm"),
+        "minillm": __version__,
         "processor": _processor(),
         "kernels": kernels.KERNELS,
         "threads": kernels.get_num_threads(),

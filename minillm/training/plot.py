@@ -1,4 +1,4 @@
-"""Pictures of a training, for those who have matplotlib: `pip install minillm[plot]`.
+"""Pictures of a training, for those who have matplotlib: `pip install matplotlib`.
 
 The curve of the loss says little alone: is 1.4 good? So the floor is drawn with it, where it is
 known, and the distance that is left is written beside it.
