@@ -387,7 +387,7 @@ def test_folders_that_are_damaged_or_not_ours(run, tmp_path, capsys):
 
 def test_prompts_and_parameters(run, capsys):
     told = complaint(capsys, "generate", str(run), "the cat " * 10)
-    assert "16" in told and "81" in told  # the context, and the prompt with its beginning of text
+    assert "16" in told and "80" in told  # the context, and the prompt with its beginning of text
     assert "--tmp" in complaint(capsys, "generate", str(run), "--tmp", "1", "the")
     assert "more" in complaint(capsys, "generate", str(run), "the", "--seed", "1", "more")
     assert "--top-p must be at most 1; got 7" in complaint(capsys, "generate", str(run), "the", "--top-p", "7")

@@ -150,7 +150,7 @@ class TestDocuments:
 
 
 class TestBuckets:
-    @given(documents_strategy, st.integers(1, 4), st.integers(0, 3))
+    @given(many_documents, st.integers(1, 4), st.integers(0, 3))
     def test_every_document_stands_alone_once_in_an_epoch(self, documents, batch_size, epoch):
         data = BucketedDataset(documents, documents, context=13, eos_id=EOS)
         data.batch(0, batch_size, seed=0)
@@ -189,6 +189,11 @@ class TestBuckets:
         assert (data.train_continued, data.validation_continued, data.tokens_per_epoch) == (1, 1, 7)
         x, y = data.batch(0, 2, seed=0)
         assert x.tolist() == [[0, 1, 2, 3], [4, 5, 6, 0]] and y.tolist() == [[1, 2, 3, 4], [5, 6, 0, -100]]
+
+    def test_less_than_one_context_is_refused(self):
+        told = "shorter than one context: its 2 documents have 5 tokens, a context of 6 needs at least as many"
+        with pytest.raises(ValueError, match=told):
+            BucketedDataset([[1, 2], [3]], [[1]], context=6, eos_id=0)
 
     @pytest.mark.parametrize("train, validation, name", [([], [[1]], "train_docs"), ([[1]], [], "validation_docs")])
     def test_nothing_to_learn_from_is_refused(self, train, validation, name):

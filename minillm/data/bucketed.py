@@ -30,7 +30,8 @@ class BucketedDataset:
     one length. A document that does not fit a row is continued in further rows, without sight of
     what came before: ``train_continued`` and ``validation_continued`` count such documents.
 
-    Raises ValueError when there is no document to train on, or none to validate on.
+    Raises ValueError when there is no document to validate on, or the training documents together
+    are shorter than one context.
     """
 
     def __init__(
@@ -41,6 +42,11 @@ class BucketedDataset:
         self._validation, self.validation_continued = self._rows("validation_docs", validation_docs)
         self.tokens_per_epoch = sum(len(row) - 1 for row in self._train)
         self.validation_tokens = sum(len(row) - 1 for row in self._validation)
+        if self.tokens_per_epoch < context:
+            raise ValueError(
+                f"BucketedDataset: the training text is shorter than one context: its {len(train_docs)} documents "
+                f"have {self.tokens_per_epoch} tokens, a context of {context} needs at least as many"
+            )
         self._buckets: dict[int, list[slice]] = {}  # of the training rows, for each batch size
         self._epoch: tuple[tuple[int, int, int], list[np.ndarray]] | None = None  # that was asked for last
 
