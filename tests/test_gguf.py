@@ -175,6 +175,8 @@ def test_tokenizer_template_and_ends_come_back(written, bpe):
     assert words.fingerprint() == bpe.fingerprint()
     assert generation.eos_token_id == (2, 0) and generation.add_bos is False
     assert read_chat_template(path) == TEMPLATE
+    opened = tokenizer.load(path)
+    assert opened.chat_format.template == TEMPLATE and not opened.begins_prompts
     assert tokenizer.load(path).encode(TEXT) == bpe.encode(TEXT)
 
 

@@ -42,6 +42,8 @@ def load(path: str | Path) -> Tokenizer:
     if not file.is_file():
         hint = "" if path.exists() else about_the_hub(path)
         raise FileNotFoundError(f"load: no tokenizer at {path}: expected {', '.join(names)} or a *.tiktoken file{hint}")
+    if is_gguf(file):
+        return load_gguf(file)  # which holds all that a folder says beside the vocabulary
     tokenizer = _read(file)
     if tokenizer.eos_id is None:
         tokenizer._end = end_of_text(file.parent, tokenizer)
@@ -52,8 +54,6 @@ def load(path: str | Path) -> Tokenizer:
 
 def _read(file: Path) -> Tokenizer:
     """Read one file, of whatever kind."""
-    if is_gguf(file):
-        return load_gguf(file)
     if file.name == "vocab.json":
         return load_gpt2(file, file.with_name("merges.txt"))
     if file.suffix == ".tiktoken":
