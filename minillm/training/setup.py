@@ -168,8 +168,8 @@ def _pairs(
     left_out = len(pairs) - sum(map(len, found))
     if not all(found):
         raise ValueError(
-            f"{path}: {left_out:,} of {len(pairs):,} pairs are longer than the context of {recipe.context} tokens, and none "
-            "is left to learn from or to hold out"
+            f"{path}: {left_out:,} of {len(pairs):,} pairs are longer than the context of {recipe.context} tokens, and "
+            "none is left to learn from or to hold out"
         )
     longer = f" ({left_out:,} longer than {recipe.context} tokens left out)" if left_out else ""
     about = f"{Path(path).name}: {len(pairs):,} questions with answers{longer}"
