@@ -101,12 +101,13 @@ def test_what_a_folder_decides_cannot_be_chosen(home, tmp_path, capsys):
                    "--kv-heads 1", "--attention dot"):  # fmt: skip
         told = complaint(capsys, *start, *option.split())
         assert told == (
-            f"minillm: {option.split()[0]} must be left out: it is as {base.resolve()} has it, whose weights training "
+            f"minillm: {option.split()[0]} must be left out: it is as {base} has it, whose weights training "
             "starts from"
         )
     told = complaint(capsys, *start, "--context", "17")
     assert told == "minillm: --context must be at most 16, all that the model sees; got 17"
     assert "no such run folder" in complaint(capsys, "train", "--from", str(tmp_path / "none"))
+    assert "Nothing is downloaded here" in complaint(capsys, "train", "--from", "gpt2")
     assert "must name a file or a folder" in complaint(capsys, "train", "--from", "")
     assert main(["quantize", str(base), "--out", str(tmp_path / "int8")]) == 0
     capsys.readouterr()

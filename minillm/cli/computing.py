@@ -26,8 +26,9 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def computing(options: argparse.Namespace, about: int = 40) -> Iterator[CompileNotice]:
-    """Inside, as many threads as ``--threads`` says; a person is told when kernels compile; and
-    Ctrl-C raises KeyboardInterrupt, so that what was begun on the disk is put away.
+    """Inside, as many threads as ``--threads`` says; a person is told when kernels compile, unless
+    ``--quiet`` was chosen; and Ctrl-C raises KeyboardInterrupt, so that what was begun on the disk
+    is put away.
 
     about: how many seconds that may take this command, where no kernel is compiled yet.
     """
@@ -39,7 +40,11 @@ def computing(options: argparse.Namespace, about: int = 40) -> Iterator[CompileN
             kernels.set_num_threads(options.threads)
         except ValueError as error:
             raise ValueError(str(error).replace("set_num_threads: expected", "--threads must be")) from None
-    with CompileNotice(say, passing_line if sys.stderr.isatty() else None, about) as notice, _interrupts():
+    if getattr(options, "quiet", False):
+        notice = CompileNotice(lambda text: None, None, about)
+    else:
+        notice = CompileNotice(say, passing_line if sys.stderr.isatty() else None, about)
+    with notice, _interrupts():
         yield notice
 
 

@@ -133,7 +133,7 @@ def _begin(options: argparse.Namespace) -> int:
     chosen = _chosen(options)
     with in_words_of_the_command({name: _option(name) for name in Recipe.__dataclass_fields__}):
         if "start" in chosen:
-            recipe = started_recipe(str(Path(chosen.pop("start")).resolve()), data, **chosen)
+            recipe = started_recipe(chosen.pop("start"), data, **chosen)
         else:
             recipe = Recipe(data, **chosen)
     return _train(options, recipe, None)

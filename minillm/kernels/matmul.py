@@ -20,12 +20,13 @@ _TINY = 1 << 13  # multiplications up to which NumPy's shortest way is the quick
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """See tensor.py."""
     if a.ndim == b.ndim == 2 and a.size * b.size <= _TINY:
-        return a.dot(b)
+        with np.errstate(under="ignore"):
+            return a.dot(b)
     if not has_blas or a.ndim < 2 or b.ndim < 2 or a.dtype != b.dtype or a.dtype.char not in "fd":
-        return np.matmul(a, b)
+        return by_numpy(a, b)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if k != b.shape[-2] or a.size * n <= _TINY or b.size == 0:  # (or an error, which NumPy words)
-        return np.matmul(a, b)
+        return by_numpy(a, b)
     if b.ndim == 2:  # one matrix for the whole batch: its rows are one long product
         rows = a.reshape(-1, k) if a.ndim > 2 else a
         c = np.empty((len(rows), n), a.dtype)
@@ -43,6 +44,12 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         parts = parts_of(m, n, k) if count < 8 else (1, 1)
         _blocks(flat_a, a_turned, flat_b, b_turned, c.reshape(count, -1), m, n, k, *parts)
     return c
+
+
+def by_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """NumPy's product, where what is too small for a float is 0 and no error."""
+    with np.errstate(under="ignore"):
+        return np.matmul(a, b)
 
 
 def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:

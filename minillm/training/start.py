@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 from .. import data, models
@@ -42,7 +43,7 @@ def started_recipe(start: str | os.PathLike[str], data_path: str | None = None, 
     encoded = data_path is not None and data.holds_shards(data_path)
     made = Recipe(
         data_path,
-        start=os.fspath(start),
+        start=str(Path(start).resolve()),
         model=kind,
         tokenizer=ENCODED if encoded else STARTED,
         vocab_size=config.vocab_size,
