@@ -20,8 +20,7 @@ _TINY = 1 << 13  # multiplications up to which NumPy's shortest way is the quick
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """See tensor.py."""
     if a.ndim == b.ndim == 2 and a.size * b.size <= _TINY:
-        with np.errstate(under="ignore"):
-            return a.dot(b)
+        return a.dot(b)
     if not has_blas or a.ndim < 2 or b.ndim < 2 or a.dtype != b.dtype or a.dtype.char not in "fd":
         return by_numpy(a, b)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
