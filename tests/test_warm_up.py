@@ -145,3 +145,14 @@ def test_a_program_that_dies_at_once_is_nobodys_failure(monkeypatch, tmp_path):
     monkeypatch.setattr(warm_up.sys, "executable", str(tmp_path / "missing"))
     with warm_up.WarmUp(Recipe()) as warm:
         assert warm.process is None
+
+
+@needs_numba
+def test_the_program_is_of_this_package_whatever_the_current_folder_holds(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "minillm"
+    elsewhere.mkdir()
+    (elsewhere / "__init__.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    code = warm_up.PROGRAM.format(warm_up.__name__).replace("main(sys.argv[1:])", "print(main.__code__.co_filename)")
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(sys.path)], capture_output=True, text=True)
+    assert done.stdout.strip() == warm_up.__file__, done.stderr

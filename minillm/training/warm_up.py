@@ -62,12 +62,16 @@ class WarmUp:
                 self.stamp.touch()
 
 
+# subtle: -m would look in the current folder first, and a checkout there has a cache of its own
+PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+
+
 def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
-    """This module as a program, with the same packages, and one thread."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NUMBA_NUM_THREADS": "1"}
+    """`main` in a process of its own, with the packages of this one, and one thread."""
+    environment = os.environ | {"NUMBA_NUM_THREADS": "1"}
     environment.pop("MINILLM_THREADS", None)
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, json.dumps(recipe.to_dict())],
+        [sys.executable, "-c", PROGRAM.format(__name__), json.dumps(sys.path), json.dumps(recipe.to_dict())],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
