@@ -20,8 +20,8 @@ def test_docstring_examples():
 
 def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
     stories, text = Recipe(), Recipe(data=tmp_path / "a.txt")
-    assert (stories.steps, stories.context, stories.batch_size) == (580, 256, 8)
-    assert (stories.rows, stories.learning_rate, Recipe(model="rnn").steps) == ("bucketed", 3e-3, 1200)
+    assert (stories.steps, stories.context, stories.batch_size) == (700, 256, 8)
+    assert (stories.rows, stories.learning_rate, Recipe(model="rnn").steps) == ("bucketed", 2e-3, 1200)
     assert (text.steps, text.context, text.batch_size, text.data) == (2000, 128, 16, str(tmp_path / "a.txt"))
     assert (stories.layers, stories.width, stories.heads) == (4, 128, 4)
     assert (Recipe(model="rnn").layers, Recipe(model="rnn").width) == (2, 256)
