@@ -1,6 +1,6 @@
 """How T5 learns from plain text: words of it are hidden, and the model says what was there.
 
-    python examples/t5_span_corruption.py                            # about two minutes
+    python examples/t5_span_corruption.py                            # three and a half minutes
     python examples/t5_span_corruption.py --steps 300 --held-out 50  # a first impression
 
 The texts say one thing twice, in French and in English: what is hidden on one side can be read from
