@@ -397,13 +397,13 @@ class Tensor(Array):
 
     def __repr__(self) -> str:
         values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
-        return f"Tensor({values}, {self._told()})"
+        return f"Tensor({values}, {self._described()})"
 
     def _repr_html_(self) -> str:
-        told = f"Tensor, {self._told()}"
+        told = f"Tensor, {self._described()}"
         return array_table(self._data, told) if self.ndim in (1, 2) else f"<pre>{escape(repr(self))}</pre>"
 
-    def _told(self) -> str:
+    def _described(self) -> str:
         origin = f", op={self.op}" if self.op else ", requires_grad=True" if self.requires_grad else ""
         return f"shape={self.shape}, {self.dtype}{origin}"
 

@@ -105,6 +105,15 @@ class TestProcess:
         with warm_up.WarmUp(Recipe(model="llama")):
             assert len(started) == 1
 
+    @needs_numba
+    def test_only_a_run_that_has_sampled_says_that_all_is_compiled(self, started):
+        with warm_up.WarmUp(Recipe()):  # as after Ctrl-C
+            pass
+        with warm_up.WarmUp(Recipe()) as warm:
+            warm.all_compiled()
+        with warm_up.WarmUp(Recipe()):
+            assert len(started) == 2
+
     @pytest.mark.parametrize("name, value", [("get_num_threads", 1), ("cache_folder", None), ("KERNELS", "numpy")])
     def test_none_is_started_where_nothing_would_be_gained(self, started, monkeypatch, name, value):
         monkeypatch.setattr(kernels, name, value if name == "KERNELS" else lambda: value)

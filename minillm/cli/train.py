@@ -176,7 +176,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
     from ..training.warm_up import WarmUp
 
     clock, inform = Clock(), (lambda text: None) if options.quiet else say
-    with computing(options, about=60) as notice, WarmUp(recipe):
+    with computing(options, about=60) as notice, WarmUp(recipe) as warm_up:
         inform("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
         with clock.timing("preparing"):
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
@@ -222,6 +222,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
         say("\nand now it speaks:\n" if not made.prompt else f"\nand now it answers: {made.prompt}\n")
         with clock.timing("sampling"):
             speak(made.model, made.tokenizer, made.prompt, _sampling(made), notice)
+        warm_up.all_compiled()
     say(f"\n[{clock}]")
     say(f"more: minillm generate {shell_path(run.path)} {shell_word(made.prompt or _first_words(result.sample))}")
     return 0

@@ -53,11 +53,14 @@ class WarmUp:
                 self.process = _start(self.recipe)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        if kind is None and self.stamp is not None:  # it has trained and sampled: all is compiled by now
+
+    def all_compiled(self) -> None:
+        """The run has trained and sampled: the next one need not start a second process."""
+        if self.stamp is not None:
             with contextlib.suppress(OSError):
                 self.stamp.touch()
 
