@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from .arrays.array import Array
-from .arrays.html import array_table
 from .arrays.numpy_functions import on_arrays, python_operator
 from .arrays.shapes import (
     added_at,
@@ -394,18 +392,6 @@ class Tensor(Array):
         return on_arrays(self, getattr(ufunc, method), (), inputs, options)
 
     __array_function__ = on_arrays
-
-    def __repr__(self) -> str:
-        values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
-        return f"Tensor({values}, {self._described()})"
-
-    def _repr_html_(self) -> str:
-        told = f"Tensor, {self._described()}"
-        return array_table(self._data, told) if self.ndim in (1, 2) else f"<pre>{escape(repr(self))}</pre>"
-
-    def _described(self) -> str:
-        origin = f", op={self.op}" if self.op else ", requires_grad=True" if self.requires_grad else ""
-        return f"shape={self.shape}, {self.dtype}{origin}"
 
     def __copy__(self) -> Tensor:
         return Tensor(self._data, self.requires_grad)

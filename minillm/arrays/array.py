@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 import sys
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Node
+from .html import array_table
 from .shapes import native
 from .torch_words import TENSOR, sentence
 
@@ -90,6 +92,18 @@ class Array(Node):
 
     def __format__(self, spec: str) -> str:
         return format(self.item() if spec else repr(self), spec)
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, precision=4, threshold=20, edgeitems=3, separator=", ", prefix="Tensor(")
+        return f"Tensor({values}, {self._described()})"
+
+    def _repr_html_(self) -> str:
+        told = f"Tensor, {self._described()}"
+        return array_table(self._data, told) if self.ndim in (1, 2) else f"<pre>{escape(repr(self))}</pre>"
+
+    def _described(self) -> str:
+        origin = f", op={self.op}" if self.op else ", requires_grad=True" if self.requires_grad else ""
+        return f"shape={self.shape}, {self.dtype}{origin}"
 
     def __getattr__(self, name: str) -> Any:
         otherwise = ""
