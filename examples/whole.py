@@ -30,7 +30,7 @@ def encode(text, ids):  # ids: token -> its number
 
 
 # ---- The engine: an array that remembers what it was made of. Each operation knows its own derivative, and backward()
-# multiplies them on the way from the loss to the weights: the chain rule. See minillm/autograd.py and tensor.py.
+# multiplies them on the way from the loss to the weights: the chain rule. See minillm/autograd/engine.py and tensor.py.
 
 
 class Tensor:

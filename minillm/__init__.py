@@ -76,7 +76,7 @@ def __getattr__(name: str) -> Any:
     else:
         raise AttributeError(_sentence(name))
     if "tensor" in globals():
-        from .arrays.torch_words import TensorModule
+        from .autograd.torch_words import TensorModule
 
         globals()["tensor"].__class__ = TensorModule
     globals()[name] = value
@@ -86,7 +86,7 @@ def __getattr__(name: str) -> Any:
 def _sentence(name: str) -> str:
     """What to write instead of a name of torch."""
     from . import functional
-    from .arrays.torch_words import MINILLM, sentence
+    from .autograd.torch_words import MINILLM, sentence
     from .tensor import Tensor
 
     ours = f"write F.{name}(...)" if hasattr(functional, name) else f"write x.{name}(...)" * hasattr(Tensor, name)

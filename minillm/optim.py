@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.torch_words import OPTIM, OPTIMIZER, sentence
+from .autograd.torch_words import OPTIM, OPTIMIZER, sentence
 from .kernels import compiled
 from .tensor import Tensor
 

@@ -6,9 +6,9 @@
 >>> a.grad, b.grad                  # d loss / da = b + 1,   d loss / db = a
 (array([4.], dtype=float32), array([2.], dtype=float32))
 
-The engine, autograd.py, explains how ``backward`` finds its way. Here are the operations with
-Python syntax, and those that reduce or reshape, each with its derivative; operations with a name
-are functions in ``functional``.
+The engine, autograd/engine.py, explains how ``backward`` finds its way. Here are the operations
+with Python syntax, and those that reduce or reshape, each with its derivative; operations with a
+name are functions in ``functional``.
 
 Size letters, here and in every file: B batch, T time, C channels, H heads, D head size, V
 vocabulary.
@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.array import Array
-from .arrays.numpy_functions import on_arrays, python_operator
-from .arrays.shapes import (
+from .autograd import no_grad
+from .autograd.array import Array
+from .autograd.numpy_functions import on_arrays, python_operator
+from .autograd.shapes import (
     added_at,
     array_index,
     broadcasting,
@@ -35,8 +36,7 @@ from .arrays.shapes import (
     unbroadcast,
     with_axes,
 )
-from .arrays.torch_words import torch_arguments
-from .autograd import no_grad
+from .autograd.torch_words import torch_arguments
 from .kernels import compiled
 
 __all__ = ["Tensor", "array_index", "broadcasting", "floats", "no_grad", "operand", "product", "total", "unbroadcast",

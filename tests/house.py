@@ -25,7 +25,7 @@ HOME = Path(__file__).parents[1] / "minillm"
 FLOORS = (
     ("files", "safetensors and JSON, read strictly and written safely"),
     ("kernels", "compiled loops: arrays in, arrays out"),
-    ("autograd arrays", "the engine; shapes that broadcast"),
+    ("autograd", "the engine; shapes that broadcast"),
     ("tensor", "an array that remembers how it was made"),
     ("functional", "operations: definition and chain rule side by side"),
     ("nn", "layers: functions with parameters of their own"),
@@ -39,8 +39,8 @@ FLOORS = (
 FLOOR = {room: level for level, (rooms, _) in enumerate(FLOORS) for room in rooms.split()}
 SIDE_ROOMS = {  # what may be imported there, though more lies below
     "tokenizer": {"files", "kernels"},
-    "data": {"files", "kernels", "arrays", "tokenizer"},
-    "optim": {"kernels", "arrays", "autograd", "tensor"},
+    "data": {"files", "kernels", "autograd", "tokenizer"},
+    "optim": {"kernels", "autograd", "tensor"},
 }
 NO_ROOMS = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}  # of the package itself; all else is an entry
 OF_THE_PACKAGE = {HOME / "__init__.py", HOME / "__main__.py"}  # which gather from all floors, and hand on to cli

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("jinja2")
 
 from minillm import chat, models
-from minillm.arrays.targets import IGNORE
+from minillm.autograd.targets import IGNORE
 from minillm.chat import dataset, messages, sft, show
 from minillm.chat.dataset import ChatDataset, chat_batch
 from minillm.chat.encode import Encoded

@@ -8,7 +8,7 @@ import pytest
 import minillm
 import minillm.functional as F
 from minillm import Tensor, nn, optim
-from minillm.arrays import torch_words
+from minillm.autograd import torch_words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..arrays.targets import IGNORE
+from ..autograd.targets import IGNORE
 from ..data.batches import Batch, Shuffled
 from .encode import Encoded
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..arrays.html import table
 from ..autograd import Node, no_grad, observed_by, operation_name
+from ..autograd.html import table
 from ..nn import Module
 from ..tensor import Tensor
 

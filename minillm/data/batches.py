@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays.targets import IGNORE
+from ..autograd.targets import IGNORE
 from .digest import id_digest
 
 Batch = tuple[np.ndarray, ...]  # what the model reads (x, or the ids of encoder and decoder), then the targets

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..arrays.targets import IGNORE
+from ..autograd.targets import IGNORE
 from .batches import Batch, Shuffled, as_token_ids
 
 Ids = Sequence[int] | np.ndarray

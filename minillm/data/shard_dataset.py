@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..arrays.targets import IGNORE
+from ..autograd.targets import IGNORE
 from .batches import Batch
 from .digest import id_digest
 from .shards import Shard

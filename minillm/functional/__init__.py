@@ -4,10 +4,10 @@ Each function shows the forward computation, then ``backward``: the chain rule o
 operation. Where both are long enough to be worth compiling, their NumPy definitions stand below it.
 """
 
-from ..arrays.torch_words import FUNCTIONS as _FUNCTIONS
-from ..arrays.torch_words import OTHERS as _OTHERS
-from ..arrays.torch_words import sentence as _sentence
-from ..arrays.torch_words import torch_arguments as _torch_arguments
+from ..autograd.torch_words import FUNCTIONS as _FUNCTIONS
+from ..autograd.torch_words import OTHERS as _OTHERS
+from ..autograd.torch_words import sentence as _sentence
+from ..autograd.torch_words import torch_arguments as _torch_arguments
 from ..tensor import Tensor as _Tensor
 from .activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, swiglu, tanh
 from .attention import scaled_dot_product_attention, self_attention

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ..arrays.shapes import floats, total
+from ..autograd.shapes import floats, total
 from ..kernels import compiled
 from ..tensor import Tensor
 from .checks import check_gelu, last_axis

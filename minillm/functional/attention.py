@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..arrays.shapes import alike, floats
+from ..autograd.shapes import alike, floats
 from ..kernels import compiled
 from ..tensor import Tensor, operand
 from .activations import softmax

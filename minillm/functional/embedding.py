@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.shapes import floats
+from ..autograd.shapes import floats
 from ..kernels import compiled
 from ..tensor import Tensor
 from .checks import check_ids

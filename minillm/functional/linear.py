@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arrays.shapes import floats, total
+from ..autograd.shapes import floats, total
 from ..kernels import compiled
 from ..tensor import Tensor
 from .activations import gelu

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.shapes import floats
-from ..arrays.targets import IGNORE
+from ..autograd.shapes import floats
+from ..autograd.targets import IGNORE
 from ..kernels import compiled
 from ..tensor import Tensor, operand
 from .activations import softplus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays.shapes import floats, unbroadcast
+from ..autograd.shapes import floats, unbroadcast
 from ..kernels import compiled
 from ..tensor import Tensor
 from .checks import last_axis

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays.shapes import alike, total
+from ..autograd.shapes import alike, total
 from ..kernels import compiled
 from ..tensor import Tensor
 from .attention import scaled_dot_product_attention

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays.shapes import deviations, running_total
+from ..autograd.shapes import deviations, running_total
 from ..tensor import Tensor, floats, total, with_axes
 from .checks import one_axis
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.shapes import added_at
+from ..autograd.shapes import added_at
 from ..tensor import Tensor, array_index, operand, total, unbroadcast
 from .checks import check_ids, one_axis
 from .elementwise import where

@@ -1,6 +1,6 @@
 """Layers: functions with parameters of their own. Read ``module`` first, then ``linear``."""
 
-from ..arrays.torch_words import torch_arguments as _torch_arguments
+from ..autograd.torch_words import torch_arguments as _torch_arguments
 from . import init
 from .activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from .attention import MultiHeadAttention
@@ -20,6 +20,6 @@ for _layer in list(globals().values()):
 
 
 def __getattr__(name: str) -> None:
-    from ..arrays.torch_words import NN, sentence
+    from ..autograd.torch_words import NN, sentence
 
     raise AttributeError(sentence("minillm.nn", name, NN))

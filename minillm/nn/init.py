@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..arrays.torch_words import INIT_VALUES, sentence
+from ..autograd.torch_words import INIT_VALUES, sentence
 from ..tensor import Tensor
 
 

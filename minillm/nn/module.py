@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.html import table
-from ..arrays.torch_words import MODULE, sentence
 from ..autograd import Hook
+from ..autograd.html import table
+from ..autograd.torch_words import MODULE, sentence
 from ..tensor import Tensor
 
 MOST_ROWS = 40  # of modules that a notebook shows

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.torch_words import torch_arguments
+from ..autograd.torch_words import torch_arguments
 from ..files import Pathlike, atomic_file, read_safetensors, write_safetensors
 from ..tensor import Tensor
 from .module import Module

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import functional as F
-from ..arrays.targets import IGNORE
+from ..autograd.targets import IGNORE
 from ..nn.module import Module, this_thread
 from ..tensor import Tensor, no_grad
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import optim
-from ..arrays.targets import IGNORE
+from ..autograd.targets import IGNORE
 from ..data import Batch, BucketedDataset, Dataset, DocumentDataset, ShardDataset, StreamDataset
 from ..data.beginning import beginning
 from ..data.digest import id_digest

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Node
+from .engine import Node
 
 _OPERATORS: dict[np.ufunc, Callable] = {  # ``array + t`` arrives as np.add(array, t)
     np.add: operator.add,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Node
+from .engine import Node
 
 
 def unbroadcast(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

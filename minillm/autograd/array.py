@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Node
+from .engine import Node
 from .html import array_table
 from .shapes import native
 from .torch_words import TENSOR, sentence

@@ -19,8 +19,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from .arrays.torch_words import AUTOGRAD, sentence
-
 Gradients = Sequence[np.ndarray | None]  # one per input; None: no gradient for this one
 Backward = Callable[[np.ndarray], Gradients]
 
@@ -358,7 +356,3 @@ def _keeps(backward: Backward | None, array: np.ndarray) -> bool:
         if isinstance(value, (tuple, list)):
             held.extend(value)
     return any(isinstance(value, np.ndarray) and np.may_share_memory(value, array) for value in held)
-
-
-def __getattr__(name: str) -> None:
-    raise AttributeError(sentence("minillm.autograd", name, AUTOGRAD))

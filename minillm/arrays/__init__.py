@@ -1,1 +1,0 @@
-"""How Tensors meet NumPy: shapes that broadcast, and NumPy's own functions."""
