@@ -163,11 +163,11 @@ def load_results() -> dict[str, dict[str, Any]]:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The table that grows: what changed, parameters, seconds, loss, distance to the floor."""
-    lines = [f"{'lesson':15} {'what changed':38} {'parameters':>10} {'seconds':>7} {'loss':>6} {'above floor':>11}"]
+    lines = [f"{'lesson':18} {'what changed':38} {'parameters':>10} {'seconds':>7} {'loss':>6} {'above floor':>11}"]
     for name, r in sorted(results.items()):
         loss, above = ("" if v is None else f"{v:.3f}" for v in (r["loss"], above_floor(r)))
         lines.append(
-            f"{name[:15]:15} {r['changed'][:38]:38} {r['parameters']:10,} {r['seconds']:7.1f} {loss:>6} {above:>11}"
+            f"{name:18} {r['changed'][:38]:38} {r['parameters']:10,} {r['seconds']:7.1f} {loss:>6} {above:>11}"
         )
     return "\n".join(lines)
 
