@@ -327,5 +327,6 @@ def walk_back(graph):
 lesson.end(
     changed="a graph, and one walk back through it",
     parameters=sum(p.size for p in parameters),
-    read=["minillm/autograd/engine.py", "minillm/tensor.py", "minillm/functional/activations.py", "examples/whole.py"],
-)
+    read=["minillm/autograd/engine.py", "minillm/tensor.py", "minillm/functional/activations.py", "minillm/autograd/",
+          "examples/whole.py"],
+)  # fmt: skip

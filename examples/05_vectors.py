@@ -23,6 +23,7 @@ import re
 import numpy as np
 from course import Lesson, close
 
+import minillm
 from minillm import Tensor, data, nn, no_grad, optim
 from minillm import functional as F
 from minillm.data.story_words import KINDS
@@ -117,6 +118,7 @@ def right(model: nn.Sequential, pictures: np.ndarray) -> float:
         return float(np.mean(model(Tensor(pictures[TRAIN:])).argmax(axis=1).data == digits[TRAIN:]))
 
 
+print(minillm.summary(convolution, Tensor(pictures[:1])))
 for said, model in (("64 numbers, one layer", flat), (f"{FILTERS} filters, then one layer", convolution)):
     print(f"{said}: {model.num_parameters():,} parameters")
     train(model, 300)
@@ -271,6 +273,9 @@ lesson.picture(
 # %% [markdown]
 # # Questions
 #
+# - **Why does the convolution still misread moved digits?** Its filters do not mind where a stroke is, but its last
+#   layer does: it has weights for each place again. More filters and pools one after another, or moved digits in the
+#   training, make it better.
 # - **What does the third number of a word mean?** Nothing by itself, as in lesson 3: the whole space could be
 #   turned, and the neighbours would be the same.
 # - **How many numbers should a vector have?** Enough for the differences that matter. Here 16 are plenty for
@@ -325,6 +330,6 @@ lesson.end(
     changed="digits and words as vectors",
     parameters=embedding.num_parameters() + scores.num_parameters(),
     read=["minillm/functional/conv.py", "minillm/nn/conv.py", "minillm/functional/losses.py",
-          "minillm/functional/embedding.py", "minillm/nn/embedding.py", "minillm/data/stories.py",
-          "minillm/data/story_corpus.py", "minillm/data/story_words.py"],
+          "minillm/functional/embedding.py", "minillm/nn/embedding.py", "minillm/check/summary.py",
+          "minillm/data/stories.py", "minillm/data/story_corpus.py", "minillm/data/story_words.py"],
 )  # fmt: skip

@@ -23,7 +23,7 @@ import time
 import numpy as np
 from course import Lesson, close
 
-from minillm import Tensor, gradcheck, kernels, nn, no_grad, optim
+from minillm import Tensor, detect_anomaly, gradcheck, kernels, nn, no_grad, optim
 from minillm import functional as F
 
 lesson = Lesson("16_your_own_op")
@@ -180,6 +180,19 @@ lesson.picture(
     "Right, float64: a V whose tip is near a ten-billionth. Right, float32: a V whose tip is far higher and whose left "
     "half is nothing but rounding. With a wrong sign the curve never falls below 1.",
 )
+
+# %% [markdown]
+# And if a gradient does not exist at all? We want the distance itself, the root of its square. At 0 the root is
+# infinitely steep, and infinity times 0 is no number: NaN, which then spreads into all weights. `gradcheck` was right,
+# for it never looked *there*. Inside of `detect_anomaly` the engine looks at every number that it makes, and stops
+# where the first one goes wrong.
+
+# %%
+try:
+    with detect_anomaly():
+        (distances(x, x.detach()) ** 0.5).sum().backward()  # each row is 0 away from itself
+except FloatingPointError as error:
+    print(str(error).split("; called")[0])
 
 # %% [markdown]
 # # A kernel
