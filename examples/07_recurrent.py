@@ -180,7 +180,7 @@ def draw(figure):
 
     left, middle, right = figure.subplots(1, 3)
     shades = LinearSegmentedColormap.from_list("shades", [lesson.paper, "C0"])
-    image = left.imshow(left_over.T, aspect="auto", cmap=shades, vmin=0, vmax=0.5, interpolation="nearest")
+    image = left.imshow(left_over.T, aspect="auto", cmap=shades, vmin=0, vmax=0.3, interpolation="nearest")
     left.set(title="plain cell: what is left\nof the first letter")
     left.set(xlabel="letters read since", ylabel="unit of the state")
     figure.colorbar(image, ax=left, location="bottom", label="difference of the states", shrink=0.9)
@@ -190,6 +190,7 @@ def draw(figure):
         right.plot(DISTANCES, np.array(accuracy[name]) * 100, style, marker=marker, color=colour, markersize=5)
     middle.set(title="how much the last state\ndepends on an input")
     middle.set(xlabel="steps before", ylabel="length of the gradient")
+    middle.set_yticks([10.0**-k for k in range(0, 10, 2)], ["1", *(f"1e-{k}" for k in range(2, 10, 2))])
     right.axhline(25, color=lesson.grey, linewidth=0.8, linestyle=":")
     right.text(40, 22, "guessing", color=lesson.grey, fontsize=8, va="top", ha="right")
     right.set(title="who learns to name\nthe first letter", xlabel="letters in between", ylabel="right answers (%)")
