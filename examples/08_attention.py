@@ -127,7 +127,7 @@ for name, kind, window in [("no attention", "none", 1), *((f"W = {w}", "dot", w)
 # # Where does it look?
 #
 # `record_attention` keeps the weights while a model reads. In the picture each row is a question, each
-# column a token of the past. **Look for**: one dark square in each row, under the token with the letter that
+# column a token of the past. **Look for**: one square in full colour in each row, under the token with the letter that
 # is asked for. In the last row the fact has left the window: there the weights are spread over tokens that do
 # not help, and the answer is a guess. (`minillm.plot.attention` draws this for any model.)
 
