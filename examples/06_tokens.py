@@ -6,17 +6,17 @@
 # %% [markdown]
 # # Which pieces?
 #
-# A language model reads numbers, so a text must be cut into pieces, and every kind of piece gets a number,
-# its id. The pieces are called **tokens**; all kinds together are the **vocabulary**.
+# A language model reads numbers, so a text must be cut into pieces, and every kind of piece gets a
+# number, its id. The pieces are called **tokens**; all kinds together are the **vocabulary**.
 #
 # Why not words? There is no end of them: names, plurals, typing errors. A word that is not in the
 # vocabulary could be neither read nor written. Why not characters? There are few, and nothing is unknown;
 # but texts become long, and every token costs the model a step. So one takes what lies between: frequent
 # words as a whole, rare ones in parts. **Byte-pair encoding**, BPE, finds such pieces by counting.
 #
-# It starts from bytes, and repeats one thing: *find the pair of neighbours that is most frequent, and join
-# it everywhere*. Words keep the space before them, so that the tokens of a text only need to be put one
-# after the other to give it back; and no pair is joined across the beginning of a word.
+# It starts from bytes, and repeats one thing: *find the pair of neighbours that is most frequent, and
+# join it everywhere*. Words keep the space before them, so that the tokens of a text only need to be put
+# one after the other to give it back; and no pair is joined across the beginning of a word.
 
 # %%
 from collections import Counter
@@ -64,8 +64,8 @@ print("after:  ", " | ".join(" ".join(names[id] for id in word) for word in word
 # The endings `ing` and `er` were found, and some stems: nobody told it what a word is. The library's
 # tokenizer does the same with compiled loops (so that books take seconds), and must find the same merges.
 #
-# To **encode** a new text, the merges are applied to it *in the order in which they were learned*. That is
-# all; there is no search for the longest piece.
+# To **encode** a new text, the merges are applied to it *in the order in which they were learned*. That
+# is all; there is no search for the longest piece.
 
 # %%
 ours = BPETokenizer.train([text], vocab_size=257 + len(merges))
@@ -82,8 +82,9 @@ for word in (" talking", " winger", " jumpers"):
 # probabilities largest. Here are characters, BPE and Unigram on the same sentence. The last two learned
 # from the same stories, and "umbrella" is in none of them.
 #
-# How large should a vocabulary be? Each new token shortens the text a little less than the one before; and
-# each id costs a row of the model's table of embeddings, which must be seen often enough to be learned.
+# How large should a vocabulary be? Each new token shortens the text a little less than the one before;
+# and each id costs a row of the model's table of embeddings, which must be seen often enough to be
+# learned.
 
 # %%
 stories = [story.text for story in data.corpus(200, seed=0)]
@@ -147,9 +148,9 @@ lesson.picture(
 lesson.prove("characters per token of BPE", by_characters / by_bpe[-1][1], at_least=3)
 
 # %% [markdown]
-# (Why is Unigram below BPE for small vocabularies? It need not hold all 256 bytes, so it has more ids left
-# for pieces. The price: a character that it has never seen becomes "unknown", and is lost. BPE on bytes
-# never loses anything.)
+# (Why is Unigram below BPE for small vocabularies? It need not hold all 256 bytes, so it has more ids
+# left for pieces. The price: a character that it has never seen becomes "unknown", and is lost. BPE on
+# bytes never loses anything.)
 #
 # This also answers a famous question: why do language models miscount the letters of a word? They do not
 # see letters. They see the ids of pieces.
@@ -161,8 +162,8 @@ lesson.prove("characters per token of BPE", by_characters / by_bpe[-1][1], at_le
 # half a character*.
 #
 # That matters when a model writes and each token is shown at once. Half a character is no text, and shows
-# as `�`. So a **streaming** decoder must wait: it holds back the bytes at the end that are the beginning of
-# a character, and shows them when the rest has come.
+# as `�`. So a **streaming** decoder must wait: it holds back the bytes at the end that are the beginning
+# of a character, and shows them when the rest has come.
 
 # %%
 shown = bpe[-1].stream_decoder()
@@ -176,8 +177,8 @@ for id in bpe[-1].encode("A café 🦊!"):
 #
 # 1. Encode a word: apply the merges, each everywhere, in the order in which they were learned (`joined`
 #    is there for you). Merge number k makes the id 257 + k.
-# 2. How many bytes at the end of `data` must a stream hold back? `data` is correct UTF-8, perhaps cut within
-#    its last character: try to decode it without the last bytes.
+# 2. How many bytes at the end of `data` must a stream hold back? `data` is correct UTF-8, perhaps cut
+#    within its last character: try to decode it without the last bytes.
 
 # %%
 

@@ -6,17 +6,19 @@
 # %% [markdown]
 # # Reading with one cell
 #
-# A text has no fixed length, and a layer of neurons has a fixed number of inputs. So read it piece by piece:
-# one **cell**, the same at every step, takes the next letter `x` and its own **state** `h`, the numbers it
-# had after the letter before, and makes the new state:
+# A text has no fixed length, and a layer of neurons has a fixed number of inputs. So read it piece by
+# piece: one **cell**, the same at every step, takes the next letter `x` and its own **state** `h`, the
+# numbers it had after the letter before, and makes the new state:
 #
 #     h_t = tanh(W x_t + U h_{t-1} + b)
 #
-# The state is all that the cell knows of what it has read. Why the same weights at every step? What a letter
-# means should not depend on whether it is the fifth or the fiftieth, and so any length can be read.
+# The state is all that the cell knows of what it has read. Why the same weights at every step? What a
+# letter means should not depend on whether it is the fifth or the fiftieth, and so any length can be
+# read.
 #
-# Our texts here are simple: the first letter is one of four, *a b c d*, and is to be remembered; then come
-# letters from *w x y z*, which mean nothing. A letter is given to the cell as a row of zeros with a single 1.
+# Our texts here are simple: the first letter is one of four, *a b c d*, and is to be remembered; then
+# come letters from *w x y z*, which mean nothing. A letter is given to the cell as a row of zeros with a
+# single 1.
 
 # %%
 import numpy as np
@@ -60,13 +62,13 @@ print("nn.RNN, which is compiled, gives the same states")
 # %% [markdown]
 # # What it forgets
 #
-# Let the cell read two texts that differ in the first letter alone. The difference of the two states is all
-# that is left of that letter. It fades with every step, since `U` shrinks it and `tanh` flattens it.
+# Let the cell read two texts that differ in the first letter alone. The difference of the two states is
+# all that is left of that letter. It fades with every step, since `U` shrinks it and `tanh` flattens it.
 #
-# In the other direction the same happens to the gradient. How much would the last state change if the input
-# at step t changed? The chain rule multiplies one factor *for every step in between*. If each factor is 0.6,
-# after 20 steps some 0.00004 is left: the network is never told that the first letter mattered. (Factors
-# above 1 are no better: the gradient explodes. That is why one clips it.)
+# In the other direction the same happens to the gradient. How much would the last state change if the
+# input at step t changed? The chain rule multiplies one factor *for every step in between*. If each
+# factor is 0.6, after 20 steps some 0.00004 is left: the network is never told that the first letter
+# mattered. (Factors above 1 are no better: the gradient explodes. That is why one clips it.)
 
 # %%
 other = x[0].copy()
@@ -87,19 +89,19 @@ def gradient_by_distance(cell, length: int = 40) -> np.ndarray:
 # %% [markdown]
 # # The LSTM's answer
 #
-# The *long short-term memory* (Hochreiter and Schmidhuber, 1997) has a second state, the **cell state** `c`,
-# to which no matrix and no `tanh` is applied on the way. **Gates**, numbers between 0 and 1 that the cell
-# computes at each step, say how much of it is kept, what is added, and what is shown:
+# The *long short-term memory* (Hochreiter and Schmidhuber, 1997) has a second state, the **cell state**
+# `c`, to which no matrix and no `tanh` is applied on the way. **Gates**, numbers between 0 and 1 that the
+# cell computes at each step, say how much of it is kept, what is added, and what is shown:
 #
 #     f, i, o = sigmoid(...)      g = tanh(...)       each of W x_t + U h_{t-1} + b, with weights of its own
 #     c_t = f c_{t-1} + i g       keep the share f of the old, add the share i of the new
 #     h_t = o tanh(c_t)           show the share o
 #
-# Now the factor of each step is `f`, the **forget gate**. Where it is near 1, the cell state goes through a
-# hundred steps almost unchanged, and so does the gradient on its way back.
+# Now the factor of each step is `f`, the **forget gate**. Where it is near 1, the cell state goes through
+# a hundred steps almost unchanged, and so does the gradient on its way back.
 #
-# But nobody says that it *is* near 1: at the beginning all weights are small, `f` is near 1/2, and an LSTM
-# forgets like the others. A known trick helps: begin with a bias of 4, since `sigmoid(4)` is 0.98.
+# But nobody says that it *is* near 1: at the beginning all weights are small, `f` is near 1/2, and an
+# LSTM forgets like the others. A known trick helps: begin with a bias of 4, since `sigmoid(4)` is 0.98.
 
 # %%
 
@@ -139,8 +141,9 @@ for name, g in gradients.items():
 # %% [markdown]
 # # Can they learn it?
 #
-# The task: say at the end which letter was the first. Each cell gets a linear layer on its last state, and
-# is trained for the same number of steps, anew for each distance. Who guesses is right in 25 % of all cases.
+# The task: say at the end which letter was the first. Each cell gets a linear layer on its last state,
+# and is trained for the same number of steps, anew for each distance. A guess is right in 25 % of all
+# cases.
 
 # %%
 STEPS, DISTANCES = 200, (5, 10, 20, 40)
@@ -212,16 +215,17 @@ lesson.prove("first letter known 40 letters later, by an LSTM with an open forge
 lesson.prove("its gradient after 30 steps, as a multiple of the plain cell's", ratio, at_least=1000)
 
 # %% [markdown]
-# (With another seed the plain cell may learn a distance that it does not learn here: Adam takes steps of the
-# same size from tiny gradients too, and some of them go the right way by luck. The farther, the rarer.)
+# (With another seed the plain cell may learn a distance that it does not learn here: Adam takes steps of
+# the same size from tiny gradients too, and some of them go the right way by luck. The farther, the
+# rarer.)
 #
 # The GRU (2014) is a simpler cell with the same idea: one gate mixes the old state and the new one. In
 # `minillm.nn` all three have the same interface.
 #
 # # Exercises
 #
-# 1. A cell with a single unit and no input, `h = tanh(u * h)`. What is the slope of its last state with respect
-#    to its first? `states` holds h after each step.
+# 1. A cell with a single unit and no input, `h = tanh(u * h)`. What is the slope of its last state with
+#    respect to its first? `states` holds h after each step.
 # 2. Which forget gate keeps the share `share` of a cell state through n steps?
 
 # %%

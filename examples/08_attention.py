@@ -6,10 +6,11 @@
 # %% [markdown]
 # # Look it up instead of carrying it
 #
-# A recurrent cell must carry in its state all that may be asked later; lesson 7 showed how it fades. In 2014
-# Bahdanau, Cho and Bengio had a better idea: keep the old states *as they were*, and let each step **look
-# back** at them. Where should it look? It computes a score for each past state, and turns the scores into
-# weights with the softmax; then it takes the mean of the states with these weights. This is **attention**:
+# A recurrent cell must carry in its state all that may be asked later; lesson 7 showed how it fades. In
+# 2014 Bahdanau, Cho and Bengio had a better idea: keep the old states *as they were*, and let each step
+# **look back** at them. Where should it look? It computes a score for each past state, and turns the
+# scores into weights with the softmax; then it takes the mean of the states with these weights. This is
+# **attention**:
 #
 #     score_s = query_t . h_s           the query: what step t is looking for, a matrix times its own state
 #     p       = softmax(scores)         weights, positive, their sum is 1
@@ -43,12 +44,12 @@ print("weights", p.round(2), "  context", (p @ past).round(2), "  it found the s
 # # A task that needs it
 #
 # Each token says what a letter stands for: `D3` means that D is 3. Each letter comes once. Then four
-# questions: `D?`. The right answer is 3. How far away the fact stands differs; near ones are asked more often,
-# as it is in texts. Without attention the state would have to carry all digits at once, and be overwritten by
-# none.
+# questions: `D?`. The right answer is 3. How far away the fact stands differs; near ones are asked more
+# often, as it is in texts. Without attention the state would have to carry all digits at once, and be
+# overwritten by none.
 #
-# The **window** W says how many past states can be seen. Older ones are gone. We train the same network with
-# W = 4, 8 and 16, and once without attention.
+# The **window** W says how many past states can be seen. Older ones are gone. We train the same network
+# with W = 4, 8 and 16, and once without attention.
 
 # %%
 LETTERS, DIGITS, QUESTIONS = 24, 8, 4
@@ -117,19 +118,20 @@ for name, kind, window in [("no attention", "none", 1), *((f"W = {w}", "dot", w)
     print(f"{name:25}", *(f"{shares[name][d - 1]:4.0%}" for d in shown), flush=True)
 
 # %% [markdown]
-# Each of the three knows all facts inside its window, and none outside. One step farther, and it guesses: one
-# of 8 digits, 12.5 %. This is what the **context window** of a language model means.
+# Each of the three knows all facts inside its window, and none outside. One step farther, and it guesses:
+# one of 8 digits, 12.5 %. This is what the **context window** of a language model means.
 #
-# And what of the state? It could carry facts beyond the window. A plain cell of 32 units that was trained so
-# shortly does not: without attention it knows little more than the last fact. A larger cell, with gates, trained
-# longer, would carry some, and the fall would be less sharp.
+# And what of the state? It could carry facts beyond the window. A plain cell of 32 units that was trained
+# for so short a time does not: without attention it knows little more than the last fact. A larger cell,
+# with gates, trained longer, would carry some, and the fall would be less sharp.
 #
 # # Where does it look?
 #
 # `record_attention` keeps the weights while a model reads. In the picture each row is a question, each
-# column a token of the past. **Look for**: one square in full colour in each row, under the token with the letter that
-# is asked for. In the last row the fact has left the window: there the weights are spread over tokens that do
-# not help, and the answer is a guess. (`minillm.plot.attention` draws this for any model.)
+# column a token of the past. **Look for**: one square in full colour in each row, under the token with
+# the letter that is asked for. In the last row the fact has left the window: there the weights are spread
+# over tokens that do not help, and the answer is a guess. (`minillm.plot.attention` draws this for any
+# model.)
 
 # %%
 ids, answers, far = texts(np.random.default_rng(8), 1, back=np.array([[5, 8, 13, 20]]))
@@ -196,7 +198,8 @@ lesson.prove("right answers lost from distance W to W + 1, the least of three wi
 # # Exercises
 #
 # 1. Attention with a window: what does step t see, given its query, all states so far and W?
-# 2. A book has facts at these distances from where they are needed. What share of them does a window reach?
+# 2. A book has facts at these distances from where they are needed. What share of them does a window
+#    reach?
 
 # %%
 

@@ -6,22 +6,23 @@
 # %% [markdown]
 # # What if the recurrence goes?
 #
-# In lesson 8 a cell read token by token, and attention let it look back. In 2017 Vaswani and seven others asked
-# what the cell was still good for, and left it out: *Attention is all you need*. A **transformer** is a stack of
-# blocks, and each block is two lines:
+# In lesson 8 a cell read token by token, and attention let it look back. In 2017 Vaswani and seven others
+# asked what the cell was still good for, and left it out: *Attention is all you need*. A **transformer**
+# is a stack of blocks, and each block is two lines:
 #
 #     x = x + attention(norm(x))        look at the tokens before, and at oneself
 #     x = x + mlp(norm(x))              think about what was found: two layers of neurons, for each token alone
 #
-# `x` holds one vector for each token. Both lines *add* to it, so that what is there stays, and the gradient has a
-# straight way back through all blocks.
+# `x` holds one vector for each token. Both lines *add* to it, so that what is there stays, and the
+# gradient has a straight way back through all blocks.
 #
-# Two things must replace what the recurrence gave. **Order**: attention alone sees a heap of tokens, not a
-# row. So positions are put in; a Llama turns queries and keys by an angle that grows with the position. And
-# **causality**: a token may look back only, or it would see the very token that it has to predict. So scores
-# of later tokens are set to minus infinity before the softmax, which makes their weights 0.
+# Two things must replace what the recurrence gave. **Order**: attention alone sees a heap of tokens, not
+# a row. So positions are put in; a Llama turns queries and keys by an angle that grows with the position.
+# And **causality**: a token may look back only, or it would see the very token that it has to predict. So
+# scores of later tokens are set to minus infinity before the softmax, which makes their weights 0.
 #
-# First the task of lesson 8: `D3` says that D is 3, later `D?` asks. Same tokens, about as many parameters.
+# First the task of lesson 8: `D3` says that D is 3, later `D?` asks. Same tokens, about as many
+# parameters.
 
 # %%
 import numpy as np
@@ -76,13 +77,14 @@ print(" " * 25, *(f"{by_distance[d - 1]:4.0%}" for d in (1, 4, 8, 16, 17, 24)))
 lesson.prove("right answers at the worst of 24 distances, without recurrence", by_distance.min(), at_least=0.9)
 
 # %% [markdown]
-# There is no window here but the length of the text. The price: each token is compared with each before it, so
-# the work grows with the square of the length, and all keys and values must be kept. The state of lesson 8
-# had always the same size.
+# There is no window here but the length of the text. The price: each token is compared with each before
+# it, so the work grows with the square of the length, and the keys and values of all must be kept. What
+# lesson 8 kept was always of the same size: one state, and the last W.
 #
 # # Does it cheat?
 #
-# Change the last token of a text. If a prediction before it changes, the model has looked into the future.
+# Change the last token of a text. If a prediction before it changes, the model has looked into the
+# future.
 
 # %%
 print("what minus infinity becomes in the softmax:", np.exp(-np.inf))
@@ -96,9 +98,10 @@ assert difference[:-1].max() == 0, "an earlier score has changed"
 # %% [markdown]
 # # The same stories, two models
 #
-# Now real language, or nearly: stories that the library writes itself, so that the **floor** is known, the loss
-# that no model can beat. The transformer has two blocks. Beside it stands the recurrent model of lesson 8, two
-# layers of GRU cells with a window of 16, of about the same size. Both read the same batches.
+# Now real language, or nearly: stories that the library writes itself, so that the **floor** is known,
+# the loss that no model can beat. The transformer has two blocks. Beside it stands the recurrent model of
+# lesson 8, two layers of GRU cells with a window of 16, of about the same size. Both read the same
+# batches.
 
 # %%
 train, test = data.train_and_validation(3000, 40, seed=0)
@@ -135,14 +138,15 @@ print(f"in a row of {dataset.context} tokens so many steps wait for the one befo
       f"transformer {len(competitors['transformer'].model.layers)}, one for each block")  # fmt: skip
 
 # %% [markdown]
-# So small, and trained so briefly, the two are close: learning words and phrases, which is most of the way, costs both
-# about the same. Why did the transformer win all the same?
+# So small, and trained so briefly, the two end close to each other, and the recurrent model is even ahead
+# at first. Why did the transformer win all the same?
 #
 # - **Distance costs nothing**, as the first task shows.
-# - **Nothing waits.** The recurrent model can compute token t only when t - 1 is done; the transformer does all tokens
-#   of a text at once, in a few large matrix products. On two cores that is worth little, as the figures above
-#   show: they have enough to do in any case. On a machine that does thousands of things at once it is worth nearly
-#   all. (While it *writes*, a transformer too must wait for each token.)
+# - **Nothing waits.** The recurrent model can compute token t only when t - 1 is done; the transformer
+#   does all tokens of a text at once, in a few large matrix products. On two cores that is worth little,
+#   as the figures above show: they have enough to do in any case. On a machine that does thousands of
+#   things at once it is worth nearly all. (While it *writes*, a transformer too must wait for each
+#   token.)
 
 # %%
 
@@ -162,7 +166,7 @@ def draw(figure):
         tokens, losses = np.array(points).T
         right.plot(tokens / 1000, losses, style, color=colour, markersize=4, label=name)
     right.axhline(floor, color=lesson.ink, linewidth=1)
-    right.text(0, floor - 0.03, "the floor: no model can be below", fontsize=8, va="top")
+    right.text(6, floor - 0.03, "the floor: no model can be below", fontsize=8, va="top")
     right.set(title="stories: both come down to the floor", xlabel="tokens read (thousands)")
     right.set(ylabel="loss on new stories (nats per token)", xlim=(0, None), ylim=(0, None))
     right.legend()
@@ -182,10 +186,10 @@ lesson.prove("nats per token above the floor, transformer", best.above_floor, at
 # %% [markdown]
 # # Exercises
 #
-# 1. The causal mask: a square of T rows and T columns, 0 where the token of the row may look at the token of the
-#    column, minus infinity where it may not. It is added to the scores.
-# 2. How many parameters has one block of a Llama? Its attention has four matrices of C times C (query, key, value,
-#    output), its MLP three of C times I, and there are two norms of C numbers each.
+# 1. The causal mask: a square of T rows and T columns, 0 where the token of the row may look at the token
+#    of the column, minus infinity where it may not. It is added to the scores.
+# 2. How many parameters does one block of a Llama have? Its attention has four matrices of C times C
+#    (query, key, value, output), its MLP three of C times I, and there are two norms of C numbers each.
 
 # %%
 

@@ -6,12 +6,12 @@
 # %% [markdown]
 # # How good is it?
 #
-# A number without its uncertainty is a rumour. Here five small models learn the same stories. They differ in
-# nothing but the **seed**: the random numbers that they begin with, and the order of the data. Then all are
-# examined on 40 stories that none has read:
+# A number without its uncertainty is a rumour. Here five small models learn the same stories. They differ
+# in nothing but the **seed**: the random numbers that they begin with, and the order of the data. Then
+# all are examined on 40 stories that none has read:
 #
-# - the **loss**, in nats per token: how surprised is the model? Beside it stands the **floor**, the surprise of
-#   the writer of these stories, who knows the probability of each choice;
+# - the **loss**, in nats per token: how surprised is the model? Beside it stands the **floor**, the
+#   surprise of the writer of these stories, who knows the probability of each choice;
 # - **exact match**: how often is its answer to the question of a story the right word?
 
 # %%
@@ -76,10 +76,10 @@ for seed in range(5):
 # %% [markdown]
 # # Two kinds of chance
 #
-# **Which stories are in the test?** With another 40, the result would be another. The *bootstrap* imagines that:
-# draw 40 stories from the 40, with repetition, take the mean, and do this some thousand times. Where the middle
-# 95 % of these means lie is the interval. One draws whole *stories*, not tokens: the tokens of one story are not
-# independent.
+# **Which stories are in the test?** With another 40, the result would be another. The *bootstrap*
+# imagines that: draw 40 stories from the 40, with repetition, take the mean, and do this some thousand
+# times. Where the middle 95 % of these means lie is the interval. One draws whole *stories*, not tokens:
+# the tokens of one story are not independent.
 #
 # **Which seed?** That is another chance, and the bootstrap of one model knows nothing of it. Train again.
 #
@@ -102,15 +102,16 @@ for seed, (loss, (low, high)) in enumerate(zip(losses, intervals, strict=True)):
 print(f"the seeds alone: from {min(losses):.3f} to {max(losses):.3f}, standard deviation {np.std(losses, ddof=1):.3f}")
 
 # %% [markdown]
-# (All models were examined on the *same* stories. To compare two, look at the difference story by story: most
-# of the chance in the choice of stories is then in both, and cancels.)
+# (All models were examined on the *same* stories. To compare two, look at the difference story by story:
+# most of the chance in the choice of stories is then in both, and cancels.)
 #
 # # Nats per what?
 #
-# A model of characters has a far lower loss per token than a model of words: it is asked more, and easier,
-# questions. To compare across tokenizers, divide by what does not depend on them: the bytes of the text. **Bits
-# per byte** say how small the text would become if the model compressed it. The floor shows it without any
-# training: it differs for each tokenizer in nats per token, and is the same for all in bits per byte.
+# A model of characters has a far lower loss per token than a model of words: it is asked more, and
+# easier, questions. To compare across tokenizers, divide by what does not depend on them: the bytes of
+# the text. **Bits per byte** say how small the text would become if the model compressed it. The floor
+# shows it without any training: it differs for each tokenizer in nats per token, and is the same for all
+# in bits per byte.
 
 # %%
 texts = [story.text for story in train[:300]]
@@ -128,8 +129,8 @@ for name, kind in {
 # %% [markdown]
 # # A leak
 #
-# Now a mistake, of the kind that happens: half of the test stories have slipped into the training data. They are
-# on the web twice, say. We train a larger model on these data, for longer.
+# Now a mistake, of the kind that happens: half of the test stories have slipped into the training data.
+# They are on the web twice, say. We train a larger model on these data, for longer.
 
 # %%
 leaked = np.arange(len(test)) % 2 == 0
@@ -144,16 +145,17 @@ right = answers_right(suspect)
 print(f"                   {sum(right)} of {len(right)} answers right")
 
 # %% [markdown]
-# It seems the best model of the lesson: above the floor, ahead of all others, its interval clear of theirs. All
-# the statistics of this page are right, and all say yes. No interval sees a leak.
+# It seems the best model of the lesson: above the floor, ahead of all others, its interval clear of
+# theirs. All the statistics of this page are right, and all say yes. No interval sees a leak.
 #
-# But look at single stories. The writer's probability of a story is the true one. Can an honest model give a
-# story *more*? By luck, a little. The chance that it gives a story more than e^a times the true probability,
-# so that it lies a nats below the floor, is at most e^-a (if it did so more often, its probabilities would add
-# up to more than 1; this is Markov's inequality). At 20 nats that is one in 500 million.
+# But look at single stories. The writer's probability of a story is the true one. Can an honest model
+# give a story *more*? By luck, a little. The chance that it gives a story more than e^a times the true
+# probability, so that it lies a nats below the floor, is at most e^-a (if it did so more often, its
+# probabilities would add up to more than 1; this is Markov's inequality). At 20 nats that is one in 500
+# million.
 #
-# So **a loss far below the floor is no success, but a proof**: the model has seen the answers. Only a text whose
-# probability is known can show that.
+# So **a loss far below the floor is no success, but a proof**: the model has seen the answers. Only a
+# text whose probability is known can show that.
 
 # %%
 below = least - suspect_nats  # nats below the floor; negative: above
@@ -201,10 +203,10 @@ lesson.prove("honest ones that are accused, of 20", np.sum(caught & ~leaked), at
 # %% [markdown]
 # # Exercises
 #
-# 1. Wilson's interval for k right answers of n, with z = 1.96:
-#    the centre is `(k + z^2 / 2) / (n + z^2)`, the half width `z / (n + z^2) * sqrt(k (n - k) / n + z^2 / 4)`.
-# 2. Two models, examined on the same stories: the mean difference of their nats per story, and its standard
-#    error, the standard deviation of the differences (`ddof=1`) by the root of their number.
+# 1. Wilson's interval for k right answers of n, with z = 1.96: the centre is `(k + z^2 / 2) / (n + z^2)`,
+#    the half width `z / (n + z^2) * sqrt(k (n - k) / n + z^2 / 4)`.
+# 2. Two models, examined on the same stories: the mean difference of their nats per story, and its
+#    standard error, the standard deviation of the differences (`ddof=1`) by the root of their number.
 
 # %%
 
