@@ -203,7 +203,7 @@ def _style(look: dict[str, Any]) -> dict[str, Any]:
         "legend.frameon": False,
         "axes.spines.top": False, "axes.spines.right": False, "grid.color": look["pale"],
         "axes.prop_cycle": cycler(color=look["colours"]), "savefig.dpi": 110, "svg.hashsalt": "minillm",
-        "text.parse_math": False, "svg.fonttype": "path",
+        "svg.fonttype": "path",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from examples import __main__ as course
 
 HOME = Path(__file__).parents[1]
 LESSONS = [pytest.param(path, id=path.stem) for path in course.lessons()]
-QUICK = ("01_neuron", "02_backpropagation", "03_layers")  # within seconds; `python -m examples run` runs all
+QUICK = ("01_neuron", "02_backpropagation", "06_tokens")  # within seconds; `python -m examples run` runs all
 
 
 def run(path: Path, *options: str, out: Path, code: str = "") -> subprocess.CompletedProcess[str]:
