@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.by_choice and options.data is not None:
         raise ValueError("--by-choice is about the run's own validation stories; leave --data out")
     with computing(options, about=30):
-        loaded = load_run(options.folder, options.ignore_unknown)
+        loaded = load_run(options.folder, options.ignore_unknown, stored=True)
         if options.by_choice:
             print(table(by_choice(loaded.model, loaded.tokenizer, validation_stories(options.folder))))
             return 0

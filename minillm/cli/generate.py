@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         GenerationConfig(**changes)  # what cannot be is refused before a model is read
     prompt = _prompt(options)
     with computing(options) as notice:
-        loaded = load_run(options.folder, options.ignore_unknown)
+        loaded = load_run(options.folder, options.ignore_unknown, stored=not options.int8)
         if loaded.generation.temperature == 0 and SAMPLING & changes.keys():
             changes.setdefault("temperature", 1.0)  # who narrows the choice wants one
         with in_words_of_the_command(OPTIONS):

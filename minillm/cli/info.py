@@ -106,7 +106,7 @@ def of_folder(
         "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
         **({} if model.context is None else _cache(model, context)),
         **(_of_file(files.open_gguf(path)) if files.is_gguf(path) else {"file": _size(path)}),
-        "runs": _way(model),
+        "runs": _way(model, files.is_gguf(path) and _has_blocks(files.open_gguf(path))),
         "tokenizer": "none: the model was trained on token ids"
         if tokenizer is None
         else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
@@ -166,7 +166,13 @@ def _of_file(file: GGUF) -> dict[str, str]:
     }
 
 
-def _way(model: Any) -> str:
+def _has_blocks(file: GGUF) -> bool:
+    from ..models.fast.stored import FLOATS
+
+    return any(stored.dtype not in FLOATS for stored in file.tensors.values())
+
+
+def _way(model: Any, in_blocks: bool) -> str:
     """How the next token is computed here."""
     from .. import kernels
     from ..models.fast.arrays import arrays_of
@@ -174,7 +180,8 @@ def _way(model: Any) -> str:
     if kernels.KERNELS == "numpy":
         return f"on the NumPy definitions ({kernels.REASON})"
     if arrays_of(model) is not None:
-        return f"compiled, all layers in one call for each token, on {kernels.get_num_threads()} threads"
+        way = f"compiled, all layers in one call for each token, on {kernels.get_num_threads()} threads"
+        return way + ", from the stored blocks" * in_blocks
     return "compiled kernels, layer by layer"
 
 

@@ -6,6 +6,7 @@
 
 from .base import KVCache, LanguageModel
 from .fast.int8 import QuantizedModel, quantize
+from .fast.stored import StoredModel
 from .folder.pretrained import from_pretrained, save_pretrained
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig

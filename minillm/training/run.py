@@ -229,11 +229,14 @@ class Run:
         files.write_text(self.path / "README.md", files.shown(model_card(self, trainer, result)))
 
 
-def load_run(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ()) -> LoadedRun:
+def load_run(
+    path: str | os.PathLike[str], ignore_unknown: Collection[str] = (), stored: bool = False
+) -> LoadedRun:
     """Load model, tokenizer and generation settings from a run folder, from any folder in Hugging
     Face's layout, or from a GGUF file.
 
-    ignore_unknown: names of fields and tensors to read on without, see ``models.from_pretrained``.
+    ignore_unknown: names of fields and tensors to read on without; stored: keep the matrices of a
+    GGUF file in its blocks, to read them faster; for both see ``models.from_pretrained``.
     A tokenizer that is larger than the model is warned about: the model does not know its last
     tokens.
 
@@ -241,7 +244,7 @@ def load_run(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ())
     on, when it is no model folder, the training was killed before its first checkpoint, the model
     is of a class that minillm does not have, there is no tokenizer, or something is damaged.
     """
-    loaded = load_model(path, ignore_unknown)
+    loaded = load_model(path, ignore_unknown, stored)
     if loaded.tokenizer is None:
         path = Path(path)
         if not (path / TRAINING).is_file():
@@ -253,7 +256,9 @@ def load_run(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ())
     return loaded
 
 
-def load_model(path: str | os.PathLike[str], ignore_unknown: Collection[str] = ()) -> LoadedRun:
+def load_model(
+    path: str | os.PathLike[str], ignore_unknown: Collection[str] = (), stored: bool = False
+) -> LoadedRun:
     """The same, where a tokenizer may be missing (None)."""
     from .. import models, tokenizer
     from ..models.folder import gguf
@@ -264,7 +269,8 @@ def load_model(path: str | os.PathLike[str], ignore_unknown: Collection[str] = (
     if files.is_gguf(path):
         fields = gguf.generation_fields(files.open_gguf(path))
         generation = GenerationConfig.from_dict(fields, source=str(path))
-        return LoadedRun(models.from_pretrained(path, ignore_unknown=ignore_unknown), tokenizer.load(path), generation)
+        model = models.from_pretrained(path, ignore_unknown=ignore_unknown, stored=stored)
+        return LoadedRun(model, tokenizer.load(path), generation)
     if not (path / "config.json").is_file():
         raise _without_model(path)
     content = files.read_json(path / "config.json")

@@ -2,9 +2,9 @@
 give to it.
 
 ``step.py`` reads the next token of a few texts, ``prompt.py`` many tokens at once; ``products.py``
-has the matrix products of a step, for weights in float32 and in int8. What they compute is
-``model(ids, cache=cache)``: see ``models/gpt2.py`` and ``models/llama.py``. Here, a model is a list
-of arrays; nothing in this file needs Numba.
+has the matrix products of a step, for weights in float32, in int8 and in blocks (``blocks.py``).
+What they compute is ``model(ids, cache=cache)``: see ``models/gpt2.py`` and ``models/llama.py``.
+Here, a model is a list of arrays; nothing in this file needs Numba.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ FEWEST_TOKENS = 64  # of a prompt for which reading them together pays
 class Matrix(NamedTuple):
     """A linear layer, y = x w^T + b."""
 
-    weight: np.ndarray  # (N, C) float32, or int8 with a scale
+    weight: np.ndarray  # (N, C) float32, or int8 with a scale; or (N, bytes of a row) uint8, with ``blocks``
     bias: np.ndarray | None = None  # (N,)
     scale: np.ndarray | None = None  # (N,): w_nc = weight_nc scale_n
     by_columns: bool = False  # weight is (C, N), as GPT-2 stores it
+    blocks: str = ""  # "Q8_0", "Q4_0", "Q4_1": weight is in such blocks of a GGUF file, see files/blocks.py
 
 
 class Norm(NamedTuple):

@@ -1,4 +1,4 @@
-"""The products of a token step: a matrix of floats or of codes with the vectors of a few texts.
+"""The products of a token step: a matrix of floats, codes or blocks with the vectors of some texts.
 
 A matrix is an entry of table.py. Some entries side by side are one product, whose outputs are dealt
 out to the threads in blocks.
@@ -12,7 +12,8 @@ from numba.extending import intrinsic
 
 from .._jit import jit, prange
 from ..tile import COLS, ROWS, STRIP, strip, tile
-from .table import BIAS, BY_COLUMNS, BY_ROWS, FIELDS, INT8, KIND, OUTPUTS, SCALE, WEIGHT
+from .blocks import SIZE, block_bytes, block_row_sum, block_row_to_floats, sums_of_blocks
+from .table import BIAS, BY_COLUMNS, BY_ROWS, FIELDS, INT8, KIND, OUTPUTS, Q8_0, SCALE, WEIGHT
 
 # ---- arrays from addresses -----------------------------------------------------------------------
 
@@ -165,6 +166,36 @@ def _code_sums(codes, rows, x, k, sums):
 
 
 @jit(inner=True)
+def _block_sums(kind, codes, first, rows, x, k, sums):
+    # the same of rows of blocks, from row ``first`` on
+    B, size = x.size // k, block_bytes(kind, k)
+    if B == 1:
+        x_sums = np.empty(k // SIZE, np.float32)
+        sums_of_blocks(x, x_sums)
+        for n in range(rows):
+            sums[n] = block_row_sum(kind, codes, (first + n) * size, x, x_sums)
+    else:
+        room = np.empty(8 * (k + B), np.float32)
+        few, w = room[8 * k :], _unowned(room)  # few keeps the room alive
+        for n in range(0, rows, 8):
+            m = min(8, rows - n)
+            for i in range(m):
+                block_row_to_floats(kind, codes, (first + n + i) * size, k, w, i * k)
+            _row_sums(w, m, x, k, few)
+            for b in range(B):
+                for i in range(m):
+                    sums[b * rows + n + i] = few[b * m + i]
+
+
+@jit(inner=True)
+def row_bytes(kind, k):
+    """The bytes of a row of k weights of a matrix (for kernels)."""
+    if kind >= Q8_0:
+        return block_bytes(kind, k)
+    return k if kind == INT8 else 4 * k
+
+
+@jit(inner=True)
 def _finish(sums, scale, bias, y, add):
     if scale.size:
         for j in range(y.size):
@@ -233,8 +264,10 @@ def _outputs(entries, lo, hi, x, y, add):
                 sums, scale = np.empty(B * rows, np.float32), floats(entries[e + SCALE], outputs)
                 if kind == BY_ROWS:
                     _row_sums(floats(address, outputs * k)[a * k :], rows, flat_x, k, sums)
-                else:
+                elif kind == INT8:
                     _code_sums(codes_at(address, outputs * k)[a * k :], rows, flat_x, k, sums)
+                else:
+                    _block_sums(kind, codes_at(address, outputs * block_bytes(kind, k)), a, rows, flat_x, k, sums)
                 for i in range(B):
                     _finish(sums[i * rows : (i + 1) * rows], scale[a:b], bias[a:b], y[i, first + a : first + b], add)
         first += outputs
@@ -255,7 +288,7 @@ def product(entries, x, y, add):
     total = 0
     for e in range(0, entries.size, FIELDS):
         total += entries[e + OUTPUTS]
-    size = total * x.shape[1] * (1 if entries[KIND] == INT8 else 4)
+    size = total * row_bytes(entries[KIND], x.shape[1])
     tasks = min(64, max(2, size // _TASK // 2 * 2), total // _NARROWEST)
     if size * x.shape[0] < _SERIAL or tasks < 2:
         _outputs(entries, 0, total, x, y, add)

@@ -7,7 +7,7 @@ So here
 
 * a task owns COLS outputs of a matrix: it packs their weights into a panel, which stays in the
   second-level cache, and multiplies all tokens by it, so that no weight is packed, or read from
-  memory, more than once; codes of int8 become floats on the way into the panel;
+  memory, more than once; codes and blocks become floats on the way into the panel;
 * what follows a product, the scales of int8, the bias, the activation, the sum with the residual,
   is done while the outputs are in the cache; gate and up of a gated MLP are one task, whose product
   is all that is written;
@@ -36,6 +36,7 @@ from ..layout import integers
 from ..tile import COLS, LINE, ROWS, pack_rows, room, tile, width_of
 from ..vector_math import sigmoid
 from . import Decoder
+from .blocks import block_bytes, block_row_to_floats
 from .products import codes_at, floats
 from .step import after_qkv, begin_row, copy, norm_rows, room_of_layer, score, turn_and_keep
 from .table import (
@@ -51,6 +52,7 @@ from .table import (
     NORM_2,
     OUT,
     OUTPUTS,
+    Q8_0,
     QKV,
     SCALE,
     SWIGLU,
@@ -93,6 +95,13 @@ def _pack(entry, column, cols, k, panel):
     outputs, address = entry[OUTPUTS], entry[WEIGHT]
     if cols < COLS:
         panel[:] = 0
+    if entry[KIND] >= Q8_0:
+        row, w = block_bytes(entry[KIND], k), np.empty(cols * k, np.float32)
+        codes = codes_at(address, outputs * row)
+        for j in range(cols):
+            block_row_to_floats(entry[KIND], codes, (column + j) * row, k, w, j * k)
+        pack_rows(w, 0, k, cols, k, panel)
+        return address + (column + COLS) * row, COLS * row
     if entry[KIND] == INT8:
         pack_rows(codes_at(address, outputs * k), column * k, k, cols, k, panel)
         return address + (column + COLS) * k, COLS * k

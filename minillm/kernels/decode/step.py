@@ -33,8 +33,26 @@ from ..embedding import _rotate_row
 from ..layout import integers
 from ..norm import _layer_norm_row, _rms_norm_row
 from . import Decoder
+from .blocks import block_bytes, block_row_to_floats
 from .products import codes_at, floats, product
-from .table import DOWN, FIELDS, GELU, INT8, KIND, LINE, NORM_1, NORM_2, OUT, OUTPUTS, QKV, SCALE, SWIGLU, UP, WEIGHT
+from .table import (
+    DOWN,
+    FIELDS,
+    GELU,
+    INT8,
+    KIND,
+    LINE,
+    NORM_1,
+    NORM_2,
+    OUT,
+    OUTPUTS,
+    Q8_0,
+    QKV,
+    SCALE,
+    SWIGLU,
+    UP,
+    WEIGHT,
+)
 
 
 @jit(inner=True)
@@ -71,6 +89,9 @@ def embed(entry, id, x):
         codes = codes_at(entry[WEIGHT], size)[at : at + x.size]
         for j in range(x.size):
             x[j] = np.float32(codes[j]) * scale[id]
+    elif entry[KIND] >= Q8_0:
+        row = block_bytes(entry[KIND], x.size)
+        block_row_to_floats(entry[KIND], codes_at(entry[WEIGHT], entry[OUTPUTS] * row), id * row, x.size, x, 0)
     else:
         copy(floats(entry[WEIGHT], size)[at : at + x.size], x)
 

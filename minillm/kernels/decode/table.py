@@ -23,7 +23,8 @@ SWIGLU, GELU, GELU_EXACT = range(3)  # activations
 
 KIND, WEIGHT, SCALE, BIAS, OUTPUTS = range(5)
 FIELDS = 5
-BY_ROWS, BY_COLUMNS, INT8 = range(3)  # kinds
+BY_ROWS, BY_COLUMNS, INT8, Q8_0, Q4_0, Q4_1 = range(6)  # kinds; from Q8_0 on: blocks, see blocks.py
+BLOCKS = {"Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_1": Q4_1}
 
 
 def _address(array: np.ndarray | None, dtype: Any = np.float32) -> int:
@@ -36,9 +37,9 @@ def _address(array: np.ndarray | None, dtype: Any = np.float32) -> int:
 
 def _matrix_fields(matrices: tuple[Matrix, ...], room: int) -> list[int]:
     fields: list[int] = []
-    for weight, bias, scale, by_columns in matrices:
-        kind = BY_COLUMNS if by_columns else BY_ROWS if scale is None else INT8
-        at = _address(weight, np.int8 if kind == INT8 else np.float32)
+    for weight, bias, scale, by_columns, blocks in matrices:
+        kind = BLOCKS[blocks] if blocks else BY_COLUMNS if by_columns else BY_ROWS if scale is None else INT8
+        at = _address(weight, np.uint8 if blocks else np.int8 if kind == INT8 else np.float32)
         fields += [kind, at, _address(scale), _address(bias), weight.shape[1 if by_columns else 0]]
     return fields + [0] * (FIELDS * room - len(fields))
 

@@ -45,12 +45,12 @@ import numpy as np
 
 from ... import kernels
 from ...nn import init
-from ...tensor import Tensor, no_grad
-from ..base import KVCache, LanguageModel, as_ids, check_length
+from ..base import LanguageModel
 from ..gpt2 import GPT2, GPT2Config
 from ..llama import Llama
 from .arrays import arrays_of
-from .decoding import lists, next_logits
+from .decoding import lists
+from .listed import ListedModel
 
 if TYPE_CHECKING:
     from ...kernels.decode import Decoder, Matrix, Norm
@@ -88,54 +88,20 @@ def dequantize_rows(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return codes * scale[:, None]
 
 
-class QuantizedModel(LanguageModel):
+class QuantizedModel(ListedModel):
     """``model(ids) -> logits``, with weights in int8; made by ``quantize`` or ``from_pretrained``.
 
     arrays: of the model, in their places. state: the same arrays by the names that they have in a
     file.
     """
 
-    training = False
+    why_not = "int8 weights cannot be trained; train the model, and quantize it again"
 
     def __init__(self, config: Any, context: int | None, arrays: Decoder, state: Mapping[str, np.ndarray]) -> None:
-        self.config, self.context = config, context
-        self.arrays, self._state = arrays, dict(state)
-        self.dequantized = functools.cache(functools.partial(dequantize, config, arrays, self._state))
-
-    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V),
-        without gradients.
-        """
-        ids = as_ids("QuantizedModel", ids)
-        B, T = ids.shape
-        cache = self.new_cache(B, T) if cache is None else cache
-        check_length("QuantizedModel", T, cache.length, self.context)
-        cache.check_room(T)
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            raise ValueError(f"QuantizedModel: ids must be in [0, {self.config.vocab_size})")
-        if kernels.KERNELS == "numpy":
-            with no_grad():
-                return self.dequantized()(ids, cache, last_only)
-        logits = kernels.read(self.arrays, ids, cache.keys, cache.values, cache.length, cache.starts, last_only)
-        cache.length += T
-        return Tensor(logits)
-
-    def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
-        """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
-        d = self.arrays
-        return KVCache(len(d.layers), batch_size, length, d.kv_heads, d.head_size, np.float32, starts)
-
-    def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that
-        comes next.
-        """
-        return next_logits(self, ids, cache)
-
-    def train(self, mode: bool = True) -> QuantizedModel:
-        """Stay as it is. Raises ValueError when asked to train."""
-        if mode:
-            raise ValueError("QuantizedModel: int8 weights cannot be trained; train the model, and quantize it again")
-        return self
+        self._state = dict(state)
+        super().__init__(
+            config, context, arrays, functools.cache(functools.partial(dequantize, config, arrays, self._state))
+        )
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The arrays by the names that they have in a file (not copies)."""
@@ -164,7 +130,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
     Raises ValueError for another architecture, whose weights go through loops that do not know
     int8.
     """
-    arrays = None if isinstance(model, QuantizedModel) else arrays_of(model)
+    arrays = None if isinstance(model, ListedModel) else arrays_of(model)
     if arrays is None:
         raise ValueError(f"quantize: GPT2 and Llama can be quantized; got {type(model).__name__}")
     names = {id(parameter.data): name for name, parameter in model.named_parameters()}
@@ -182,7 +148,7 @@ def quantize(model: LanguageModel) -> QuantizedModel:
             return None
         return state.setdefault(names[id(a)], np.array(a, np.float32))
 
-    return QuantizedModel(model.config, model.context, _rebuilt(arrays, matrix, array), state)
+    return QuantizedModel(model.config, model.context, rebuilt(arrays, matrix, array), state)
 
 
 def dequantize(config: Any, arrays: Decoder, state: Mapping[str, np.ndarray]) -> Any:
@@ -208,7 +174,7 @@ def _matrices(decoder: Decoder) -> list[Matrix]:
     return [decoder.embedding, *inside, decoder.head]
 
 
-def _rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callable[[Any], Any]) -> Decoder:
+def rebuilt(decoder: Decoder, matrix: Callable[[Matrix], Matrix], array: Callable[[Any], Any]) -> Decoder:
     """The decoder with other matrices and other arrays."""
 
     def norm(n: Norm) -> Norm:
@@ -276,7 +242,7 @@ def quantized_from_pretrained(make: Callable[[Any], Any], config: Any, weights: 
     arrays = arrays_of(model)
     if arrays is None:
         raise ValueError(f"a {type(model).__name__} cannot have int8 weights; GPT2 and Llama can")
-    decoder = _rebuilt(arrays, matrix, array)
+    decoder = rebuilt(arrays, matrix, array)
     problems += [f"unexpected {name} {tensor.shape}" for name, tensor in weights.items() if name not in state]
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))

@@ -16,6 +16,7 @@ how to go on.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -27,6 +28,7 @@ import numpy as np
 from ... import files
 from ...nn import Module, init
 from ..fast.int8 import quantized_from_pretrained, unquantized_fields
+from ..fast.stored import stored_model
 from ..gpt2 import GPT2, GPT2Config
 from ..llama import Llama, LlamaConfig
 from ..llama_kin import MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
@@ -81,23 +83,23 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
-# What belongs to a model folder, and is kept as it is when a model is tuned and saved elsewhere.
-
-
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unknown: Collection[str] = ()) -> Any:
+def from_pretrained(
+    folder: files.Pathlike, dtype: Any = np.float32, ignore_unknown: Collection[str] = (), stored: bool = False
+) -> Any:
     """Open a model folder, or a GGUF file: ``GPT2``, ``Llama``, ``T5``, ``RecurrentLM`` or
     ``QuantizedModel``, as ``config.json`` or the file says.
 
     dtype: of the parameters, float32 or float64. Files of float16, bfloat16 and blocks of fewer
     bits are converted. Parameters that the file holds in ``dtype`` are not copied: they are windows
-    into the mapped
-    file, whose pages arrive when they are first touched, and become the process's own when training
-    first writes to them; the file never changes. The model comes ready for use (``model.eval()``);
-    call ``model.train()`` to tune it. ignore_unknown: names of fields of ``config.json``, and of
-    stored tensors, to read on without.
+    into the mapped file, whose pages arrive when they are first touched, and become the process's
+    own when training first writes to them; the file never changes. The model comes ready for use
+    (``model.eval()``); call ``model.train()`` to tune it. ignore_unknown: names of fields of
+    ``config.json``, and of stored tensors, to read on without. stored: keep the matrices of a GGUF
+    file in its blocks (a `StoredModel`, which cannot be trained), where compiled loops can read
+    them there.
 
     Raises FileNotFoundError when there is no model, and ValueError, naming the file, when a file is
     damaged, the architecture or a field is not implemented, or tensors are missing, unexpected or
@@ -140,7 +142,12 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
             model = family.model(config)
         for parameter in model.parameters():
             parameter.data = np.broadcast_to(dtype.type(0), parameter.shape)
-        _fill(model, _by_parameter(weights, model, family))
+        by_parameter = _by_parameter(weights, model, family)
+        if stored and _complete(model, by_parameter):
+            again = functools.partial(from_pretrained, folder, ignore_unknown=ignore_unknown)
+            if (compact := stored_model(model, by_parameter, again)) is not None:
+                return compact
+        _fill(model, by_parameter)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     return model.eval()
@@ -165,6 +172,14 @@ def _fill(model: Module, stored: Mapping[str, Stored]) -> None:
         model.load_state_dict(stored, copy=False)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{error}{way_on([name for name in stored if name not in own])}") from None
+
+
+def _complete(model: Module, stored: Mapping[str, Stored]) -> bool:
+    """Whether every parameter is there in its shape, and nothing else; if not, `_fill` lists what
+    is wrong.
+    """
+    own = {name: parameter.shape for name, parameter in model.named_parameters()}
+    return own == {name: tuple(tensor.shape) for name, tensor in stored.items()}
 
 
 def _by_parameter(

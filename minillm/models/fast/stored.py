@@ -1,0 +1,88 @@
+"""A Llama whose matrices stay as a GGUF file stores them: in blocks of 32 weights, four or eight
+bits each.
+
+    model = from_pretrained("model.gguf", stored=True)
+
+The compiled loops read the blocks where they lie in the mapped file: nothing is made of them first,
+so that the model is there at once, and takes no more memory than the file. To write a token, all
+weights are read once; what is a fifth of the size is read that much faster. It computes what the
+de-quantised model computes, for the activations stay float32.
+
+Blocks that the loops do not know (5 bits, K-quants) are put into Q8_0, the nearest kind that they
+do. Vectors, and matrices of floats, are float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ... import kernels
+from ...files.blocks import KINDS, quantize
+from ..base import LanguageModel
+from .arrays import arrays_of
+from .decoding import lists
+from .int8 import rebuilt
+from .listed import ListedModel
+
+if TYPE_CHECKING:
+    from ...kernels.decode import Decoder, Matrix
+
+READ_AS_THEY_ARE = ("Q8_0", "Q4_0", "Q4_1")
+FLOATS = ("F32", "F16", "BF16", "F64")
+Q8_0 = next(kind for kind in KINDS.values() if kind.name == "Q8_0")
+
+
+class StoredModel(ListedModel):
+    """``model(ids) -> logits``, with matrices in the blocks of a file; made by ``from_pretrained``.
+    """
+
+    why_not = "blocks cannot be trained; open the file without stored=True to train it in float32"
+
+    def num_parameters(self) -> int:
+        """How many numbers were learned."""
+        return self.dequantized().num_parameters()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The parameters in float32, by name."""
+        return self.dequantized().state_dict()
+
+
+@lists(StoredModel)
+def stored_arrays(model: StoredModel) -> Decoder:
+    """The arrays of the model."""
+    return model.arrays
+
+
+def stored_model(model: LanguageModel, stored: Mapping[str, Any], load: Callable[[], Any]) -> StoredModel | None:
+    """The model with its matrices in stored blocks; None where the compiled loops do not know its
+    layers, or no matrix is in blocks.
+
+    model: says which parameter goes where; its values are not looked at. stored: what the file
+    holds, by the names of the parameters. load: opens the same model in float32.
+    """
+    arrays = arrays_of(model)
+    if arrays is None or all(tensor.dtype in FLOATS for tensor in stored.values()):
+        return None
+    names = {id(parameter.data): name for name, parameter in model.named_parameters()}
+
+    @functools.cache
+    def blocks(name: str) -> tuple[np.ndarray, str]:
+        tensor = stored[name]
+        if tensor.dtype in FLOATS:
+            return np.ascontiguousarray(tensor.read(), np.float32), ""
+        if tensor.dtype in READ_AS_THEY_ARE:
+            return tensor.blocks().reshape(len(tensor.blocks()), -1), tensor.dtype
+        return quantize(tensor.read(), Q8_0), Q8_0.name
+
+    def matrix(m: Matrix) -> Matrix:
+        weight, kind = blocks(names[id(m.weight)])
+        return kernels.Matrix(weight, array(m.bias), blocks=kind)
+
+    def array(a: np.ndarray | None) -> np.ndarray | None:
+        return None if a is None else np.array(stored[names[id(a)]].read(), np.float32)
+
+    return StoredModel(model.config, model.context, rebuilt(arrays, matrix, array), functools.cache(load))

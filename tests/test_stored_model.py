@@ -1,0 +1,185 @@
+"""Weights in the blocks of a GGUF file: the compiled loops compute what the de-quantised model does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from minillm import files, kernels, models
+from minillm.files.blocks import KINDS, dequantize, quantize
+from minillm.kernels import _jit
+from minillm.models.fast.stored import StoredModel, stored_model
+from minillm.tensor import no_grad
+from minillm.tokenizer import BPETokenizer
+from minillm.training.convert import to_file
+
+NUMBA = pytest.mark.skipif(kernels.KERNELS == "numpy" or not _jit.JIT, reason="nothing is compiled")
+BY_NAME = {kind.name: kind for kind in KINDS.values()}
+V = 260
+
+
+@dataclass
+class Stored:
+    """A tensor as files.StoredBlocks has it."""
+
+    raw: np.ndarray
+    dtype: str
+
+    @property
+    def shape(self):
+        return (*self.raw.shape[:-2], self.raw.shape[-2] * BY_NAME[self.dtype].weights)
+
+    def blocks(self):
+        return self.raw
+
+    def read(self):
+        return dequantize(self.raw, BY_NAME[self.dtype])
+
+
+def stored(shape, name, rng):
+    """Random blocks of one kind, with weights of about 0.2."""
+    kind = BY_NAME[name]
+    raw = rng.integers(0, 256, (*shape[:-1], shape[-1] // kind.weights, kind.bytes), dtype=np.uint8)
+    if name == "F32":
+        numbers = [rng.uniform(0.5, 1.5, shape)] if len(shape) == 1 else [rng.normal(0, 0.2, shape)]
+        return Stored(numbers[0].astype("<f4")[..., None].view(np.uint8), name)
+    codes = 127 if name == "Q8_0" else 8 if name == "Q4_0" else 16
+    scale = rng.uniform(0.5, 1, raw.shape[:-1]) * 0.4 / codes * rng.choice([-1, 1], raw.shape[:-1])
+    raw[..., :2] = scale.astype("<f2")[..., None].view(np.uint8)
+    if name in ("Q4_1", "Q5_1"):
+        raw[..., 2:4] = (-8 * scale).astype("<f2")[..., None].view(np.uint8)
+    return Stored(raw, name)
+
+
+def made(kinds, **changes):
+    """A StoredModel whose matrices are of these kinds in turn, and the model of layers that it stands for."""
+    sizes = {
+        "vocab_size": V, "max_position_embeddings": 90, "hidden_size": 64, "intermediate_size": 160,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    }  # fmt: skip
+    layers = models.Llama(models.LlamaConfig(**sizes | changes), rng=0).eval()
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for i, (name, parameter) in enumerate(layers.named_parameters()):
+        tensors[name] = stored(parameter.shape, kinds[i % len(kinds)] if parameter.ndim == 2 else "F32", rng)
+        parameter.data = np.array(tensors[name].read())
+    model = stored_model(layers, tensors, lambda: layers)
+    return model, layers
+
+
+def close(ours, plain):
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=2e-5 * np.abs(plain).max())
+
+
+MIXED = ["Q4_1", "Q8_0", "F32", "Q4_0"]
+EVERY_KIND = pytest.mark.parametrize("kinds", [["Q8_0"], ["Q4_0"], ["Q4_1"], MIXED], ids="-".join)
+
+
+@NUMBA
+@EVERY_KIND
+@pytest.mark.parametrize("rows", [1, 2, 3, 9])
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}])
+def test_a_prompt_and_some_steps_equal_the_layers(kinds, rows, changes):
+    model, layers = made(kinds, **changes)
+    starts = None if rows == 1 else np.arange(rows) % 5
+    caches = [m.new_cache(rows, 80, starts) for m in (model, layers)]
+    ids = np.random.default_rng(1).integers(0, V, (rows, 76))
+    with no_grad():
+        everywhere = model(ids, model.new_cache(rows, 76, starts)).data
+        plain = layers(ids, cache=layers.new_cache(rows, 76, starts)).data
+        close(everywhere[:, 5:], plain[:, 5:])  # what stands before is padding
+        for part in (ids[:, :70], ids[:, 70:71], ids[:, 71:72], ids[:, 72:]):
+            scores = layers(part, cache=caches[1]).data[:, -1]
+            close(model.next_logits(part, caches[0]), scores)
+
+
+@NUMBA
+@pytest.mark.parametrize("rows", [1, 3])
+def test_long_rows_on_two_threads_and_on_one(rows):
+    model, layers = made(MIXED, hidden_size=544, intermediate_size=768, num_hidden_layers=1)
+    ids, results, threads = np.random.default_rng(1).integers(0, V, (rows, 3)), [], kernels.get_num_threads()
+    for n in (1, threads):
+        kernels.set_num_threads(n)
+        cache = model.new_cache(rows, 4)
+        try:
+            results.append([model.next_logits(ids[:, t : t + 1], cache) for t in range(3)][-1])
+        finally:
+            kernels.set_num_threads(threads)
+    assert results[0].tobytes() == results[1].tobytes()
+    with no_grad():
+        close(results[0], layers(ids).data[:, -1])
+
+
+@NUMBA
+def test_every_float16_is_a_scale():
+    """Small, subnormal, negative ones too."""
+    for kind in ("Q8_0", "Q4_0", "Q4_1"):
+        model, layers = made([kind], num_hidden_layers=1, hidden_size=32, intermediate_size=32, vocab_size=64)
+        tensor = model.arrays.embedding.weight.reshape(64, 1, BY_NAME[kind].bytes)
+        halves = np.array([0, 1, 2, 0x3FF, 0x400, 0x401, 0x3C00, 0x7BFF, 0x0201], "<u2")
+        halves = np.resize(np.concatenate([halves, halves | 0x8000]), 64)
+        tensor[:, 0, :2] = halves[:, None].view(np.uint8)
+        expected = dequantize(tensor, BY_NAME[kind])
+        table = model.arrays.arguments[0]
+        from minillm.kernels.decode.step import embed
+        from minillm.kernels.decode.table import FIELDS, QKV
+
+        @_jit.jit
+        def rows_of(entry, x, embed=embed):
+            for id in range(x.shape[0]):
+                embed(entry, id, x[id])
+
+        x = np.empty((64, 32), np.float32)
+        rows_of(table[-1, QKV + FIELDS : QKV + 2 * FIELDS], x)
+        np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-12)
+
+
+@NUMBA
+def test_kinds_that_the_loops_do_not_know_become_the_nearest():
+    model, layers = made(["Q5_0", "Q5_1"])
+    assert isinstance(model, StoredModel) and {m.blocks for m in model.arrays.layers[0].qkv} == {"Q8_0"}
+    for parameter in layers.parameters():
+        if parameter.ndim == 2:
+            blocks = quantize(parameter.data, BY_NAME["Q8_0"]).reshape(len(parameter), -1, 34)
+            parameter.data = dequantize(blocks, BY_NAME["Q8_0"])
+    ids = np.random.default_rng(1).integers(0, V, (2, 70))
+    with no_grad():
+        close(model(ids).data, layers(ids).data)
+
+
+def test_where_blocks_cannot_be_read_there_is_no_such_model():
+    assert made(["F32"])[0] is None
+    assert made(["Q8_0"], rope_scaling=models.rope.RopeScaling("yarn", 2.0, 45))[0] is None
+
+
+def test_from_a_file(tmp_path):
+    layers = made(["Q8_0"])[1]
+    layers.save_pretrained(tmp_path / "folder", tokenizer=BPETokenizer.train(["a story"], V, ("<|endoftext|>",)))
+    to_file(tmp_path / "folder", tmp_path / "small.gguf", "q8_0")
+    to_file(tmp_path / "folder", tmp_path / "floats.gguf", "f32")
+    model = models.from_pretrained(tmp_path / "small.gguf", stored=True)
+    plain = models.from_pretrained(tmp_path / "small.gguf")
+    assert type(model) is StoredModel and type(plain) is models.Llama
+    assert type(models.from_pretrained(tmp_path / "floats.gguf", stored=True)) is models.Llama
+    ids = np.random.default_rng(1).integers(0, V, (2, 70))
+    with no_grad():
+        close(model(ids).data, plain(ids).data)
+    inside = files.open_gguf(tmp_path / "small.gguf").tensors["blk.0.ffn_up.weight"]
+    assert model.arrays.layers[0].up[1].weight.nbytes == inside.nbytes == 160 * 2 * 34
+    assert not model.arrays.layers[0].up[1].weight.flags.owndata  # a window into the file
+    assert model.num_parameters() == plain.num_parameters()
+    with pytest.raises(ValueError, match="StoredModel: blocks cannot be trained; open the file without stored=True"):
+        model.train()
+    with pytest.raises(ValueError, match=r"StoredModel: ids must be in \[0, 260\)"):
+        model([[260]])
+
+
+def test_what_is_wrong_in_a_file_is_said_as_ever(tmp_path):
+    layers = made(["Q8_0"])[1]
+    layers.save_pretrained(tmp_path / "folder", tokenizer=BPETokenizer.train(["a story"], V, ("<|endoftext|>",)))
+    to_file(tmp_path / "folder", tmp_path / "small.gguf", "q8_0")
+    file = files.open_gguf(tmp_path / "small.gguf")
+    arrays = {name: tensor.read() for name, tensor in file.tensors.items() if name != "blk.1.ffn_up.weight"}
+    files.write_gguf(tmp_path / "less.gguf", file.settings, arrays, dict.fromkeys(arrays, "F32"))
+    with pytest.raises(ValueError, match=r"missing model.layers.1.mlp.up_proj.weight"):
+        models.from_pretrained(tmp_path / "less.gguf", stored=True)
