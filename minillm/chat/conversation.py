@@ -11,10 +11,13 @@ answer begins as soon in the tenth turn as in the second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from ..files import read_json, write_json
+from ..files.durable import atomic_file
 from ..generation import Generation, GenerationConfig, stream
 from ..generation.memory import Memory
 from ..generation.result import joined
@@ -22,13 +25,15 @@ from ..generation.stopping import Cancel
 from ..tokenizer import Tokenizer
 from .encode import prompt
 from .messages import Messages, checked
+from .template import HELLO
 
 if TYPE_CHECKING:
     from ..models import LanguageModel
 
 __all__ = ["Conversation"]
 
-INSTRUCTIONS = ("system", "developer")  # the roles of messages that no turn belongs to
+INSTRUCTIONS = ("system", "developer")  # the roles of those who say how to answer
+_MOST_BYTES = 10_000_000  # of a saved conversation
 
 
 class Conversation:
@@ -51,26 +56,59 @@ class Conversation:
         messages: Messages = (),
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config or GenerationConfig()
-        self.messages: list[dict[str, Any]] = checked(messages) if messages else []
-        self.last: Generation | None = None  # the last answer, with its probabilities
         self._memory = Memory()
+        self.begin(messages)
+
+    def begin(self, messages: Messages = ()) -> None:
+        """Begin anew, with these messages as what was said before.
+
+        Raises ValueError, and leaves all as it was, where they are no conversation, or the chat
+        template refuses them.
+        """
+        said = checked(messages) if messages else []
+        asks = bool(said) and said[-1]["role"] not in ("assistant", *INSTRUCTIONS)
+        prompt(said if asks else [*said, *HELLO], self.tokenizer)
+        self.messages: list[dict[str, Any]] = said
+        self.last: Generation | None = None  # the last answer, with its probabilities
         self._begins = 0  # the first message that the model sees, after those that stay
 
     @property
     def forgotten(self) -> int:
         """How many messages the model no longer sees, for want of room."""
-        return max(0, self._begins - len(_instructions(self.messages)))
+        return max(0, self._begins - len(self.instructions))
 
     @property
     def reused(self) -> int:
         """How many tokens of the last prompt the model knew already."""
         return self._memory.reused
 
-    def say(self, text: str, cancel: Cancel | None = None) -> Iterator[str]:
+    @property
+    def instructions(self) -> list[dict[str, Any]]:
+        """The messages before the first that somebody says: the system's."""
+        return _instructions(self.messages)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the messages, whole or not at all, as JSON: {"messages": [...]}."""
+        with atomic_file(path) as staging:
+            write_json(staging, {"messages": self.messages})
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Begin anew with the messages of a file that `save` wrote. Raises FileNotFoundError, or
+        ValueError, with the name of the file, for anything else.
+        """
+        content = read_json(path, limit=_MOST_BYTES)
+        if content.keys() != {"messages"}:
+            raise ValueError(f'{path}: expected {{"messages": [...]}} alone; got the entries {sorted(content)!r:.80}')
+        try:
+            self.begin(content["messages"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def say(self, text: str, cancel: Cancel | None = None) -> Generator[str, None, None]:
         """Say something, and get the pieces of the answer while it is written; see `answer`."""
         return self.answer([*self.messages, {"role": "user", "content": text}], cancel)
 
-    def answer(self, messages: Messages, cancel: Cancel | None = None) -> Iterator[str]:
+    def answer(self, messages: Messages, cancel: Cancel | None = None) -> Generator[str, None, None]:
         """Let the model answer a conversation, which takes the place of the one so far: yields the
         pieces of the answer.
 
@@ -86,7 +124,9 @@ class Conversation:
         pieces = stream(self.model, self.tokenizer, ids, self.config, cancel=cancel, memory=self._memory)
         return self._written(messages, begins, pieces)
 
-    def _written(self, messages: list[dict[str, Any]], begins: int, pieces: Iterator[Generation]) -> Iterator[str]:
+    def _written(
+        self, messages: list[dict[str, Any]], begins: int, pieces: Iterator[Generation]
+    ) -> Generator[str, None, None]:
         seen: list[Generation] = []
         try:
             for piece in pieces:
@@ -129,6 +169,5 @@ class Conversation:
         return ids, begins
 
 
-def _instructions(messages: Messages) -> list[Any]:
-    """The messages before the first that somebody says."""
+def _instructions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(takewhile(lambda message: message["role"] in INSTRUCTIONS, messages))

@@ -49,13 +49,14 @@ def joined(pieces: Sequence[Generation]) -> Generation:
 
     Of a text that was left in the middle, which has no finish_reason yet: as if cancelled.
     """
-    new = ("ids", "logprobs", "stop_probs", "top_logprobs")
     return dataclasses.replace(
         pieces[0],
         text="".join([piece.text for piece in pieces]),
-        **{name: [item for piece in pieces for item in getattr(piece, name)] for name in new},
+        ids=[id for piece in pieces for id in piece.ids],
+        logprobs=[logprob for piece in pieces for logprob in piece.logprobs],
         finish_reason=pieces[-1].finish_reason or "cancelled",
-        score=pieces[-1].score,
+        stop_probs=[probability for piece in pieces for probability in piece.stop_probs],
+        top_logprobs=[table for piece in pieces for table in piece.top_logprobs],
     )
 
 

@@ -1,5 +1,4 @@
-"""Why a text stopped where it did: the probability of each way to stop, at each of its positions.
-"""
+"""Why a text stopped where it did: the probability of each way to stop, token by token."""
 
 from __future__ import annotations
 
