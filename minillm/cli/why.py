@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +66,15 @@ def run(options: argparse.Namespace) -> int:
         after = stop_curves(model, tokenizer, prompt, text.ids, groups, config)
         earlier = None if before is None else stop_curves(before, tokenizer, prompt, text.ids, groups, config)
     told = f"{reason(text)}, after {len(text.ids):,} tokens"
-    print(f"{text.text}\n\n{told}")
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     titles = {group: f"{group} ({', '.join(names.get(id, f'token {id}') for id in groups[group])})" for group in groups}
+    picture = _draw(options.out, after, earlier, titles, text.ids, tokenizer, told)
+    print(f"{text.text}\n\n{told}")
     for where, curves in (("", after), (f", before, in {options.before}", earlier)):
         for group, curve in (curves or {}).items():
             print(f"\n{titles[group]}{where}:\n{stop_chart(curve.tolist(), text.ids, tokenizer)}")
-    if not groups:
-        say("[no token ends the texts of this model: only their length does]")
-    else:
-        _draw(options.out, after, earlier, titles, text.ids, tokenizer, told)
+    sys.stdout.flush()
+    say(picture)
     return 0
 
 
@@ -95,16 +95,18 @@ def _before(options: argparse.Namespace, tokenizer: Tokenizer) -> Any:
     return with_rows(loaded.model, new)
 
 
-def _draw(path: Path, after: Any, before: Any, titles: Any, ids: list[int], tokenizer: Tokenizer, told: str) -> None:
+def _draw(path: Path, after: Any, before: Any, titles: Any, ids: list[int], tokenizer: Tokenizer, told: str) -> str:
+    """Draw the curves, if somebody can; returns what to say about it."""
+    if not after:
+        return "[no token ends the texts of this model: only their length does]"
     if importlib.util.find_spec("matplotlib") is None:
-        say("[no picture: it is drawn by matplotlib, which is not here: pip install matplotlib]")
-        return
+        return "[no picture: it is drawn by matplotlib, which is not here: pip install matplotlib]"
     from ..check.stop_plot import stopping
 
     tokens = [tokenizer.token_bytes(id).decode("utf-8", "replace") for id in ids]
     named = [None if curves is None else {titles[name]: p for name, p in curves.items()} for curves in (after, before)]
     stopping(named[0] or {}, tokens, named[1], told, path)
-    say(f"[a picture: {path}]")
+    return f"[a picture: {path}]"
 
 
 def _picture(text: str) -> Path:
