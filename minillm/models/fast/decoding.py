@@ -104,12 +104,10 @@ def next_logits(model: Any, ids: np.ndarray, cache: KVCache) -> np.ndarray:
     check_length(name, T, cache.length, model.context)
     cache.check_room(T)
     arrays = cache.keys, cache.values, cache.length, cache.starts
+    cache.length += T
     if T == 1 and len(ids) <= kernels.MOST_ROWS:
-        logits = kernels.decode_step(decoder, ids[:, 0], *arrays)
-    else:
-        logits = kernels.read(decoder, ids, *arrays, last_only=True)[:, 0]
-    cache.length += T  # once they are in it: whoever interrupts finds the truth
-    return logits
+        return kernels.decode_step(decoder, ids[:, 0], *arrays)
+    return kernels.read(decoder, ids, *arrays, last_only=True)[:, 0]
 
 
 def _decoder(model: Any, ids: np.ndarray, cache: KVCache) -> Decoder | None:
