@@ -299,10 +299,14 @@ def test_ctrl_c_ends_an_answer_and_not_the_program(terminal, folder, model, toke
     session.type("hello\r", "(?s)hello\r\n.{9,}")
     shown = session.type("\x03")
     assert "[cancelled: " in shown and "Traceback" not in shown
+    session.type("why?\r", r"(?s)why\?\r\n.{9,}")
+    session.type("\x03")
+    assert re.search(r"cancelled: cancelled, after .*\n.*, [1-9]\d* known", session.type("/why\r")), (
+        "what was read is kept"
+    )
     assert "[Ctrl-D or /quit leaves]" in session.type("\x03"), "at the prompt it says how to leave"
     session.type('"""half a message\r', r"\. ")
     session.type("\x03")
-    assert "cancelled: cancelled, after " in session.type("/why\r")
     assert session.type("/temperature 0\r").endswith("[temperature 0]\n> "), "the half message is gone"
     os.write(session.fd, b"/quit\r")
     assert session.process.wait(30) == 0
