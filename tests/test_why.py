@@ -181,5 +181,6 @@ def test_mistakes_are_one_line(folders, capsys, tmp_path):
     assert f"{tuned_folder} has other tokens than {base_folder}" in complaint(
         base_folder, "x", "--before", tuned_folder
     )
+    assert "unknown option --n" in complaint(tuned_folder, "x", "--n", "3"), "and not --no-repeat-ngram-size"
     assert "--max-new-tokens must be at least 1" in complaint(tuned_folder, "x", "--max-new-tokens", "0")
     assert "the prompt has" in complaint(tuned_folder, "hello there " * 90)

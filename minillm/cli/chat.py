@@ -15,7 +15,7 @@ from .computing import add_threads, computing, on_ctrl_c
 from .parameters import add_parameters, chosen_parameters, open_model, reason
 from .parser import one_line
 from .probabilities import stop_chart, table
-from .terminal import harmless, say
+from .terminal import say, write
 from .values import between, name_of_something, not_one_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     """Teach the command line this command."""
     p = commands.add_parser(
         "chat",
+        allow_abbrev=False,  # --n would be --no-repeat-ngram-size
         help="talk with a model",
         description="Talk with a chat model. In a terminal: a line is a message; one that ends with a backslash goes "
         f"on in the next, and {QUOTES} begins and ends a message of many lines; Ctrl-C ends an answer, Ctrl-D leaves; "
@@ -118,7 +119,7 @@ class Session:
                 with contextlib.closing(talk.say(text, ended)) as pieces:
                     for piece in pieces:
                         first = first or time.perf_counter() - begun
-                        print(harmless(piece) if self.person else piece, end="", flush=True)
+                        write(piece)
             except KeyboardInterrupt:
                 if not self.person:
                     raise

@@ -13,7 +13,7 @@ from .computing import add_threads, computing
 from .parameters import OPTIONS, add_parameters, chosen_parameters, open_model, reason
 from .parser import in_words_of_the_command
 from .probabilities import table
-from .terminal import say
+from .terminal import say, write
 from .values import name_of_something
 
 
@@ -99,10 +99,10 @@ def speak(model: Any, tokenizer: Any, prompt: str, config: Any, notice: Any, log
     seen = list(itertools.islice(pieces, 2))  # kernels of reading and of writing compile before anything is shown
     notice.finish()
     begun = time.perf_counter()
-    print(_shown(model, prompt) + "".join(piece.text for piece in seen), end="", flush=True)
+    write(_shown(model, prompt) + "".join(piece.text for piece in seen))
     try:
         for piece in pieces:
-            print(piece.text, end="", flush=True)
+            write(piece.text)
             seen.append(piece)
     except KeyboardInterrupt:
         print(flush=True)
@@ -124,7 +124,7 @@ def write_all(model: Any, tokenizer: Any, prompt: str, config: Any, logprobs: bo
 
     texts = generate_batch(model, tokenizer, [prompt], config)
     for number, text in enumerate(texts, start=1):
-        print(_shown(model, prompt) + text.text, flush=True)
+        write(_shown(model, prompt) + text.text + "\n")
         if logprobs:
             print(table([text], tokenizer), flush=True)
         score = "" if text.score is None else f", log-probability {sum(text.logprobs):.2f}, score {text.score:.3f}"

@@ -62,6 +62,11 @@ def _strict_again(stream: io.TextIOWrapper) -> None:
         stream.reconfigure(errors="strict")
 
 
+def write(text: str) -> None:
+    """Words of a model on standard output, at once."""
+    print(harmless(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
 def harmless(text: str) -> str:
     """A text without the characters that command a terminal: a model may write anything."""
     return "".join([c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc"])

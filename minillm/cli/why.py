@@ -12,7 +12,7 @@ from .computing import add_threads, computing
 from .parameters import OPTIONS, add_parameters, chosen_parameters, open_model, reason
 from .parser import in_words_of_the_command
 from .probabilities import stop_chart
-from .terminal import say
+from .terminal import say, write
 from .values import name_of_something, not_one_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
     """Teach the command line this command."""
     p = commands.add_parser(
         "why",
+        allow_abbrev=False,  # --n would be --no-repeat-ngram-size
         help="show why a text stops: how likely the model was to stop at each token",
         description="Let a model answer, say which of the seven reasons ended the text, and show the probability of "
         "its end-of-text and end-of-turn tokens at each position, in the terminal and as a picture. The question is "
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     titles = {group: f"{group} ({', '.join(names.get(id, f'token {id}') for id in groups[group])})" for group in groups}
     picture = _draw(options.out, after, earlier, titles, text.ids, tokenizer, told)
-    print(f"{text.text}\n\n{told}")
+    write(f"{text.text}\n\n{told}\n")
     for where, curves in (("", after), (f", before, in {options.before}", earlier)):
         for group, curve in (curves or {}).items():
             print(f"\n{titles[group]}{where}:\n{stop_chart(curve.tolist(), text.ids, tokenizer)}")
