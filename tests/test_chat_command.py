@@ -163,6 +163,7 @@ def test_a_mistake_in_a_pipe_ends_it(pipe, text, complaint):
             r"talk.json: messages\[0\]: role must be one of",
         ),
         ('{"messages": "hello"}', "talk.json: messages must be a list"),
+        ('{"messages": ""}', "talk.json: messages must be a list"),
         ('{"messages": [{"role": "user", "content": NaN}]}', "NaN is no JSON number"),
     ],
 )

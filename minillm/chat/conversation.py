@@ -39,7 +39,8 @@ _MOST_BYTES = 10_000_000  # of a saved conversation
 class Conversation:
     """A model, and the messages that were exchanged with it.
 
-    config: how it answers; it may be changed between two turns. messages: what was said before.
+    config: how it answers; it may be changed between two turns. There is one answer, without beams,
+    whatever it says. messages: what was said before.
 
     When the context has no room left, the oldest turns are forgotten until the rest takes half of
     it, so that the turns after this one can be read on again; the system message stays. `messages`
@@ -65,7 +66,7 @@ class Conversation:
         Raises ValueError, and leaves all as it was, where they are no conversation, or the chat
         template refuses them.
         """
-        said = checked(messages) if messages else []
+        said = [] if isinstance(messages, list | tuple) and not messages else checked(messages)
         asks = bool(said) and said[-1]["role"] not in ("assistant", *INSTRUCTIONS)
         prompt(said if asks else [*said, *HELLO], self.tokenizer)
         self.messages: list[dict[str, Any]] = said
@@ -121,7 +122,8 @@ class Conversation:
         """
         messages = checked(messages)
         ids, begins = self._fitting(messages)
-        pieces = stream(self.model, self.tokenizer, ids, self.config, cancel=cancel, memory=self._memory)
+        config = self.config.replace(n=1, num_beams=1, echo=False)
+        pieces = stream(self.model, self.tokenizer, ids, config, cancel=cancel, memory=self._memory)
         return self._written(messages, begins, pieces)
 
     def _written(

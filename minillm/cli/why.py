@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         raise FileNotFoundError(f"--out: {options.out.parent}: no such folder")
     with computing(options):
         model, tokenizer, config = open_model(options, changes)
+        config = config.replace(n=1)
         before = None if options.before is None else _before(options, tokenizer)
         prompt = options.prompt
         if tokenizer.chat_format is not None and not options.raw:
