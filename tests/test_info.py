@@ -7,6 +7,7 @@ import pytest
 from minillm import models
 from minillm.cli import info, main
 from minillm.tokenizer import CharTokenizer
+from minillm.tokenizer.chat_format import ChatFormat
 
 TOKENIZER = CharTokenizer.train(["abc \n"], special_tokens=("<pad>", "</s>"))
 V = TOKENIZER.vocab_size
@@ -37,6 +38,16 @@ def test_every_architecture(name, tmp_path):
     assert "special tokens" in told and "<pad> = 0, </s> = 1" in told
     assert "</s> (1)" in told and ("bytes for each token" in told) == (name in ("gpt2", "llama"))
     assert max(map(len, told.splitlines())) <= 120
+
+
+def test_what_to_type(tmp_path):
+    model, tokenizer = MODELS["llama"](), CharTokenizer.train(["abc \n"], special_tokens=("<pad>", "</s>"))
+    model.save_pretrained(tmp_path / "plain", tokenizer=tokenizer)
+    tokenizer.chat_format = ChatFormat("{{ messages[0].content }}")
+    model.save_pretrained(tmp_path / "chat", tokenizer=tokenizer)
+    told = [re.sub(r" +", " ", info.of_folder(tmp_path / name)) for name in ("plain", "chat")]
+    assert f"\ntry minillm generate {tmp_path / 'plain'}\n" in told[0] and "minillm chat" not in told[0]
+    assert f"\ntry minillm chat {tmp_path / 'chat'}\n minillm why {tmp_path / 'chat'} 'Hello!'\n" in told[1]
 
 
 def test_eval_of_an_encoder_decoder_is_one_line(tmp_path, capsys):

@@ -1,5 +1,5 @@
 """Pictures that teach, for those who have matplotlib: where attention looks, which embeddings are
-near, and what a layer does to a plane.
+near, what a layer does to a plane, and (in ``stop_plot``) where a text stops.
 
 Each function returns a figure, which a notebook shows, and saves it where a ``path`` is given: its
 ending says whether as .png, .svg or .pdf.
@@ -17,8 +17,9 @@ from ..nn import Embedding, Module
 from ..nn.module import this_thread
 from ..tensor import Tensor, no_grad
 from .figure import COLOURS, GREY, INK, MARKERS, PALE, PLAIN, finished, new_figure, plain_axes, readable
+from .stop_plot import stopping
 
-__all__ = ["attention", "embeddings", "plane"]
+__all__ = ["attention", "embeddings", "plane", "stopping"]
 
 Path = str | os.PathLike[str] | None
 

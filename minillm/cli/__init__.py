@@ -1,5 +1,5 @@
-"""What a person types: ``minillm train | sft | generate | eval | quantize | convert | info |
-tokenize | encode | warmup``.
+"""What a person types: ``minillm train | sft | generate | chat | why | eval | quantize | convert |
+info | tokenize | encode | warmup``.
 
 Text goes to standard output, everything about it to standard error, so that ``minillm generate ...
 > story.txt`` keeps the story alone. A person's mistake is one line that says what was expected, and
@@ -13,21 +13,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from . import convert, encode, eval, generate, info, quantize, sft, tokenize, train, warmup
-from .parser import Parser, parse
+from . import chat, convert, encode, eval, generate, info, quantize, sft, tokenize, train, warmup, why
+from .parser import Parser, one_line, parse
 from .terminal import forgiving_streams, say
-
-# What a message begins with in Python: the function or class that raised it.
-OUR_NAMES = re.compile(
-    r"^(generate|generate_batch|stream|load|load_texts|text_files|corpus_parts|evaluate|from_pretrained|(?:[A-Z]\w*)?"
-    r"(?:Dataset|Config|Tokenizer)(?:\.\w+)?): "
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +46,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, FloatingPointError, OSError, MemoryError, ImportError) as error:
-        say(f"minillm: {_one_line(error)}")
+        say(f"minillm: {one_line(error)}")
         return 2
     except KeyboardInterrupt:
         say("minillm: interrupted")
@@ -81,18 +74,12 @@ def _discard_output() -> None:
             os.dup2(nowhere, stream.fileno())
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return OUR_NAMES.sub("", " ".join(str(error).split()))
-
-
 def _parser() -> argparse.ArgumentParser:
     from .. import __version__
 
     parser = Parser(prog="minillm", description="Train a small language model on a CPU, and let it speak.")
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (train, sft, generate, eval, quantize, convert, info, tokenize, encode, warmup):
+    for command in (train, sft, generate, chat, why, eval, quantize, convert, info, tokenize, encode, warmup):
         command.add(commands)
     return parser

@@ -7,8 +7,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from .terminal import passing_line, say
 from .values import positive
@@ -16,7 +16,7 @@ from .values import positive
 if TYPE_CHECKING:
     from ..training.compile_notice import CompileNotice
 
-__all__ = ["add_threads", "computing"]
+__all__ = ["add_threads", "computing", "on_ctrl_c"]
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +44,17 @@ def computing(options: argparse.Namespace, about: int = 40) -> Iterator[CompileN
         notice = CompileNotice(lambda text: None, None, about)
     else:
         notice = CompileNotice(say, passing_line if sys.stderr.isatty() else None, about)
-    with notice, _interrupts():
+    with notice, on_ctrl_c(signal.default_int_handler):
         yield notice
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
+def on_ctrl_c(handle: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Inside, Ctrl-C calls a function."""
     if threading.current_thread() is not threading.main_thread():  # only there can signals be caught
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:

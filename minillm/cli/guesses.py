@@ -54,6 +54,8 @@ OTHER_NAMES = {
 }
 OTHER_COMMANDS = {
     "generate": "sample write complete continue infer predict run prompt",
+    "chat": "talk converse ask repl interactive",
+    "why": "explain reason stop",
     "train": "fit learn finetune fine-tune",
     "eval": "evaluate test perplexity measure",
     "info": "show describe inspect summary",

@@ -82,6 +82,7 @@ def of_folder(
 
     path = Path(folder)
     model, tokenizer, generation = load_model(path, ignore_unknown)
+    template = read_chat_template(path)
     parts: Counter[str] = Counter()
     in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
     for name, array in state.items():
@@ -111,8 +112,9 @@ def of_folder(
         if tokenizer is None
         else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
         "special tokens": _list(f"{name} = {id}" for name, id in special.items()),
-        "chat template": _shown(read_chat_template(path)),
+        "chat template": _shown(template),
         "stops at": _list(f"{names[id]} ({id})" if id in names else f"token {id}" for id in dict.fromkeys(ends)),
+        **({} if tokenizer is None else {"try": _commands(path, template is not None)}),
         "settings": _list(f"{name} {value:.9g}" for name, value in fields.items() if type(value) in (int, float)),
     }
     return _table(rows)
@@ -183,6 +185,14 @@ def _way(model: Any, in_blocks: bool) -> str:
         way = f"compiled, all layers in one call for each token, on {kernels.get_num_threads()} threads"
         return way + ", from the stored blocks" * in_blocks
     return "compiled kernels, layer by layer"
+
+
+def _commands(path: Path, answers: bool) -> str:
+    """What to type to hear the model."""
+    from ..files import shell_path
+
+    name = shell_path(path)
+    return f"minillm chat {name}\nminillm why {name} 'Hello!'" if answers else f"minillm generate {name}"
 
 
 def _shown(template: str | None) -> str:

@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 from .guesses import of_command, of_option, of_word
 from .values import not_one_of
 
-__all__ = ["Parser", "in_words_of_the_command", "parse"]
+__all__ = ["Parser", "add_ignore_unknown", "in_words_of_the_command", "one_line", "parse"]
+
+
+# What a message begins with in Python: the function or class that raised it.
+OUR_NAMES = re.compile(
+    r"^(generate|generate_batch|stream|load|load_texts|text_files|corpus_parts|evaluate|from_pretrained|(?:[A-Z]\w*)?"
+    r"(?:Dataset|Config|Tokenizer)(?:\.\w+)?): "
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,6 +74,13 @@ def in_words_of_the_command(options: Mapping[str, str]) -> Iterator[None]:
         text = re.sub(r"^(GenerationConfig|TrainConfig|Recipe|stream|generate|generate_batch): ", "", str(error))
         pattern = rf"(?<![-\w])({names})(?:=True|(?= must\b| = | above ))"
         raise ValueError(re.sub(pattern, lambda name: options[name[1]], text)) from None
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in a line, without Python's names for it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return OUR_NAMES.sub("", " ".join(str(error).split()))
 
 
 def add_ignore_unknown(parser: argparse.ArgumentParser) -> None:

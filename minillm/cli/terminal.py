@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,3 +60,13 @@ def forgiving_streams() -> Iterator[None]:
 def _strict_again(stream: io.TextIOWrapper) -> None:
     with contextlib.suppress(OSError, ValueError):
         stream.reconfigure(errors="strict")
+
+
+def write(text: str) -> None:
+    """Words of a model on standard output, at once."""
+    print(harmless(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+def harmless(text: str) -> str:
+    """A text without the characters that command a terminal: a model may write anything."""
+    return "".join([c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc"])

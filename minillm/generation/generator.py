@@ -21,6 +21,7 @@ import numpy as np
 from ..training.evaluate import evaluating
 from .beam import beam_search
 from .config import GenerationConfig
+from .memory import Memory
 from .processors import Penalty, draw, filters, log_sum_exp, most_likely, penalties
 from .prompt import Prompt, pad, read_batch, read_prompt, stream_decoder
 from .result import Generation, Row
@@ -90,6 +91,7 @@ def stream(
     rng: np.random.Generator | None = None,
     cancel: Cancel | None = None,
     criterion: Criterion | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[Generation]:
     """Continue a prompt as ``generate`` does, and yield what is new after each token.
 
@@ -97,11 +99,14 @@ def stream(
     and the others. What could be the beginning of a stop string, or of a character of several
     bytes, is held back until it is decided. The last piece has a finish_reason. With config.n above
     1 the pieces of the texts take turns, told apart by ``index``.
+
+    memory: what the model has read before, of which the prompt may be the continuation; it is kept
+    up to date. An encoder-decoder model, and a prompt with config.echo, are read from nothing.
     """
     config = config or GenerationConfig()
     if config.num_beams > 1:
         raise ValueError("stream: beam search knows its text only at the end; num_beams must be 1")
-    writer = _Writer("stream", model, tokenizer, config, cancel, criterion)
+    writer = _Writer("stream", model, tokenizer, config, cancel, criterion, memory)
     rows = writer.rows([prompt], rng)
     return (row.take() for row in writer.write(rows))
 
@@ -117,8 +122,10 @@ class _Writer:
         config: GenerationConfig,
         cancel: Cancel | None,
         criterion: Criterion | None,
+        memory: Memory | None = None,
     ) -> None:
         self.caller, self.model, self.tokenizer, self.config = caller, model, tokenizer, config
+        self.memory = memory if getattr(model, "reads_on", False) and not config.echo else None
         self.ending = ending(tokenizer, config, criterion)
         self.is_cancelled = asked(cancel)
         # what pads is masked, by an encoder because it is this very token: elsewhere any will do
@@ -160,7 +167,11 @@ class _Writer:
             prompts = [Prompt("", row.visible(context), row.prompt.encoder_ids) for row in rows]
         alternatives = self.config.logprobs if self.config.echo else None
         with _evaluating(self.model):
-            logits, cache = read_batch(self.model, prompts, self.config.max_new_tokens, self.pad_id, alternatives)
+            room = self.config.max_new_tokens
+            if self.memory is not None:
+                logits, cache = self.memory.read(self.model, prompts[0].ids, rows[0].ids, room, self.is_cancelled)
+            else:
+                logits, cache = read_batch(self.model, prompts, room, self.pad_id, alternatives)
         scored = logits.shape[1]
         stop_ids = [id for id in self.ending.ids if id < scored]
         longest = max(len(row.prompt.ids) for row in rows)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .prompt import Prompt, top_logprobs
-from .stopping import Ending, FinishReason, StopStrings
+from .stopping import Ending, FinishReason, StopStrings, stop_probability
 
 if TYPE_CHECKING:
     from ..tokenizer import StreamDecoder
 
-__all__ = ["Generation", "Row", "Trace"]
+__all__ = ["Generation", "Row", "Trace", "joined"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,22 @@ class Generation:
     score: float | None = None  # beam search: log-probability / length^length_penalty
 
 
+def joined(pieces: Sequence[Generation]) -> Generation:
+    """The pieces that ``stream`` gave of one text as the whole that ``generate`` would return.
+
+    Of a text that was left in the middle, which has no finish_reason yet: as if cancelled.
+    """
+    return dataclasses.replace(
+        pieces[0],
+        text="".join([piece.text for piece in pieces]),
+        ids=[id for piece in pieces for id in piece.ids],
+        logprobs=[logprob for piece in pieces for logprob in piece.logprobs],
+        finish_reason=pieces[-1].finish_reason or "cancelled",
+        stop_probs=[probability for piece in pieces for probability in piece.stop_probs],
+        top_logprobs=[table for piece in pieces for table in piece.top_logprobs],
+    )
+
+
 @dataclass
 class Trace:
     """How likely the model found each token of a text, and that the text ends there."""
@@ -57,7 +73,7 @@ class Trace:
         if not math.isfinite(normalizer):
             raise ValueError(f"generate: the model's scores for token {len(self.logprobs)} are not finite")
         self.logprobs.append(float(logits[id]) - normalizer)
-        self.stop_probs.append(sum([math.exp(float(logits[stop]) - normalizer) for stop in stop_ids]))
+        self.stop_probs.append(stop_probability(logits, normalizer, stop_ids))
         if alternatives:
             self.top_logprobs.append(top_logprobs(logits, normalizer, alternatives))
 

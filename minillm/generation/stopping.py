@@ -4,16 +4,19 @@ being written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
 
 from .config import GenerationConfig
 
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
-__all__ = ["Cancel", "Criterion", "Ending", "FinishReason", "StopStrings", "asked", "ending"]
+__all__ = ["Cancel", "Criterion", "Ending", "FinishReason", "StopStrings", "asked", "ending", "stop_probability"]
 
 FinishReason = Literal[
     "eos",  # the model drew the end-of-text token
@@ -38,10 +41,17 @@ Criterion = Callable[[list[int], str], bool]  # the ids and the text so far -> w
 
 
 def asked(cancel: Cancel | None) -> Callable[[], bool]:
-    """The function that says whether the caller has asked to end."""
+    """The function that says whether the caller has asked to end: once he has, it stays so."""
     if cancel is None:
         return lambda: False
-    return cancel if callable(cancel) else cancel.is_set
+    ask, has_asked = cancel if callable(cancel) else cancel.is_set, False
+
+    def is_cancelled() -> bool:
+        nonlocal has_asked
+        has_asked = has_asked or bool(ask())
+        return has_asked
+
+    return is_cancelled
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,15 @@ def ending(tokenizer: Tokenizer, config: GenerationConfig, criterion: Criterion 
         turns = tuple(tokenizer.special_tokens[name] for name in END_OF_TURN if name in tokenizer.special_tokens)
     ids: dict[int, FinishReason] = {**dict.fromkeys(ends, "eos"), **dict.fromkeys(turns, "end_of_turn")}
     return Ending(ids, config.stop, criterion)
+
+
+def stop_probability(logits: np.ndarray, normalizer: float, ids: Iterable[int]) -> float:
+    """The probability that one of some tokens comes next: the sum of e^(l - log sum e^l) over them.
+
+    logits: (V,), as the model gave them, before any parameter changed them; normalizer: their
+    log_sum_exp.
+    """
+    return sum([math.exp(float(logits[id]) - normalizer) for id in ids])
 
 
 class StopStrings:

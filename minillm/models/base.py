@@ -38,6 +38,11 @@ class Cache(Protocol):
     def reorder(self, rows: np.ndarray) -> Cache:
         """A cache whose row i goes on from row ``rows[i]`` of this one."""
 
+    def kept(self, length: int, room: int) -> Cache | None:
+        """A cache of the first ``length`` tokens alone, with room for ``room``; this one is used
+        up. None where a model cannot go back.
+        """
+
 
 class LanguageModel(Module):
     """A model that scores the next token."""
@@ -45,6 +50,7 @@ class LanguageModel(Module):
     config: Any
     context: int | None = None
     is_encoder_decoder = False
+    reads_on = True  # whether a text that is read in parts is read as if at once
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> Any:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens.
@@ -117,6 +123,18 @@ class KVCache:
         other.length, other.reader = self.length, self.reader
         other.starts = None if self.starts is None else self.starts[rows]
         return other
+
+    def kept(self, length: int, room: int) -> KVCache:
+        """A cache of the first ``length`` tokens alone, with room for ``room``; this one is used
+        up.
+        """
+        self.length = length
+        if room > self.capacity:
+            old_keys, old_values, shape = self.keys, self.values, list(self.keys.shape)
+            shape[2] = room
+            self.keys, self.values = np.zeros(shape, old_keys.dtype), np.zeros(shape, old_values.dtype)
+            self.keys[:, :, :length], self.values[:, :, :length] = old_keys[:, :, :length], old_values[:, :, :length]
+        return self
 
 
 class LayerCache:

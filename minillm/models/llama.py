@@ -248,6 +248,7 @@ class Llama(LanguageModel):
     def __init__(self, config: LlamaConfig, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)
         self.config, self.context = config, config.context
+        self.reads_on = config.rope_scaling is None or config.rope_scaling.rope_type != "dynamic"
         self.model = Transformer(config, rng)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, False, rng)

@@ -88,6 +88,12 @@ class RecurrentCache:
         starts = None if self.starts is None else self.starts[rows]
         return RecurrentCache([layer.reorder(rows) for layer in self.layers], starts)
 
+    def kept(self, length: int, room: int) -> RecurrentCache | None:
+        """This cache if it holds ``length`` tokens, of which there can be any number; else None: a
+        state does not know the states before it.
+        """
+        return self if length == self.length else None
+
 
 class Block(Module):
     """A recurrent layer with attention, on a normalised copy of the residual and added to it."""

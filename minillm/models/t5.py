@@ -330,6 +330,7 @@ class T5(LanguageModel):
     """
 
     is_encoder_decoder = True
+    reads_on = False  # another question changes what the encoder makes of each of its tokens
 
     def __init__(self, config: T5Config, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)
