@@ -61,8 +61,8 @@ print(f"floor:           {floor:.3f} nats per token")
 #
 # Each step: some stories, the loss of all their tokens at once, `backward`, a step of AdamW. The learning rate rises
 # for a few steps, stays, and then falls to 0, for a model that still jumps cannot settle. `Trainer` is this loop; it
-# also measures the loss on the 400 stories, lets the model write a sample, and saves checkpoints in a **run folder**.
-# A run that was interrupted goes on from the last checkpoint, and one that is complete is not done again.
+# also measures the loss on the 400 stories, and saves checkpoints in a **run folder**. A run that was interrupted
+# goes on from the last checkpoint, and one that is complete is not done again.
 #
 # Why 400 other stories? On those it has learned from, a model may just remember.
 
@@ -159,9 +159,9 @@ lesson.picture(
 # # Comparing with others: bits per byte
 #
 # Nats per *token* depend on how the text was cut: with longer tokens there are fewer of them, each harder to foresee.
-# So for comparisons the whole cost of the text is divided by its length in bytes, and counted in bits: nats times `1
-# / ln 2`. That is also the size to which the model could compress the text, eight bits for each byte of a plain file.
-# A program that compresses files without having read anything before is a good measure for it.
+# So for comparisons the whole cost of the text is divided by its length in bytes, and counted in bits: nats divided
+# by `ln 2`. That is also the size to which the model could compress the text, eight bits for each byte of a plain
+# file. A program that compresses files without having read anything before is a good measure for it.
 #
 # And **perplexity** is `e^loss`: the model hesitates as if between so many equally likely tokens.
 

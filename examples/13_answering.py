@@ -22,23 +22,31 @@
 # says how to answer.
 
 # %%
+import dataclasses
 import importlib.util
 
 import numpy as np
 from course import Lesson, close, same, story_model
 
-from minillm import GenerationConfig, TrainConfig, Trainer, chat, data, generate_batch
+from minillm import GenerationConfig, TrainConfig, Trainer, chat, data, generate_batch, models
 from minillm.chat.dataset import ChatDataset
 from minillm.chat.encode import Encoded
-from minillm.chat.sft import with_marks, with_rows
+from minillm.chat.sft import with_marks
 from minillm.chat.show import show_mask
 from minillm.data.chat_corpus import chance, is_right, obeys, style_of
 
 lesson = Lesson("13_answering")
 stories = story_model(lesson)
-tokenizer = with_marks(stories.tokenizer)  # two special tokens more
-model = with_rows(stories.model, tokenizer.vocab_size)  # and a row in the embedding for each, the mean of the others
+tokenizer = with_marks(stories.tokenizer)  # the same, with two special tokens more
 START, END = (tokenizer.special_tokens[mark] for mark in ("<|im_start|>", "<|im_end|>"))
+
+# A model with a row in its embedding for each of the two, drawn as if it were one of the others.
+model = models.Llama(dataclasses.replace(stories.model.config, vocab_size=tokenizer.vocab_size), rng=0)
+weights = dict(stories.model.state_dict())
+rows = weights["model.embed_tokens.weight"]  # (V, C)
+new = rows.mean(axis=0) + rows.std(axis=0) * np.random.default_rng(0).standard_normal((2, rows.shape[1]))
+weights["model.embed_tokens.weight"] = np.concatenate([rows, new.astype(rows.dtype)])
+model.load_state_dict(weights)
 
 
 def plain(text):
@@ -69,8 +77,8 @@ if importlib.util.find_spec("jinja2"):  # templates are written in its language
 # %% [markdown]
 # # The loss mask
 #
-# In the brackets: what the model is to learn. It shall answer, not ask; so only the assistant's tokens are targets.
-# The others are read, and have no loss: this is the **loss mask**.
+# In the brackets: what the model is to learn. It is to answer, not to ask; so only the assistant's tokens are
+# targets. The others are read, and have no loss: this is the **loss mask**.
 #
 # The token that ends the turn is *inside* the brackets. Lesson 12 showed what happens otherwise.
 #

@@ -5,7 +5,7 @@ import numpy as np
 
 def text_loss(probabilities, tokens):
     """The mean of -ln p, p the probability of the token that came."""
-    return -np.log(probabilities[np.arange(len(tokens)), tokens]).mean()
+    return -np.log(probabilities[range(len(tokens)), tokens]).mean()
 
 
 def bits_per_byte(loss, tokens, text):
