@@ -49,7 +49,7 @@ print(f"... and so on; all together {-story.logprob:.1f} nats, and not one less 
 # random weights.
 
 # %%
-recipe = Recipe(steps=400, layers=3, width=96, batch_size=5, learning_rate=4e-3, evaluate_every=50, checkpoint_every=50)
+recipe = Recipe(steps=400, layers=3, width=96, batch_size=5, learning_rate=4e-3, evaluate_every=80, checkpoint_every=80)
 made = Setup.prepare(recipe)
 baseline, floor = np.log(made.tokenizer.vocab_size), made.floor
 print(f"{made.about}, {made.dataset.tokens_per_epoch:,} tokens; {made.model.num_parameters():,} parameters")
@@ -76,7 +76,7 @@ def sample(model):
 
 
 run = story_run(lesson, recipe)
-config = dataclasses.replace(recipe.train_config(), keep_checkpoints=8)  # all of them, to look back
+config = dataclasses.replace(recipe.train_config(), keep_checkpoints=5)  # all of them, to look back
 trainer = Trainer(made.model, made.dataset, config, tokenizer=made.tokenizer, run=run, floor=floor)
 trainer.resume()
 result = trainer.run()
@@ -100,10 +100,10 @@ groups = {"how it is said": [], "drawn by lot": [], "to be remembered": []}
 for step, path in saved.items():
     tensors = files.read_safetensors(path / "tensors.safetensors")
     made.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    if step in (50, 200, recipe.steps):
+    if step in (80, 240, recipe.steps):
         print(f"step {step}:\n{sample(made.model)}\n")
     sums = {name: np.zeros(2) for name in groups}
-    for share in by_choice(made.model, made.tokenizer, stories[:100]):
+    for share in by_choice(made.model, made.tokenizer, stories[:80]):
         word, _, certain = share.kind.partition(", ")
         spoken = word in ("phrase", "end of the text")
         group = "how it is said" if spoken else "to be remembered" if certain == "certain" else "drawn by lot"
@@ -119,9 +119,9 @@ for step, path in saved.items():
 # (or because the word had begun); a name that is certain must be *remembered*. `to choose`: a lot was drawn, and the
 # best is to hold all possible words for equally likely.
 #
-# In the picture on the right: the turns of phrase come first, for there are few of them and they are everywhere. That
-# lots are lots is learned at once. What takes longest is to know *who has the ball now*: it stands far back in the
-# text, and attention must learn where to look.
+# In the picture on the right: the turns of phrase come first, for there are few of them and they are everywhere. For
+# words drawn by lot it is enough to know all that are possible. What takes longest is to know *who has the ball now*:
+# it stands far back in the text, and attention must learn where to look.
 
 # %%
 print(table(by_choice(made.model, made.tokenizer, stories)))
@@ -131,9 +131,9 @@ def draw(figure):
     """The loss between its two ends; and how far the three groups of words are from theirs."""
     left, right = figure.subplots(1, 2)
     left.plot([r["step"] for r in history], [r["loss"] for r in history], color="C5", linewidth=1, label="training")
-    measured = [(0, baseline), *((r["step"], r["val_loss"]) for r in history if r["val_loss"] is not None)]
+    measured = [(r["step"], r["val_loss"]) for r in history if r["val_loss"] is not None]
     left.plot(*zip(*measured, strict=True), color="C0", marker="o", markersize=3, label="400 other stories")
-    for level, text in ((baseline, f"knows nothing: {baseline:.2f}"), (floor, f"floor: {floor:.2f}")):
+    for level, text in ((baseline, f"knows nothing: ln V = {baseline:.2f}"), (floor, f"floor: {floor:.2f}")):
         left.axhline(level, color=lesson.grey, linestyle="--", linewidth=1)
         left.text(recipe.steps, level - 0.08, text, color=lesson.grey, fontsize=8, ha="right", va="top")
     left.set(title="the loss, between its two ends", xlabel="step", ylabel="nats per token", ylim=(0, baseline + 0.4))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from examples import __main__ as course
+from examples.course import Lesson, story_model, story_run
+from minillm import Recipe
 
 HOME = Path(__file__).parents[1]
 LESSONS = [pytest.param(path, id=path.stem) for path in course.lessons()]
@@ -124,6 +126,22 @@ def test_a_notebook_has_the_cells(tmp_path):
     first = made["cells"][0]
     assert first["cell_type"] == "markdown" and first["source"][0] == "# Un neurone\n"
     assert json.loads(json.dumps(made))["nbformat"] == 4
+
+
+def test_the_model_of_lesson_10_is_trained_once_and_anew_where_its_recipe_changed(tmp_path, monkeypatch):
+    lesson = Lesson("11_sampling")
+    lesson.options.out, recipe = str(tmp_path), Recipe(steps=5)
+    first = story_run(lesson, recipe)
+    (first.path / "log.jsonl").write_text("")
+    assert story_run(lesson, recipe).path == first.path == tmp_path / "10_run"
+    assert (first.path / "log.jsonl").exists()
+    commands = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    with pytest.raises(ValueError, match="no config.json"):  # the lesson, had it run, would have made it
+        story_model(lesson)
+    assert commands == [[sys.executable, str(course.HERE / "10_language_model.py"), "--out", str(tmp_path)]]
+    other = story_run(lesson, recipe.replace(width=64))
+    assert other.settings["width"] == 64 and not (other.path / "log.jsonl").exists()
 
 
 def rows(name: str) -> list[list[str]]:
