@@ -130,7 +130,8 @@ print(table(by_choice(made.model, made.tokenizer, stories)))
 def draw(figure):
     """The loss between its two ends; and how far the three groups of words are from theirs."""
     left, right = figure.subplots(1, 2)
-    left.plot([r["step"] for r in history], [r["loss"] for r in history], color="C5", linewidth=1, label="training")
+    seen = [(r["step"], r["loss"]) for r in history]
+    left.plot(*zip(*seen, strict=True), color=lesson.grey, linewidth=1, label="training")
     measured = [(r["step"], r["val_loss"]) for r in history if r["val_loss"] is not None]
     left.plot(*zip(*measured, strict=True), color="C0", marker="o", markersize=3, label="400 other stories")
     for level, text in ((baseline, f"knows nothing: ln V = {baseline:.2f}"), (floor, f"floor: {floor:.2f}")):

@@ -122,7 +122,7 @@ def after(settings, logits=logits):
 print(f"{'':18} possible   right words left   nonsense   entropy in nats")
 for name, settings in filters.items():
     q = after(settings)
-    left, nonsense = sum(q[id] > 0 for id in right), 1 - sum(q[id] for id in right)
+    left, nonsense = sum(q[id] > 0 for id in right), abs(1 - sum(q[id] for id in right))
     entropy = np.sum(q[q > 0] * -np.log(q[q > 0]))
     print(f"{name:18} {np.sum(q > 0):8} {left:11} of {len(right)} {nonsense:10.2%} {entropy:12.2f}")
 
