@@ -218,9 +218,7 @@ lesson.end(
     floor=floor,
     read=[
         "minillm/data/grammar.py", "minillm/data/stories.py", "minillm/data/story_corpus.py",
-        "minillm/data/story_words.py", "minillm/data/bucketed.py", "minillm/training/recipe.py",
-        "minillm/training/setup.py", "minillm/training/trainer.py", "minillm/training/config.py",
-        "minillm/training/checkpoint.py", "minillm/training/run.py", "minillm/training/evaluate.py",
-        "minillm/training/by_choice.py", "minillm/cli/train.py", "minillm/cli/eval.py",
+        "minillm/data/story_words.py", "minillm/data/bucketed.py", "minillm/data/beginning.py",
+        "minillm/data/digest.py", "minillm/training/", "minillm/files/", "minillm/cli/train.py", "minillm/cli/eval.py",
     ],
 )  # fmt: skip

@@ -25,10 +25,12 @@ from minillm.generation import processors as P
 lesson = Lesson("11_sampling")
 model, tokenizer, _ = story_model(lesson)
 
-text = "Once upon a time, there was a brave"
-ids = [tokenizer.eos_id, *tokenizer.encode(text, add_special_tokens=False)]  # a text begins after the end of another
-with no_grad():
-    logits = model(np.array([ids])).data[:, -1].astype(float)  # (1, V): the scores after the last token
+
+def read(text):
+    """(1, T) the ids of a text, which begins after the end of another, and (1, V) the scores of the token after it."""
+    ids = np.array([[tokenizer.eos_id, *tokenizer.encode(text, add_special_tokens=False)]])
+    with no_grad():
+        return ids, model(ids).data[:, -1].astype(float)
 
 
 def softmax(logits):
@@ -39,9 +41,11 @@ def softmax(logits):
 
 def shown(id):
     """A token as a person reads it."""
-    return tokenizer.decode([id]).strip() or "(space)"
+    return "EOS" if id == tokenizer.eos_id else tokenizer.decode([id]).strip() or "(space)"
 
 
+text = "Once upon a time, there was a brave"
+_, logits = read(text)
 p = softmax(logits[0])  # (V,)
 order = np.argsort(-p)  # the most likely first
 right = {tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in ["girl", "boy", *ANIMALS]}
@@ -181,40 +185,33 @@ lesson.picture(
 # %%
 story = "Once there was a kind girl named Mia. Mia loved to sing. One sunny day, Mia went to the old park. There she "
 story += "found a red ball. Soon she met Tom, a shy fox. Then "
-
-
-def read(text):
-    """The ids of a text, and the scores of the token after it."""
-    ids = np.array([[tokenizer.eos_id, *tokenizer.encode(text, add_special_tokens=False)]])
-    with no_grad():
-        return ids, model(ids).data[:, -1].astype(float)
-
-
 past, scores = read(f"{story}Mia gave the red ball to")
-other_past, other_scores = read(f"{story}they went to")
+went, went_scores = read(f"{story}they went to")
+_, end_scores = read(f"{story}they ate some jam. Then they saw two owls. What did Mia love? She loved to sing. The end.")
 tom = tokenizer.encode(" Tom", add_special_tokens=False)[0]
 q = softmax(scores[0])
-likely, others = np.argsort(-q)[:12], np.argsort(-other_scores[0])[:12]
+likely = np.argsort(-q)[:12]
 print(f"...{tokenizer.decode(past[0, -20:])} ...\n" + ", ".join(f"{shown(id)} {q[id]:.1%}" for id in likely))
 looking_back = [  # the whole story is taken for drawn
     ("frequency_penalty=1", P.penalize_frequency(scores, past, frequency=1.0, presence=0.0)),
     ("presence_penalty=1", P.penalize_frequency(scores, past, frequency=0.0, presence=1.0)),
     ("repetition_penalty=1.5", P.penalize_repetition(scores, past, penalty=1.5)),
     ("logit_bias={Tom: 2}", P.add_bias(scores, {tom: 2.0})),
-    ("logit_bias={Tom: -100}", P.add_bias(scores, {tom: -100.0})),
 ]
 for title, changed in looking_back:
     print(f"{title:23} Tom {softmax(changed[0])[tom]:.1%}")
-pair = P.forbid_repeated_ngrams(other_scores, other_past, size=2)
+dials = [(title, q, softmax(changed[0]), likely) for title, changed in looking_back]
+for title, before, changed in (
+    ("min_new_tokens, 'The end.'", end_scores, P.forbid(end_scores, [tokenizer.eos_id])),
+    ("no_repeat_ngram_size=2, 'they went to'", went_scores, P.forbid_repeated_ngrams(went_scores, went, size=2)),
+):
+    dials.append((title, softmax(before[0]), softmax(changed[0]), np.argsort(-before[0])[:12]))
 lesson.picture(
     "penalties",
-    lambda figure: panels(
-        figure,
-        [(title, q, softmax(changed[0]), likely) for title, changed in looking_back]
-        + [("no_repeat_ngram_size=2, 'they went to'", softmax(other_scores[0]), softmax(pair[0]), others)],
-    ),
+    lambda figure: panels(figure, dials),
     alt="Six bar charts of the 12 most likely tokens in a story where only Tom can be meant, before and after three "
-    "penalties, a bias for and against his name, and a ban on repeated pairs.",
+    "penalties and a bias for his name; and of other places, before and after the end of the text is excluded, and a "
+    "repeated pair.",
     size=(10, 5.6),
 )
 
