@@ -187,7 +187,8 @@ story = "Once there was a kind girl named Mia. Mia loved to sing. One sunny day,
 story += "found a red ball. Soon she met Tom, a shy fox. Then "
 past, scores = read(f"{story}Mia gave the red ball to")
 went, went_scores = read(f"{story}they went to")
-_, end_scores = read(f"{story}they ate some jam. Then they saw two owls. What did Mia love? She loved to sing. The end.")
+ended = "they ate some jam. Then they saw two owls. What did Mia love? She loved to sing. The end."
+_, end_scores = read(story + ended)
 tom = tokenizer.encode(" Tom", add_special_tokens=False)[0]
 q = softmax(scores[0])
 likely = np.argsort(-q)[:12]
