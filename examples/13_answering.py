@@ -179,13 +179,13 @@ def draw(figure):
     for id, learned in zip(*encoded, strict=True):
         name = tokenizer.decode([id])
         shown = name.replace("\n", "\\n").replace(" ", "\u00b7")
-        if x + len(shown) > 42 or (id == START and x > 0):
+        if x + len(shown) > 66 or (id == START and x > 0):
             x, y = 0.0, y + 1
         box = {"boxstyle": "round,pad=0.25", "facecolor": "C1" if learned else "none", "edgecolor": lesson.grey}
         ink = lesson.paper if learned else lesson.ink
         left.text(x, -y, shown, family="monospace", fontsize=8, va="center", color=ink, bbox=box)
-        x += len(shown) + 1.2
-    left.set(xlim=(-0.5, 46), ylim=(-y - 1, 1), title="the loss mask: filled tokens are learned, the others only read")
+        x += len(shown) + 2
+    left.set(xlim=(-1, 72), ylim=(-y - 1, 1), title="the loss mask: filled tokens are learned, the others only read")
     left.set_axis_off()
     names = [*before, "exact answers at random"]
     places = np.arange(len(names))[::-1]
