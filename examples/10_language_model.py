@@ -102,7 +102,7 @@ for step, path in saved.items():
     made.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     if step in (80, 240, recipe.steps):
         print(f"step {step}:\n{sample(made.model)}\n")
-    sums = {name: np.zeros(2) for name in groups}
+    sums = {name: np.zeros(2) for name in groups}  # nats above the floor, and tokens, for the next cell
     for share in by_choice(made.model, made.tokenizer, stories[:80]):
         word, _, certain = share.kind.partition(", ")
         spoken = word in ("phrase", "end of the text")

@@ -121,7 +121,7 @@ print(f"{dataset.tokens_per_epoch:,} targets; floor {floor:.4f}: hardly anything
 
 def answers(model, prompts):
     """The most likely answer to each conversation."""
-    settings = GenerationConfig(temperature=0, max_new_tokens=24)
+    settings = GenerationConfig(temperature=0, max_new_tokens=32)
     return generate_batch(model, tokenizer, [encode(prompt, answer=True).ids for prompt in prompts], settings)
 
 
@@ -163,7 +163,7 @@ for what in before:
     print(f"{what:30} {before[what]:6.1%}  {after[what]:6.1%}")
 at_random = chance(asked)
 print(f"{'exact answers at random':30} {'':6}  {at_random:6.1%}\n")
-for talk, answer in list(zip(asked, answers(model, [talk.prompt for talk in asked[:6]]), strict=False)):
+for talk, answer in zip(asked[:6], answers(model, [talk.prompt for talk in asked[:6]]), strict=True):
     for message in talk.prompt:
         print(f"{message['role']:9} {message['content']}")
     print(f"{'answer':9} {answer.text}   [{answer.finish_reason}; right: {talk.answer}]\n")
