@@ -316,7 +316,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_program(terminal, folder, model, toke
 def test_ctrl_c_while_a_model_is_opened(folder):
     code = (
         "import os, signal, sys; from minillm.training import run; from minillm.cli import main;"
-        "run.load_run = lambda *_: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9);"
+        "run.load_run = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9);"
         f"sys.exit(main(['chat', {str(folder)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], input="", capture_output=True, text=True, timeout=60)
