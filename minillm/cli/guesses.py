@@ -55,6 +55,7 @@ OTHER_NAMES = {
 OTHER_COMMANDS = {
     "generate": "sample write complete continue infer predict run prompt",
     "train": "fit learn finetune fine-tune",
+    "plot": "draw curve curves chart graph",
     "eval": "evaluate test perplexity measure",
     "info": "show describe inspect summary",
     "--help": "help",

@@ -1,0 +1,258 @@
+"""The page: one HTML file with the graph, the walk, all numbers, and the walk in the wrong order.
+
+Everything is laid out here and can be read without JavaScript; page.js only hides what has not come
+yet, and writes the sentences of the present step. The exact numbers stand in it as JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .differences import agree
+from .draw import graph_svg
+from .folding import Card
+from .record import Entry, Kept, Recording
+from .steps import Step, number
+
+HOME = Path(__file__).parent
+
+
+def page(recording: Recording, cards: Sequence[Card], steps: Sequence[Step], unchecked: str) -> str:
+    """The whole HTML text."""
+    style, script = ((HOME / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    loss = recording.loss
+    title = f"Backpropagation of {loss.name}, step by step"
+    operations = sum(entry.op is not None for entry in recording.entries)
+    leaves = sum(entry.is_leaf for entry in recording.entries)
+    folded = sum(card.is_folded for card in cards)
+    intro = (
+        f"{escape(loss.name)} = <strong>{escape(number(loss.value.values[0]))}</strong>, from {operations:,} "
+        f"operation{'s' * (operations != 1)} and {leaves:,} leaf tensor{'s' * (leaves != 1)}, "
+        "recorded while backward() ran."
+    )
+    if folded:
+        intro += f" {folded} of the {len(cards)} cards stand for several operations; the table below has all."
+    return "\n".join([
+        "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{escape(title)}</title>", f"<style>{style}</style>", "</head>", "<body>",
+        f"<header><h1>{escape(title)}</h1><p>{intro}</p>{_warning(recording)}</header>",
+        "<main>", CONTROLS,
+        '<div class="stage">',
+        '<section class="graph" tabindex="0" aria-label="Graph">' + graph_svg(cards, steps, loss) + "</section>",
+        f'<section class="walk" aria-label="The walk"><div id="now" hidden></div>{_walk(steps)}</section>', "</div>",
+        LEGEND, _numbers(recording.entries, unchecked), _order(recording), "</main>",
+        f'<script type="application/json" id="trace">{_json(recording, cards, steps)}</script>',
+        f"<script>{script}</script>", "</body>", "</html>", "",
+    ])  # fmt: skip
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+CONTROLS = """<div id="controls" role="group" aria-label="Controls" hidden>
+<button id="reset" type="button" title="To the beginning (Home)">⏮<span class="wide"> Reset</span></button>
+<button id="back" type="button" title="One step back (left arrow)">◀<span class="wide"> Back</span></button>
+<button id="play" type="button" title="Play or pause (space)">▶ Play</button>
+<button id="forth" type="button" title="One step on (right arrow)">Step ▶</button>
+<label>Speed <select id="speed"><option value="0.5">½×</option><option value="1" selected>1×</option>\
+<option value="2">2×</option><option value="4">4×</option></select></label>
+<label class="slide">Step <input id="slider" type="range" min="0" step="1" value="0"> <output id="count"></output></label>
+<p class="keys">Keys: <kbd>space</kbd> play or pause, <kbd>←</kbd> <kbd>→</kbd> one step, <kbd>Home</kbd> \
+<kbd>End</kbd> first and last; click a card to go to its step.</p>
+</div>"""
+
+LEGEND = """<p class="legend"><span class="key leaf">leaf: gets a .grad</span> <span class="key result">result of an \
+operation</span> <span class="key constant">constant</span> <span class="key loss">where the walk begins</span>
+<span class="key cell"><i class="n4"></i><i class="n2"></i><i class="z"></i><i class="p2"></i><i class="p4"></i> \
+negative, zero, positive: each grid by its own greatest entry</span>
+<span class="key cell"><i class="nan"></i> NaN or infinity</span></p>"""
+
+
+def _warning(recording: Recording) -> str:
+    told = []
+    for entry in recording.entries:
+        if entry.born_bad:
+            causes = ", ".join(f"{t.name} = {number(t.value.values[0])}" if t.value.size == 1 else
+                               f"{t.name} (from {number(t.value.low)} to {number(t.value.high)})"
+                               for t in entry.inputs)  # fmt: skip
+            told.append(f"forward, in {entry.name} = {entry.expression}, from {causes}")
+        if entry.passes_bad:
+            told.append(f"on the way back, in {entry.name} = {entry.expression}")
+    if not told:
+        return ""
+    more = f", and in {len(told) - 5} more places" if len(told) > 5 else ""
+    return f'<p class="warning">⚠ NaN or infinity arose {escape("; ".join(told[:5]) + more)}.</p>'
+
+
+def _walk(steps: Sequence[Step]) -> str:
+    items = "".join(
+        f'<li data-item="{i}"><strong>{escape(step.headline)}</strong> '
+        f"{' '.join(f'<span>{escape(sentence)}</span>' for sentence in step.sentences)}</li>"
+        for i, step in enumerate(steps, start=1)
+    )
+    return f'<h2>The walk</h2><ol id="steps" tabindex="0" aria-label="All steps">{items}</ol>'
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Sequence[str], label: str) -> str:
+    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _array(kept: Kept | None) -> str:
+    """The entries that were kept, as text."""
+    if kept is None:
+        return '<span class="none">none</span>'
+    if kept.size == 1:
+        return escape(number(kept.values[0]))
+    most = 16 if kept.size > 16 else kept.size
+    told = " ".join(number(value) for value in kept.values[:most])
+    rest = f" … (length {number(kept.norm)})" if kept.size > most else ""
+    return f'<span class="shape">{kept.shape}</span> {escape(told + rest)}'
+
+
+def _slopes(entry: Entry) -> str:
+    told = []
+    for t, slope in zip(entry.inputs, entry.slopes, strict=False):
+        if slope is None:
+            continue
+        name = escape(f"∂{entry.name}/∂{t.name}")
+        if slope.diagonal is not None:
+            told.append(f"{name}: {' '.join(map(number, slope.diagonal[:16]))}{' …' * (len(slope.diagonal) > 16)}")
+        elif slope.matrix is not None and slope.matrix.size <= 32:
+            told.append(f"{name}: {' | '.join(' '.join(map(number, row)) for row in slope.matrix)}")
+        else:
+            told.append(f"{name}: {entry.value.size} × {t.value.size} derivatives")
+    return "<br>".join(told)
+
+
+def _check(entry: Entry) -> str:
+    if not entry.differences or entry.gradient is None:
+        return '<span class="none">—</span>'
+    pairs = [(entry.gradient.entry(i), difference) for i, difference in entry.differences.items()]
+    wrong = sum(g is None or not agree(g, difference) for g, difference in pairs)
+    told = " ".join(number(difference) for _, difference in pairs[:16]) + " …" * (len(pairs) > 16)
+    mark = f'<span class="no">✗ {wrong} of {len(pairs)} differ</span>' if wrong else '<span class="yes">✓</span>'
+    where = "" if len(pairs) == entry.gradient.size else f"at {entry.gradient.place(next(iter(entry.differences)))}: "
+    return f"{mark} {escape(where + told)}"
+
+
+def _numbers(entries: Sequence[Entry], unchecked: str) -> str:
+    rows = [
+        f'<tr{" class=bad" if entry.born_bad or entry.passes_bad else ""}><th scope="row">{escape(entry.path)}</th>'
+        f"<td>{escape(entry.expression) if entry.op else 'leaf' if entry.is_leaf else 'constant'}</td>"
+        f"<td>{_array(entry.value)}</td><td>{_slopes(entry)}</td><td>{_array(entry.gradient)}</td>"
+        f"<td>{_check(entry)}</td></tr>"
+        for entry in entries
+    ]
+    head = ("tensor", "computed as", "value", "local derivative", "gradient", "by a small change")
+    note = (
+        f"The last column is empty, because {escape(unchecked)}."
+        if unchecked
+        else "The last column needs no backward: each entry was made 0.000001 greater and smaller, in float64, and the "
+        "column says by how much the loss moved, for each unit of the change. ✓: it agrees with the gradient."
+    )
+    matrices = any(slope is not None and slope.diagonal is None for entry in entries for slope in entry.slopes)
+    if matrices:
+        note += " Where an entry of the result depends on several entries, the local derivative has a row for each "
+        note += "entry of the result."
+    return f"<h2>All numbers</h2><p>{note}</p>{_table(head, rows, 'All numbers')}"
+
+
+ORDER = """<h2>Does the order matter?</h2>
+<p>Take <code>b = a + a</code>, then <code>c = b + b</code>: c is 4a, so the gradient of a is <strong>4</strong>. c sends b \
+a gradient of 1 twice. In the right order b waits for both, and passes on 1 + 1 = 2 to a, twice: 2 + 2 = 4. A walk that goes \
+deeper as soon as the first 1 reaches b passes on 1, twice: a has 1 + 1 = <strong>2</strong>, and the second 1 comes too late. \
+If b then passed on its whole sum again, a would get 2 + 2 more: <strong>6</strong>. So a tensor may pass on only when all \
+that use it have been asked; the newest operation first is such an order, because an operation can only use what was there \
+before it.</p>"""
+
+
+def _order(recording: Recording) -> str:
+    rows, differs = [], False
+    for entry in recording.entries:
+        if entry.is_leaf and entry.gradient is not None and entry.hasty is not None:
+            same = np.array_equal(entry.gradient.values, entry.hasty.values, equal_nan=True)
+            same = same and np.array_equal(entry.gradient.norm, entry.hasty.norm, equal_nan=True)
+            differs |= not same
+            rows.append(
+                f'<tr><th scope="row">{escape(entry.path)}</th><td>{_array(entry.gradient)}</td>'
+                f'<td>{_array(entry.hasty)} <span class="{"yes" if same else "no"}">{"✓ the same" if same else "✗ wrong"}'
+                "</span></td></tr>"
+            )
+    waiting = [entry.name for entry in recording.entries if entry.op is not None and len(entry.arrivals) > 1]
+    if differs:
+        note = f"And in this graph, where {', '.join(waiting[:6])}{' …' * (len(waiting) > 6)} must wait for "
+        note += "several gradients:"
+    elif waiting:
+        note = "In this graph the wrong walk happens to give the same."
+    else:
+        note = "In this graph no result of an operation is used twice, so no order can be wrong:"
+    head = ("leaf", "right: each waits", "wrong: each passes on its first gradient")
+    return f"{ORDER}<p>{escape(note)}</p>{_table(head, rows, 'The wrong order')}"
+
+
+# ---- data ----------------------------------------------------------------------------------------
+
+
+def _json(recording: Recording, cards: Sequence[Card], steps: Sequence[Step]) -> str:
+    """Everything exactly, for the script of the page and for those of others; "<" can begin no tag.
+    """
+    number_of = {card: i for i, card in enumerate(cards)}
+    content = {
+        "nodes": [_node(entry) for entry in recording.entries],
+        "steps": [
+            {"card": number_of[step.card], "nodes": [entry.index for entry in step.card.members],
+             "headline": step.headline, "sentences": step.sentences}
+            for step in steps
+        ],
+    }  # fmt: skip
+    return json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+
+
+def _node(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.path,
+        "op": entry.op,
+        "expression": entry.expression,
+        "inputs": [t.index for t in entry.inputs],
+        "shape": list(entry.value.shape),
+        "dtype": str(entry.value.dtype),
+        "value": _exact(entry.value),
+        "gradient": _exact(entry.gradient),
+        "grad": _exact(entry.grad),
+        "arrivals": [
+            {"from": a.source.index, "as_input": a.slot, "gradient": _exact(a.gradient)} for a in entry.arrivals
+        ],
+        "small_changes": {str(i): _number(x) for i, x in entry.differences.items()},
+    }
+
+
+def _exact(kept: Kept | None) -> list[Any] | None:
+    """The entries that were kept, in C order, as numbers that give the same floats again."""
+    return None if kept is None else [_number(x) for x in kept.values.tolist()]
+
+
+def _number(x: Any) -> Any:
+    return x if not isinstance(x, float) or np.isfinite(x) else str(x)  # "nan", "inf", "-inf"
