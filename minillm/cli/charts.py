@@ -46,7 +46,7 @@ def chart(
         return np.clip((high - y) / (high - low), 0, 1) * (n - 1)
 
     cells = [[" "] * columns for _ in range(rows)]
-    for height, name in lines:
+    for height, _ in lines:
         cells[round(float(down(np.array(height), rows)))][:] = "╌" * columns
     taken: dict[tuple[int, int], str] = {}
     for letter, x, y in curves:
@@ -59,8 +59,8 @@ def chart(
             at = round(float(np.interp(column, places, heights))), column
             cells[at[0]][column] = taken[at] = letter if taken.get(at, letter) == letter else "*"
     for x, y in points:
-        for column, row in zip(np.rint(across(x, columns)).astype(int), np.rint(down(y, rows)).astype(int), strict=True):
-            cells[row][column] = "◆"
+        for place, depth in zip(across(x, columns), down(y, rows), strict=True):
+            cells[round(depth)][round(place)] = "◆"
     for height, name in lines:  # their names where no curve is, at the right if there is room
         row, text = cells[round(float(down(np.array(height), rows)))], f" {name} {height:.3f} "
         for place in (columns - len(text), 2, columns // 2):

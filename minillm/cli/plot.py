@@ -31,7 +31,9 @@ def add(commands: Any) -> None:
         description="Draw loss (between a guess and the floor), learning rate, gradient and speed of one run or of "
         "several: on the terminal, and as a picture where matplotlib is installed.",
     )
-    p.add_argument("folders", metavar="RUN", nargs="+", type=name_of_something, help="run folders, also of runs that go on")
+    p.add_argument(
+        "folders", metavar="RUN", nargs="+", type=name_of_something, help="run folders, also while they are trained"
+    )
     p.add_argument(
         "--out",
         type=name_of_something,
@@ -58,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
         plot_runs(runs, path)
     except ImportError:
         if options.out is not None:
-            raise ImportError("--out: pictures are drawn by matplotlib, which is not here: pip install matplotlib") from None
+            raise ImportError(
+                "--out: pictures are drawn by matplotlib, which is not here: pip install matplotlib"
+            ) from None
         say("[no picture: pip install matplotlib]")
     else:
         say(f"[picture: {os.fspath(path)}]")

@@ -26,6 +26,7 @@ PANELS = {  # what a log holds -> how a picture calls it
 }
 SKIPPED = 0.05  # of a run: its first plunge may leave the picture where it is not of interest
 MARGIN = 0.06
+DASHES = ("-", (0, (4, 2)), (0, (1, 1)))  # of lines that share a colour
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
@@ -63,7 +64,7 @@ def read_curves(paths: Sequence[str | os.PathLike[str]]) -> list[Curves]:
         runs.append(Curves(
             name if names.count(name) == 1 else files.shown(path),
             {what: curve for what, curve in curves.items() if len(curve[0])},
-            float(floor) if _is_number(floor) else None, _guess(Path(path)),
+            float(floor) if floor is not None and _is_number(floor) else None, _guess(Path(path)),
         ))  # fmt: skip
     return runs
 
@@ -165,13 +166,14 @@ def plot_runs(runs: Sequence[Curves], path: str | os.PathLike[str]) -> None:
             axes.set_yticks([])
             continue
         for i, run in having:
-            colour, evaluated = COLOURS[i % len(COLOURS)], what == "loss" and "val_loss" in run.curves
-            style = ("-", (0, (4, 2)), (0, (1, 1)))[i // len(COLOURS) % 3]
-            (drawn[run.name],) = axes.plot(*run.curves[what], color=colour, linestyle=style,
-                                           linewidth=1.1 if evaluated else 1.4, alpha=0.55 if evaluated else 0.9)  # fmt: skip
+            evaluated = what == "loss" and "val_loss" in run.curves
+            turn, colour = divmod(i, len(COLOURS))
+            look: dict[str, Any] = {"color": COLOURS[colour], "linestyle": DASHES[turn % len(DASHES)]}
+            width, alpha = (1.1, 0.55) if evaluated else (1.4, 0.9)
+            (drawn[run.name],) = axes.plot(*run.curves[what], **look, linewidth=width, alpha=alpha)
             if evaluated:
-                (drawn[run.name],) = axes.plot(*run.curves["val_loss"], color=colour, linestyle=style, linewidth=1.8,
-                                               marker="o", markersize=3.5)  # fmt: skip
+                look |= {"linewidth": 1.8, "marker": "o", "markersize": 3.5}
+                (drawn[run.name],) = axes.plot(*run.curves["val_loss"], **look)
         _set_range(axes, runs, what)
     axes = panels["loss"]
     for y, name in lines_of(runs):

@@ -7,4 +7,4 @@ cards are called, and what large graphs are folded into), `hasty` (the walk in t
 the picture.
 """
 
-from .trace import Trace, trace
+from .tracing import Trace, trace

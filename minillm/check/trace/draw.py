@@ -16,10 +16,10 @@ from .layout import Layout, lay_out
 from .record import MOST_VALUES, Entry, Kept
 from .steps import Step, number
 
-WIDTH, HEAD, LINE, PAD = 224.0, 30.0, 18.0, 10.0
-GRID = 92.0  # the widest that a grid of values gets
+WIDTH, HEAD, LINE, PAD = 206.0, 30.0, 18.0, 10.0
+GRID = 84.0  # the widest that a grid of values gets
 LEVELS = 4  # of colour on each side of zero
-LETTERS = 29  # that fit on a card
+LETTERS = 24  # that fit on a card
 
 
 def graph_svg(cards: Sequence[Card], steps: Sequence[Step], loss: Entry) -> str:
@@ -37,11 +37,15 @@ def graph_svg(cards: Sequence[Card], steps: Sequence[Step], loss: Entry) -> str:
     w, h = layout.width + 24, layout.height + 24
     return (
         f'<svg viewBox="-12 -12 {w:.0f} {h:.0f}" width="{w:.0f}" height="{h:.0f}" role="img" '
-        'aria-labelledby="graph-title"><title id="graph-title">The graph: values go down to the loss, gradients come '
-        'back up. The table below holds the same numbers.</title><defs><marker id="arrow" viewBox="0 0 8 8" refX="7" '
-        'refY="4" markerWidth="7" markerHeight="7" orient="auto"><path class="head" d="M0 0L8 4L0 8z"/></marker>'
-        '</defs>' + "".join(parts) + "</svg>"
+        f'aria-labelledby="graph-title">{FRAME}{"".join(parts)}</svg>'
     )
+
+
+FRAME = (
+    '<title id="graph-title">The graph: values go down to the loss, gradients come back up. The table below holds the '
+    'same numbers.</title><defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" '
+    'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto"><path class="head" d="M0 0L8 4L0 8z"/></marker></defs>'
+)
 
 
 # ---- cards ---------------------------------------------------------------------------------------
@@ -77,7 +81,8 @@ def _card(
     body = _folded_body(card, step) if card.is_folded else _body(entry, step, step_of)
     return (
         f'<g class="card {kind}{" bad" if bad else ""}" data-card="{i}" data-at="{step}" '
-        f'transform="translate({left:.1f} {y:.1f})"><rect class="paper" width="{WIDTH:.0f}" height="{height:.1f}" rx="8"/>'
+        f'transform="translate({left:.1f} {y:.1f})">'
+        f'<rect class="paper" width="{WIDTH:.0f}" height="{height:.1f}" rx="8"/>'
         f'<rect class="side" width="5" height="{height:.1f}" rx="2"/>'
         f'<text class="title" x="14" y="20">{escape(_fit(title))}<title>{escape(title)}</title></text>'
         + (f'<text class="mark" x="{WIDTH - 8:.0f}" y="{height - 6:.1f}" text-anchor="end">⚠ arose here</text>'
@@ -118,9 +123,8 @@ def _body(entry: Entry, step: int, step_of: dict[Card, int]) -> str:
         total = f'<tspan data-step="{step}" class="total"> = {escape(number(gradient.values[0]))}</tspan>'
         parts.append(_row(12 + LINE, "gradient", "".join(terms) + total))
     else:
-        parts.append(
-            _row(12 + LINE, "gradient", f'<tspan class="total" data-step="{step}">{escape(_brief(gradient, True))}</tspan>')
-        )
+        total = f'<tspan class="total" data-step="{step}">{escape(_brief(gradient, True))}</tspan>'
+        parts.append(_row(12 + LINE, "gradient", total))
     return "".join(parts)
 
 
@@ -174,13 +178,15 @@ def _edges(
     sizes: Sequence[tuple[float, float]],
     step_of: dict[Card, int],
 ) -> str:
-    starts: dict[int, list[int]] = {}  # card -> its edges downward, from left to right
+    starts: dict[int, list[int]] = {}  # card -> its edges downward, from left to right, so that few cross
     ends: dict[int, list[int]] = {}
     for e, (u, v) in enumerate(edges):
         starts.setdefault(u, []).append(e)
         ends.setdefault(v, []).append(e)
-    for u, out in starts.items():
+    for out in starts.values():
         out.sort(key=lambda e: layout.routes[e][0][0] if layout.routes[e] else layout.centres[edges[e][1]][0])
+    for incoming in ends.values():
+        incoming.sort(key=lambda e: layout.routes[e][-1][0] if layout.routes[e] else layout.centres[edges[e][0]][0])
     drawn = []
     for e, (u, v) in enumerate(edges):
         x, y = _port(layout.centres[u][0], starts[u], e), layout.centres[u][1] + sizes[u][1]
@@ -193,7 +199,8 @@ def _edges(
         needs = any(t.needs_gradient for t in cards[u].members)
         step = step_of.get(cards[v], 0) if needs else 0
         lit = f' data-lit="{step}"' if step else ""
-        drawn.append(f'<path class="edge{"" if needs else " constant"}"{lit} d="{"".join(path)}" marker-end="url(#arrow)"/>')
+        kind = "edge" if needs else "edge constant"
+        drawn.append(f'<path class="{kind}"{lit} d="{"".join(path)}" marker-end="url(#arrow)"/>')
     return "".join(drawn)
 
 

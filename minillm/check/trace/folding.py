@@ -10,7 +10,7 @@ from .record import Entry
 MOST_CARDS = 100
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Card:
     """One tensor, or those of a module, in the order in which they were made."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GAP, ROW_GAP, CORNER = 26.0, 46.0, 14.0
+GAP, ROW_GAP, CORNER = 16.0, 46.0, 14.0
 SWEEPS = 12
 
 
@@ -36,8 +36,8 @@ def lay_out(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int
     chains: list[list[int]] = []
     for u, v in edges:
         chain = [u]
-        for row in range(rank[u] + 1, rank[v]):
-            rank.append(row)
+        for between in range(rank[u] + 1, rank[v]):
+            rank.append(between)
             widths.append(CORNER)
             above.append([chain[-1]])
             chain.append(len(rank) - 1)

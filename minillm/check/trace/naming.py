@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import FrameType
-from typing import Any
 
 from ...autograd import Node
 from ...nn import Module
@@ -38,7 +37,7 @@ def give_names(nodes: Mapping[Node, Entry], names: Mapping[str, Tensor | Module]
                 paths.setdefault(parameter, f"{name}.{path}")
     short = _shortest([paths[t] for t in nodes if t in paths])
     taken = set(short.values())
-    count, last = 0, next(reversed(nodes))
+    count, last = 0, list(nodes)[-1]
     for t, entry in nodes.items():
         if t in paths:
             entry.path, entry.name = paths[t], short[paths[t]]

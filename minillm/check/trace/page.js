@@ -76,7 +76,7 @@
   function play() {
     if (timer !== null) return pause();
     if (step === steps.length) show(0);
-    at("play").textContent = "⏸ Pause";
+    at("play").textContent = "❚❚ Pause";
     timer = setTimeout(function () { show(step + 1); if (timer !== null) tick(); }, 0);
   }
 

@@ -1,7 +1,8 @@
 """The page: one HTML file with the graph, the walk, all numbers, and the walk in the wrong order.
 
-Everything is laid out here and can be read without JavaScript; page.js only hides what has not come
-yet, and writes the sentences of the present step. The exact numbers stand in it as JSON.
+page.html is the frame. Everything is laid out here and can be read without JavaScript; page.js only
+hides what has not come yet, and writes the sentences of the present step. The exact numbers stand
+in the page as JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,6 @@ def page(recording: Recording, cards: Sequence[Card], steps: Sequence[Step], unc
         "base-uri 'none'; form-action 'none'"
     )
     loss = recording.loss
-    title = f"Backpropagation of {loss.name}, step by step"
     operations = sum(entry.op is not None for entry in recording.entries)
     leaves = sum(entry.is_leaf for entry in recording.entries)
     folded = sum(card.is_folded for card in cards)
@@ -44,44 +45,23 @@ def page(recording: Recording, cards: Sequence[Card], steps: Sequence[Step], unc
     )
     if folded:
         intro += f" {folded} of the {len(cards)} cards stand for several operations; the table below has all."
-    return "\n".join([
-        "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{escape(title)}</title>", f"<style>{style}</style>", "</head>", "<body>",
-        f"<header><h1>{escape(title)}</h1><p>{intro}</p>{_warning(recording)}</header>",
-        "<main>", CONTROLS,
-        '<div class="stage">',
-        '<section class="graph" tabindex="0" aria-label="Graph">' + graph_svg(cards, steps, loss) + "</section>",
-        f'<section class="walk" aria-label="The walk"><div id="now" hidden></div>{_walk(steps)}</section>', "</div>",
-        LEGEND, _numbers(recording.entries, unchecked), _order(recording), "</main>",
-        f'<script type="application/json" id="trace">{_json(recording, cards, steps)}</script>',
-        f"<script>{script}</script>", "</body>", "</html>", "",
-    ])  # fmt: skip
+    return Template((HOME / "page.html").read_text(encoding="utf-8")).substitute(
+        policy=escape(policy),
+        title=escape(f"Backpropagation of {loss.name}, step by step"),
+        style=style,
+        intro=intro,
+        warning=_warning(recording),
+        graph=graph_svg(cards, steps, loss),
+        walk=_walk(steps),
+        numbers=_numbers(recording.entries, unchecked),
+        order=_order(recording),
+        json=_json(recording, cards, steps),
+        script=script,
+    )
 
 
 def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-CONTROLS = """<div id="controls" role="group" aria-label="Controls" hidden>
-<button id="reset" type="button" title="To the beginning (Home)">⏮<span class="wide"> Reset</span></button>
-<button id="back" type="button" title="One step back (left arrow)">◀<span class="wide"> Back</span></button>
-<button id="play" type="button" title="Play or pause (space)">▶ Play</button>
-<button id="forth" type="button" title="One step on (right arrow)">Step ▶</button>
-<label>Speed <select id="speed"><option value="0.5">½×</option><option value="1" selected>1×</option>\
-<option value="2">2×</option><option value="4">4×</option></select></label>
-<label class="slide">Step <input id="slider" type="range" min="0" step="1" value="0"> <output id="count"></output></label>
-<p class="keys">Keys: <kbd>space</kbd> play or pause, <kbd>←</kbd> <kbd>→</kbd> one step, <kbd>Home</kbd> \
-<kbd>End</kbd> first and last; click a card to go to its step.</p>
-</div>"""
-
-LEGEND = """<p class="legend"><span class="key leaf">leaf: gets a .grad</span> <span class="key result">result of an \
-operation</span> <span class="key constant">constant</span> <span class="key loss">where the walk begins</span>
-<span class="key cell"><i class="n4"></i><i class="n2"></i><i class="z"></i><i class="p2"></i><i class="p4"></i> \
-negative, zero, positive: each grid by its own greatest entry</span>
-<span class="key cell"><i class="nan"></i> NaN or infinity</span></p>"""
 
 
 def _warning(recording: Recording) -> str:
@@ -106,7 +86,7 @@ def _walk(steps: Sequence[Step]) -> str:
         f"{' '.join(f'<span>{escape(sentence)}</span>' for sentence in step.sentences)}</li>"
         for i, step in enumerate(steps, start=1)
     )
-    return f'<h2>The walk</h2><ol id="steps" tabindex="0" aria-label="All steps">{items}</ol>'
+    return f'<ol id="steps" tabindex="0" aria-label="All steps">{items}</ol>'
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -140,7 +120,7 @@ def _slopes(entry: Entry) -> str:
         name = escape(f"∂{entry.name}/∂{t.name}")
         if slope.diagonal is not None:
             told.append(f"{name}: {' '.join(map(number, slope.diagonal[:16]))}{' …' * (len(slope.diagonal) > 16)}")
-        elif slope.matrix is not None and slope.matrix.size <= 32:
+        elif slope.matrix is not None and slope.matrix.size <= 16:
             told.append(f"{name}: {' | '.join(' '.join(map(number, row)) for row in slope.matrix)}")
         else:
             told.append(f"{name}: {entry.value.size} × {t.value.size} derivatives")
@@ -177,16 +157,7 @@ def _numbers(entries: Sequence[Entry], unchecked: str) -> str:
     if matrices:
         note += " Where an entry of the result depends on several entries, the local derivative has a row for each "
         note += "entry of the result."
-    return f"<h2>All numbers</h2><p>{note}</p>{_table(head, rows, 'All numbers')}"
-
-
-ORDER = """<h2>Does the order matter?</h2>
-<p>Take <code>b = a + a</code>, then <code>c = b + b</code>: c is 4a, so the gradient of a is <strong>4</strong>. c sends b \
-a gradient of 1 twice. In the right order b waits for both, and passes on 1 + 1 = 2 to a, twice: 2 + 2 = 4. A walk that goes \
-deeper as soon as the first 1 reaches b passes on 1, twice: a has 1 + 1 = <strong>2</strong>, and the second 1 comes too late. \
-If b then passed on its whole sum again, a would get 2 + 2 more: <strong>6</strong>. So a tensor may pass on only when all \
-that use it have been asked; the newest operation first is such an order, because an operation can only use what was there \
-before it.</p>"""
+    return f"<p>{note}</p>{_table(head, rows, 'All numbers')}"
 
 
 def _order(recording: Recording) -> str:
@@ -196,10 +167,10 @@ def _order(recording: Recording) -> str:
             same = np.array_equal(entry.gradient.values, entry.hasty.values, equal_nan=True)
             same = same and np.array_equal(entry.gradient.norm, entry.hasty.norm, equal_nan=True)
             differs |= not same
+            mark = '<span class="yes">✓ the same</span>' if same else '<span class="no">✗ wrong</span>'
             rows.append(
                 f'<tr><th scope="row">{escape(entry.path)}</th><td>{_array(entry.gradient)}</td>'
-                f'<td>{_array(entry.hasty)} <span class="{"yes" if same else "no"}">{"✓ the same" if same else "✗ wrong"}'
-                "</span></td></tr>"
+                f"<td>{_array(entry.hasty)} {mark}</td></tr>"
             )
     waiting = [entry.name for entry in recording.entries if entry.op is not None and len(entry.arrivals) > 1]
     if differs:
@@ -210,7 +181,7 @@ def _order(recording: Recording) -> str:
     else:
         note = "In this graph no result of an operation is used twice, so no order can be wrong:"
     head = ("leaf", "right: each waits", "wrong: each passes on its first gradient")
-    return f"{ORDER}<p>{escape(note)}</p>{_table(head, rows, 'The wrong order')}"
+    return f"<p>{escape(note)}</p>{_table(head, rows, 'The wrong order')}"
 
 
 # ---- data ----------------------------------------------------------------------------------------

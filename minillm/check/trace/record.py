@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd import Backward, Hook, Node, observed_by
+from ...autograd import Backward, Node, observed_by
 from ...tensor import Tensor
 
 MOST_VALUES = 64  # entries of an array that are kept, the first ones
@@ -72,7 +72,7 @@ class Slope:
     column: np.ndarray
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Entry:
     """A tensor of the graph. op is None for one that was given: a leaf, or where it needs no
     gradient a constant.
@@ -187,7 +187,7 @@ def record(loss: Tensor, nodes: Sequence[Node]) -> Recording:
         loss.backward()
     for t in leaves:
         recorder.entries[t].grad = None if t.grad is None else Kept(t.grad)
-    walk = sorted(recorder.walk, key=lambda entry: entry.index if entry.is_leaf else -1)  # leaves are the last in any case
+    walk = sorted(recorder.walk, key=lambda entry: entry.index if entry.is_leaf else -1)  # operations as they came
     return Recording(list(recorder.entries.values()), walk, recorder.entries, backwards, seed)
 
 

@@ -78,14 +78,20 @@ def _arrived(entry: Entry, gradient: Kept) -> str:
     """Where the gradient of a tensor came from, and that several are added."""
     n = len(entry.arrivals)
     if n < 2:
-        what = number(gradient.values[0]) if gradient.size == 1 else f"an array of shape {gradient.shape}"
-        return f"The gradient of {entry.name} is complete: {what}."
+        return f"The gradient of {entry.name} is complete: {_shown(gradient)}."
     if gradient.size == 1:
         return f"{n} gradients have reached {entry.name}, and they add: {_sum(entry, gradient, 0)}."
     whole = all(a.gradient.entry(gradient.peak) is not None for a in entry.arrivals)
     example = f" At {at(gradient, gradient.peak)}: {_sum(entry, gradient, gradient.peak)}." if whole else ""
     sources = ", ".join(dict.fromkeys(a.source.name for a in entry.arrivals))
     return f"{n} gradients have reached {entry.name} (from {sources}), and they add.{example}"
+
+
+def _shown(kept: Kept) -> str:
+    """A short array in full, a longer one by its shape."""
+    if kept.size == 1:
+        return number(kept.values[0])
+    return f"[{', '.join(map(number, kept.values))}]" if kept.size <= 8 else f"an array of shape {kept.shape}"
 
 
 def _sum(entry: Entry, gradient: Kept, i: int) -> str:

@@ -101,7 +101,8 @@ def trace(
     elif inputs:
         raise TypeError("trace: inputs go with a function, trace(f, x, ...); a loss has been computed already")
     if not isinstance(loss, Tensor):
-        raise TypeError(f"trace: expected a Tensor, the loss, or a function that returns one; got {type(loss).__name__}")
+        came = type(loss).__name__
+        raise TypeError(f"trace: expected a Tensor, the loss, or a function that returns one; got {came}")
     nodes = graph_of(loss)
     if len(nodes) > MOST_NODES:
         raise ValueError(
