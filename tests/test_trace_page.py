@@ -101,7 +101,7 @@ def test_it_plays_and_pauses(open_page):
     page.locator("#speed").select_option("4")
     page.locator("body").click(position={"x": 5, "y": 5})
     page.keyboard.press(" ")
-    page.wait_for_function("document.getElementById('count').textContent === '3 of 10'")
+    sync_api.expect(page.locator("#count")).to_have_text("3 of 10")
     page.keyboard.press(" ")
     assert page.locator("#play").inner_text() == "▶ Play"
     at = page.locator("#count").inner_text()
@@ -109,7 +109,7 @@ def test_it_plays_and_pauses(open_page):
     assert page.locator("#count").inner_text() == at
     page.keyboard.press("End")
     page.locator("#play").click()  # from the beginning again
-    page.wait_for_function("document.getElementById('count').textContent === '1 of 10'")
+    sync_api.expect(page.locator("#count")).to_have_text("1 of 10")
     assert page.problems == []
 
 

@@ -84,15 +84,18 @@ def _card(
         f'transform="translate({left:.1f} {y:.1f})">'
         f'<rect class="paper" width="{WIDTH:.0f}" height="{height:.1f}" rx="8"/>'
         f'<rect class="side" width="5" height="{height:.1f}" rx="2"/>'
-        f'<text class="title" x="14" y="20">{escape(_fit(title))}<title>{escape(title)}</title></text>'
+        f'<text class="title" x="14" y="20">{escape(_fit(title, card.is_folded))}<title>{escape(title)}</title></text>'
         + (f'<text class="mark" x="{WIDTH - 8:.0f}" y="{height - 6:.1f}" text-anchor="end">⚠ arose here</text>'
            if bad else "")
         + f'<g transform="translate(14 {HEAD:.0f})">{body}</g></g>'
     )  # fmt: skip
 
 
-def _fit(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+def _fit(text: str, is_path: bool) -> str:
+    """What a card has room for: the beginning of an expression, the end of a path."""
+    if len(text) <= LETTERS:
+        return text
+    return f"…{text[1 - LETTERS :]}" if is_path else f"{text[: LETTERS - 1]}…"
 
 
 def _row(y: float, label: str, what: str) -> str:
@@ -134,17 +137,18 @@ def _brief(kept: Kept, gradient: bool = False) -> str:
         return number(kept.values[0])
     if kept.bad is not None:
         return f"{kept.shape} with NaN or ∞"
-    return f"length {number(kept.norm)}" if gradient else f"{kept.shape}"
+    return f"norm {number(kept.norm)}" if gradient else f"{kept.shape}"
 
 
 def _folded_body(card: Card, step: int) -> str:
     leaves = [entry for entry in card.members if entry.is_leaf]
     ends = [entry for entry in card.operations if entry.gradient is not None]
     came = _brief(ends[-1].gradient, True) if ends and ends[-1].gradient is not None else "none arrived"
-    sizes = sum(entry.value.size for entry in leaves)
+    numbers = sum(entry.value.size for entry in leaves)
+    holds = f"{len(leaves)} parameters, {numbers:,} numbers" if leaves else ""
     return (
         f'<text class="label" y="12">{len(card.operations)} operations</text>'
-        f'<text class="label" y="{12 + LINE:.0f}">{len(leaves)} parameters, {sizes:,} numbers</text>'
+        + f'<text class="label" y="{12 + LINE:.0f}">{holds}</text>'
         + _row(12 + 2 * LINE, "gradient", f'<tspan class="total" data-step="{step}">{escape(came)}</tspan>')
     )
 

@@ -15,13 +15,15 @@ from .rules import expression
 
 
 def variables(frame: FrameType) -> dict[str, Tensor | Module]:
-    """The tensors and modules among the variables that can be seen from a line of code; those that
-    begin with an underscore are nobody's.
+    """The tensors and modules among the variables that can be seen from a line of code, its own
+    first; those that begin with an underscore are nobody's.
     """
-    seen = {**frame.f_globals, **frame.f_locals}
-    named = list(frame.f_locals) + [name for name in frame.f_globals if name not in frame.f_locals]
+    own = dict(frame.f_locals)
+    seen = own | {name: x for name, x in frame.f_globals.items() if name not in own}
     return {
-        name: seen[name] for name in named if not name.startswith("_") and isinstance(seen[name], (Tensor, Module))
+        name: x
+        for name, x in seen.items()
+        if isinstance(x, (Tensor, Module)) and name.isidentifier() and not name.startswith("_")
     }
 
 

@@ -20,23 +20,23 @@ import numpy as np
 
 from .differences import agree
 from .draw import graph_svg
-from .folding import Card
-from .record import Entry, Kept, Recording
+from .folding import MOST_CARDS, Card
+from .record import Entry, Kept
 from .steps import Step, number
 
 HOME = Path(__file__).parent
 
 
-def page(recording: Recording, cards: Sequence[Card], steps: Sequence[Step], unchecked: str) -> str:
+def page(entries: Sequence[Entry], cards: Sequence[Card], steps: Sequence[Step], unchecked: str) -> str:
     """The whole HTML text."""
     style, script = ((HOME / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    loss = recording.loss
-    operations = sum(entry.op is not None for entry in recording.entries)
-    leaves = sum(entry.is_leaf for entry in recording.entries)
+    loss = entries[-1]
+    operations = sum(entry.op is not None for entry in entries)
+    leaves = sum(entry.is_leaf for entry in entries)
     folded = sum(card.is_folded for card in cards)
     intro = (
         f"{escape(loss.name)} = <strong>{escape(number(loss.value.values[0]))}</strong>, from {operations:,} "
@@ -50,12 +50,12 @@ def page(recording: Recording, cards: Sequence[Card], steps: Sequence[Step], unc
         title=escape(f"Backpropagation of {loss.name}, step by step"),
         style=style,
         intro=intro,
-        warning=_warning(recording),
+        warning=_warning(entries),
         graph=graph_svg(cards, steps, loss),
         walk=_walk(steps),
-        numbers=_numbers(recording.entries, unchecked),
-        order=_order(recording),
-        json=_json(recording, cards, steps),
+        numbers=_numbers(entries, unchecked),
+        order=_order(entries),
+        json=_json(entries, cards, steps),
         script=script,
     )
 
@@ -64,9 +64,9 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _warning(recording: Recording) -> str:
+def _warning(entries: Sequence[Entry]) -> str:
     told = []
-    for entry in recording.entries:
+    for entry in entries:
         if entry.born_bad:
             causes = ", ".join(f"{t.name} = {number(t.value.values[0])}" if t.value.size == 1 else
                                f"{t.name} (from {number(t.value.low)} to {number(t.value.high)})"
@@ -100,15 +100,14 @@ def _table(head: Sequence[str], rows: Sequence[str], label: str) -> str:
     )
 
 
-def _array(kept: Kept | None) -> str:
-    """The entries that were kept, as text."""
+def _array(kept: Kept | None, most: int = 16) -> str:
+    """The first entries as text, all where there are no more than ``most``."""
     if kept is None:
         return '<span class="none">none</span>'
     if kept.size == 1:
         return escape(number(kept.values[0]))
-    most = 16 if kept.size > 16 else kept.size
     told = " ".join(number(value) for value in kept.values[:most])
-    rest = f" … (length {number(kept.norm)})" if kept.size > most else ""
+    rest = f" … (norm {number(kept.norm)})" if kept.size > most else ""
     return f'<span class="shape">{kept.shape}</span> {escape(told + rest)}'
 
 
@@ -124,7 +123,7 @@ def _slopes(entry: Entry) -> str:
             told.append(f"{name}: {' | '.join(' '.join(map(number, row)) for row in slope.matrix)}")
         else:
             told.append(f"{name}: {entry.value.size} × {t.value.size} derivatives")
-    return "<br>".join(told)
+    return "<br>".join(dict.fromkeys(told))
 
 
 def _check(entry: Entry) -> str:
@@ -139,10 +138,11 @@ def _check(entry: Entry) -> str:
 
 
 def _numbers(entries: Sequence[Entry], unchecked: str) -> str:
+    most = 16 if len(entries) <= MOST_CARDS else 4
     rows = [
         f'<tr{" class=bad" if entry.born_bad or entry.passes_bad else ""}><th scope="row">{escape(entry.path)}</th>'
         f"<td>{escape(entry.expression) if entry.op else 'leaf' if entry.is_leaf else 'constant'}</td>"
-        f"<td>{_array(entry.value)}</td><td>{_slopes(entry)}</td><td>{_array(entry.gradient)}</td>"
+        f"<td>{_array(entry.value, most)}</td><td>{_slopes(entry)}</td><td>{_array(entry.gradient, most)}</td>"
         f"<td>{_check(entry)}</td></tr>"
         for entry in entries
     ]
@@ -160,9 +160,9 @@ def _numbers(entries: Sequence[Entry], unchecked: str) -> str:
     return f"<p>{note}</p>{_table(head, rows, 'All numbers')}"
 
 
-def _order(recording: Recording) -> str:
+def _order(entries: Sequence[Entry]) -> str:
     rows, differs = [], False
-    for entry in recording.entries:
+    for entry in entries:
         if entry.is_leaf and entry.gradient is not None and entry.hasty is not None:
             same = np.array_equal(entry.gradient.values, entry.hasty.values, equal_nan=True)
             same = same and np.array_equal(entry.gradient.norm, entry.hasty.norm, equal_nan=True)
@@ -172,7 +172,7 @@ def _order(recording: Recording) -> str:
                 f'<tr><th scope="row">{escape(entry.path)}</th><td>{_array(entry.gradient)}</td>'
                 f"<td>{_array(entry.hasty)} {mark}</td></tr>"
             )
-    waiting = [entry.name for entry in recording.entries if entry.op is not None and len(entry.arrivals) > 1]
+    waiting = [entry.name for entry in entries if entry.op is not None and len(entry.arrivals) > 1]
     if differs:
         note = f"And in this graph, where {', '.join(waiting[:6])}{' …' * (len(waiting) > 6)} must wait for "
         note += "several gradients:"
@@ -187,12 +187,12 @@ def _order(recording: Recording) -> str:
 # ---- data ----------------------------------------------------------------------------------------
 
 
-def _json(recording: Recording, cards: Sequence[Card], steps: Sequence[Step]) -> str:
+def _json(entries: Sequence[Entry], cards: Sequence[Card], steps: Sequence[Step]) -> str:
     """Everything exactly, for the script of the page and for those of others; "<" can begin no tag.
     """
     number_of = {card: i for i, card in enumerate(cards)}
     content = {
-        "nodes": [_node(entry) for entry in recording.entries],
+        "nodes": [_node(entry) for entry in entries],
         "steps": [
             {"card": number_of[step.card], "nodes": [entry.index for entry in step.card.members],
              "headline": step.headline, "sentences": step.sentences}

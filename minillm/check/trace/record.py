@@ -14,6 +14,7 @@ from ...autograd import Backward, Node, observed_by
 from ...tensor import Tensor
 
 MOST_VALUES = 64  # entries of an array that are kept, the first ones
+MOST_INPUTS = 4096  # entries of an input whose local derivatives are asked for
 
 
 class Kept:
@@ -202,6 +203,8 @@ def find_slopes(recording: Recording) -> None:
         inputs, backward = recording.backwards[node]
         if backward is None or entry.value.size > MOST_VALUES or entry.gradient is None:
             continue
+        if any(t.requires_grad and t._data.size > MOST_INPUTS for t in inputs):  # a table of embeddings
+            continue
         with np.errstate(all="ignore"):
             rows = _rows(backward, node._data, len(inputs))
         for t, columns, g in zip(inputs, rows, entry.passed, strict=True):
@@ -217,7 +220,7 @@ def _rows(backward: Callable[[np.ndarray], Any], y: np.ndarray, count: int) -> l
         one = np.zeros(y.size, y.dtype)
         one[i] = 1
         for column, g in zip(rows, backward(one.reshape(y.shape)), strict=True):
-            column.append(None if g is None or np.size(g) > 4096 else np.array(g).reshape(-1))
+            column.append(None if g is None else np.array(g).reshape(-1))
     return rows
 
 

@@ -138,7 +138,8 @@ def _example(dy: Kept | None, slope: Slope | None, g: Kept) -> str:
     terms = [f"{number(dy.values[i])} × {factor(slope.column[i])}" for i in used[:MOST_TERMS]]
     if len(used) > MOST_TERMS:
         terms.append(f"… ({len(used)} terms)")
-    return f" At {at(g, slope.j)}: {' + '.join(terms)} = {number(g.at_peak)}."
+    where = f"At {at(g, slope.j)}" if g.size > 1 else "In numbers"
+    return f" {where}: {' + '.join(terms)} = {number(g.at_peak)}."
 
 
 def _bad(entry: Entry) -> Iterable[str]:
@@ -187,7 +188,7 @@ def _folded_step(card: Card) -> Step:
     came = [entry for entry in card.operations if any(a.source not in inside for a in entry.arrivals)]
     leaves = [entry for entry in card.members if entry.is_leaf]
     sentences = [
-        f"{entry.name}: a gradient of shape {entry.gradient.shape}, length {number(entry.gradient.norm)}, arrives."
+        f"{entry.name}: a gradient of shape {entry.gradient.shape}, norm {number(entry.gradient.norm)}, arrives."
         for entry in came[:MOST_TERMS]
         if entry.gradient is not None
     ]
@@ -198,12 +199,12 @@ def _folded_step(card: Card) -> Step:
         if g is not None and t not in inside
     }
     if out:
-        told = ", ".join(f"{name} (length {number(norm)})" for name, norm in list(out.items())[:MOST_TERMS])
+        told = ", ".join(f"{name} (norm {number(norm)})" for name, norm in list(out.items())[:MOST_TERMS])
         sentences.append(f"{len(card.operations)} operations pass it on to {told}.")
     if leaves:
         told = ", ".join(f"{t.name} {number(t.gradient.norm)}" for t in leaves[:4] if t.gradient is not None)
         rest = f" and {len(leaves) - 4} more" if len(leaves) > 4 else ""
-        sentences.append(f"On the way its parameters get their gradients, of length: {told}{rest}.")
+        sentences.append(f"On the way its parameters get their gradients, of norm: {told}{rest}.")
     for entry in card.members:
         sentences += [f"{entry.name} = {entry.expression}: {text}" for text in _bad(entry)]
     return Step(card, f"{card.title}: {len(card.operations)} operations", sentences)

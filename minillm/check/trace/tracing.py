@@ -40,7 +40,7 @@ from .folding import Card, cards_of
 from .hasty import hasty
 from .naming import give_names, variables
 from .page import page
-from .record import Recording, find_slopes, graph_of, record
+from .record import Entry, find_slopes, graph_of, record
 from .steps import Step, number, steps_of
 
 MOST_NODES = 2000
@@ -52,7 +52,7 @@ class Trace:
     """A backward that was recorded: printed, it is the walk in words; `save_html` makes the page.
     """
 
-    recording: Recording
+    entries: list[Entry]  # every tensor, each after its inputs; the loss is the last
     cards: list[Card]
     steps: list[Step]
     unchecked: str  # why no small changes were tried; empty where they were
@@ -61,16 +61,18 @@ class Trace:
         """Write one HTML file that needs no network: the graph, and the walk through it, to play or
         to step through. Without JavaScript, and on paper, it shows all final values.
         """
-        write_text(path, page(self.recording, self.cards, self.steps, self.unchecked))
+        write_text(path, page(self.entries, self.cards, self.steps, self.unchecked))
 
     def __str__(self) -> str:
-        loss = self.recording.loss
+        loss = self.entries[-1]
         lines = [f"{loss.name} = {number(loss.value.values[0])}"]
         for step in self.steps:
             lines += [step.headline, *(f"  {sentence}" for sentence in step.sentences)]
         return "\n".join(lines)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        name, steps = self.entries[-1].name, len(self.steps)
+        return f"<Trace of {name}: {steps} steps. Print it, or save_html(path) and open it in a browser>"
 
 
 def trace(
@@ -116,4 +118,4 @@ def trace(
     if not any(card.is_folded for card in cards):
         find_slopes(recording)
     unchecked = UNCHECKED if function is None else fill_differences(function, recording, calls)
-    return Trace(recording, cards, steps_of(recording, cards), unchecked)
+    return Trace(recording.entries, cards, steps_of(recording, cards), unchecked)
