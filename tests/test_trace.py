@@ -128,6 +128,16 @@ def test_a_chain_rule_in_numbers_adds_up():
     assert re.search(r"w gets xᵀ @ dt1\. At \[\d, \d\]: .* \+ .* \+ .* = ", str(walk))
 
 
+def test_what_is_empty_or_large_is_shown_too(tmp_path):
+    x, empty = parameter([1.0, 2.0]), Tensor(np.zeros((0, 2), np.float32), requires_grad=True)
+    table = Tensor(np.ones((5000, 2), np.float32), requires_grad=True)
+    walk = trace((F.concatenate([x, empty]) * F.embedding(table, np.array([1])) * np.array([True, False])).sum())
+    html = page_of(walk, tmp_path)
+    node = data_of(html)["nodes"][[entry.name for entry in walk.entries].index("table")]
+    assert node["gradient"] == [0, 0, 1] + [0] * 61 and node["shape"] == [5000, 2] and len(node["value"]) == 64
+    assert "each row of dt2, added to the row that was looked up." in str(walk) and "(5000, 2)" in html
+
+
 def test_an_operation_of_ones_own_is_not_taken_for_ours():
     def mul(x):
         return Tensor.from_op(x.data * 5, (x,), lambda dy: (dy * 5,), op="mul")

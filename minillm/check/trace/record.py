@@ -225,7 +225,7 @@ def _rows(backward: Callable[[np.ndarray], Any], y: np.ndarray, count: int) -> l
 
 
 def _slope(rows: Sequence[np.ndarray | None], y: np.ndarray, x: np.ndarray, g: Kept) -> Slope | None:
-    if not rows or any(row is None for row in rows):
+    if not rows or not g.size or any(row is None for row in rows):
         return None
     matrix = np.stack([row for row in rows if row is not None])  # (entries of y, entries of x)
     square = y.shape == x.shape

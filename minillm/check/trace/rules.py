@@ -71,6 +71,14 @@ RULES = {
     "embedding": Rule("look up rows", gets=("each row of d{y}, added to the row that was looked up",)),
     "concatenate": Rule("join", gets=(OWN_PART,)),
     "stack": Rule("stack", gets=(OWN_PART,)),
+    "scaled_dot_product_attention": Rule(
+        "attention",
+        gets=(
+            "the gradient of the scores @ {1} / √D",
+            "the gradient of the scores, transposed, @ {0} / √D",
+            "the weights, transposed, @ d{y}",
+        ),
+    ),
     "softmax": Rule("softmax", gets=("{y} × (d{y} - Σ d{y} × {y}), row by row",)),
     "log_softmax": Rule("log-softmax", gets=("d{y} - softmax({0}) × Σ d{y}, row by row",)),
     "cross_entropy": Rule(
