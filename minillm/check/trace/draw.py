@@ -61,11 +61,14 @@ def _grid_of(kept: Kept) -> tuple[int, int, float] | None:
 
 
 def _height(card: Card) -> float:
-    if card.is_folded:
-        return HEAD + 3 * LINE + PAD
     grid = _grid_of(card.members[0].value)
-    inside = 2 * LINE if grid is None else 16 + grid[0] * grid[2]
-    return HEAD + inside + PAD
+    inside = 3 * LINE if card.is_folded else 2 * LINE if grid is None else 16 + grid[0] * grid[2]
+    return HEAD + inside + PAD + (LINE if _is_bad(card) else 0)
+
+
+def _is_bad(card: Card) -> bool:
+    """Whether a NaN or an infinity arose here."""
+    return any(entry.born_bad or entry.passes_bad for entry in card.members)
 
 
 def _card(
@@ -75,7 +78,7 @@ def _card(
     kind = "loss" if is_loss else "folded" if card.is_folded else "leaf" if entry.is_leaf else (
         "constant" if entry.op is None else "result"
     )  # fmt: skip
-    bad = any(entry.born_bad or entry.passes_bad for entry in card.members)
+    bad = _is_bad(card)
     left = x - WIDTH / 2
     title = card.title if card.is_folded else entry.name if entry.op is None else f"{entry.name} = {entry.expression}"
     body = _folded_body(card, step) if card.is_folded else _body(entry, step, step_of)
