@@ -91,6 +91,9 @@ def test_it_steps_by_button_and_by_key(open_page):
     page.locator("#slider").focus()
     page.keyboard.press("ArrowRight")  # the slider's own key: one step, not two
     assert count.inner_text() == "1 of 10"
+    page.locator("#speed").focus()
+    page.keyboard.press("End")  # the list's own key
+    assert count.inner_text() == "1 of 10"
     page.locator(".card.loss").click()
     assert count.inner_text() == "1 of 10" and head.inner_text() == "Mean: loss = mean(t5)"
     assert page.problems == []

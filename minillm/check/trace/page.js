@@ -92,7 +92,7 @@
   for (const e of items) e.addEventListener("click", () => go(Number(e.dataset.item)));
   document.addEventListener("keydown", function (e) {
     const tag = e.target.tagName;
-    if (e.ctrlKey || e.metaKey || e.altKey || tag === "SELECT" || tag === "INPUT") return;
+    if (e.ctrlKey || e.metaKey || e.altKey || tag === "SELECT") return;
     if (e.key === " " && tag === "BUTTON") return;  // the button's own
     const moves = { " ": play, ArrowRight: () => go(step + 1), ArrowLeft: () => go(step - 1), Home: () => go(0), End: () => go(steps.length) };
     if (moves[e.key]) { e.preventDefault(); moves[e.key](); }
