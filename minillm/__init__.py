@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .check.attention import record_attention
     from .check.gradcheck import gradcheck
     from .check.summary import summary
+    from .check.trace import trace
     from .generation import Generation, GenerationConfig, generate, generate_batch, stream
     from .kernels import get_num_threads, set_num_threads
     from .nn.saving import load, save
@@ -48,6 +49,7 @@ _LAZY = {  # name -> the module that has it
     "TrainConfig": "training.config",
     "record_attention": "check.attention",
     "summary": "check.summary",
+    "trace": "check.trace",
     "load": "nn.saving",
     "save": "nn.saving",
     "Recipe": "training.recipe",

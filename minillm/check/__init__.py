@@ -1,3 +1,3 @@
-"""Checking and watching the engine: gradients against small differences, and where the first NaN
-came from.
+"""Checking and watching the engine: gradients against small differences, where the first NaN came
+from, and a whole backward step by step.
 """

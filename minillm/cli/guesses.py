@@ -57,6 +57,7 @@ OTHER_COMMANDS = {
     "chat": "talk converse ask repl interactive",
     "why": "explain reason stop",
     "train": "fit learn finetune fine-tune",
+    "plot": "draw curve curves chart graph",
     "eval": "evaluate test perplexity measure",
     "info": "show describe inspect summary",
     "--help": "help",
