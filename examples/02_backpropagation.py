@@ -24,6 +24,7 @@ import time
 import numpy as np
 from course import Lesson, close, same
 
+import minillm
 from minillm import Tensor
 from minillm import functional as F
 
@@ -271,9 +272,12 @@ a, b = Tensor(2.0, requires_grad=True), Tensor(-3.0, requires_grad=True)  # and 
 c = a * b
 d = a + c
 loss = c * d
-# TRACE
-loss.backward()
+trace = minillm.trace(loss)  # what loss.backward() does, and a note of every step
 print(f"minillm: dL/da = {a.grad:g}, dL/db = {b.grad:g}")
+lesson.out.mkdir(parents=True, exist_ok=True)
+page = lesson.out / "02_backpropagation.html"
+trace.save_html(page)
+print(f"page: {page}: step through this walk in a browser; minillm.trace does it with any graph of yours")
 
 # %% [markdown]
 # # Exercises
