@@ -9,7 +9,6 @@ The figures below were measured and rounded down, so that nothing is refused tha
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable
@@ -65,7 +64,7 @@ def count_parameters(recipe: Recipe, build: Callable[[Recipe], Module]) -> int:
     """
     with init.skipped():
         one, two = (
-            sum(p.size for p in build(dataclasses.replace(recipe, layers=layers)).parameters()) for layers in (1, 2)
+            sum(p.size for p in build(recipe.replace(layers=layers)).parameters()) for layers in (1, 2)
         )
     return one + (recipe.layers - 1) * (two - one)
 

@@ -55,7 +55,8 @@ class Setup:
         """
         model = None
         if recipe.start is not None:
-            loaded = open_start(recipe.start if folder is None else folder, recipe.dropout)
+            dropout = None if "dropout" in recipe.following else recipe.dropout
+            loaded = open_start(recipe.start if folder is None else folder, dropout)
             model, tokenizer = loaded.model, tokenizer or loaded.tokenizer
         memory.check_recipe(recipe, _build, _stories_for(recipe), model)
         floor, prompt = None, ""

@@ -85,7 +85,7 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
 def _stamp(recipe: Recipe) -> Path | None:
     """An empty file that says: for such a model everything is compiled."""
     folder = kernels.cache_folder()
-    kind = recipe.model if recipe.attention in (None, "dot") else f"{recipe.model}-{recipe.attention}"
+    kind = recipe.model if recipe.attention == "dot" else f"{recipe.model}-{recipe.attention}"
     return folder and folder / f"all-of-{kind}-{kernels.cache_key()}"
 
 
