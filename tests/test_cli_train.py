@@ -13,7 +13,7 @@ from minillm.data import load_pairs, split_pairs
 from minillm.training import trainer
 from minillm.training.best import best_of
 from minillm.training.callbacks import Callback
-from minillm.training.setup import evaluation_data
+from minillm.training.evaluation_data import evaluation_data
 from minillm.training.trainer import Trainer
 from tests.test_cli import complaint
 

@@ -14,7 +14,8 @@ from minillm import Recipe, files, load_run, models, tokenizer
 from minillm.cli import _parser, main
 from minillm.cli.values import Number
 from minillm.tokenizer import CharTokenizer
-from minillm.training import memory, setup
+from minillm.training import corpus, memory
+from minillm.training.build import build_model
 from tests.test_cli import complaint
 
 ACTIONS = [
@@ -91,14 +92,14 @@ def test_what_depends_on_the_model_is_in_the_words_of_the_command(folder, capsys
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "rnn"])
 def test_parameters_are_counted_without_building(kind):
     recipe = Recipe(model=kind, layers=3, width=32, context=64)
-    built = setup._build(recipe, 300)
-    assert memory.count_parameters(recipe, lambda smaller: setup._build(smaller, 300)) == built.num_parameters()
+    built = build_model(recipe, 300)
+    assert memory.count_parameters(recipe, 300) == built.num_parameters()
 
 
 def test_memory_is_told_before_anything_is_built(folder, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "available", lambda: 24 * 2**30)
-    monkeypatch.setattr(setup.data, "train_and_validation", lambda *a: pytest.fail("stories were written"))
+    monkeypatch.setattr(corpus.data, "train_and_validation", lambda *a: pytest.fail("stories were written"))
     text = ["--data", str(folder.parent / "text.txt")]
     layers = complaint(capsys, "train", "--width", "100000")
     P = 1024 * 10**5 + 4 * (4 * 10**10 + 3 * 10**5 * 266688 + 2 * 10**5) + 10**5
@@ -120,9 +121,9 @@ def test_what_fits_is_not_refused():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "_check", found.append)
-        memory.check_recipe(Recipe(), setup._build, 10_000)
+        memory.check_recipe(Recipe())
     weights, batch, text = found[0].values()
-    assert weights == 16 * 935_040 and text == 10_000 * memory.PER_STORY
+    assert weights == 16 * 935_040 and text == corpus.stories_for(Recipe()) * memory.PER_STORY
     assert 0.8 * 128e6 < weights + batch < 128e6  # 117 MB at the peak of a step, beside weights and AdamW's means
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from minillm import Recipe
 from minillm.training import recipe
+from minillm.training.build import build_model
 from minillm.training.run import Run
-from minillm.training.setup import Setup, _build
+from minillm.training.setup import Setup
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4, "steps": 3, "tokenizer": "char"}
 
@@ -94,7 +95,7 @@ def test_what_is_chosen_reaches_the_trainer_and_the_model():
     assert (config.warmup, config.weight_decay, config.schedule) == (3, 0.0, "constant")
     assert (config.evaluate_every, config.checkpoint_every) == (7, 9)
     sizes = {"layers": 1, "width": 16, "context": 8}
-    built = {kind: _build(Recipe("x", model=kind, **sizes | chosen), 20, 1).config for kind, chosen in {
+    built = {kind: build_model(Recipe("x", model=kind, **sizes | chosen), 20, 1).config for kind, chosen in {
         "llama": {"kv_heads": 2}, "gpt2": {"dropout": 0.25}, "t5": {"dropout": 0.25, "heads": 2},
         "gru": {"attention": "additive"}, "lstm": {"attention": "none"}, "rnn": {},
     }.items()}  # fmt: skip
@@ -160,5 +161,5 @@ def test_an_old_run_goes_on_with_the_text_that_it_held_out(tmp_path):
     old, new = Recipe.from_settings(settings), Recipe(data=tmp_path, seed=1, **TINY)
     assert (old.split, new.split) == ("documents", "text")
     # one of three documents was held out, here the longest; of the new one, a tenth of the text
-    assert Setup.prepare(old).dataset.validation_tokens == 5999
-    assert Setup.prepare(new).dataset.validation_tokens == pytest.approx(720, abs=2)
+    assert Setup.prepare(old).corpus.dataset.validation_tokens == 5999
+    assert Setup.prepare(new).corpus.dataset.validation_tokens == pytest.approx(720, abs=2)

@@ -23,9 +23,9 @@ from ..models.fast.arrays import arrays_of
 from .callbacks import not_ending_the_run
 from .convert import save_opened
 from .evaluate import Evaluation, evaluate
+from .evaluation_data import evaluation_data, seen_at_once
 from .plot import GREY, INK, empty_figure
 from .run import TRAINING, Run, load_model, load_run
-from .setup import evaluation_data, seen_at_once
 
 __all__ = ["Report", "plot_errors", "quantize_folder", "weight_errors"]
 

@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ import numpy as np
 from .. import data, kernels, models, optim
 from ..data import Batch
 from ..tokenizer import BPETokenizer, UnigramTokenizer
+from .build import build_model
 from .evaluate import next_token_loss
 from .recipe import Recipe
-from .setup import build_model
 
 __all__ = ["WarmUp"]
 
@@ -115,7 +114,7 @@ def compile_sampling(model: Any) -> None:
 def compile_decoder(kind: str, recipe: Recipe | None = None) -> None:
     """Compile what a model that continues texts needs, first for training, then for sampling."""
     recipe = recipe or Recipe(model=kind)
-    model = build_model(recipe, SimpleNamespace(vocab_size=recipe.vocab_size, eos_id=0))  # type: ignore[arg-type]
+    model = build_model(recipe, recipe.vocab_size)
     ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
     compile_training(model, (ids[:, :-1], ids[:, 1:]))
     compile_sampling(model)
@@ -131,7 +130,7 @@ def compile_t5() -> None:
 def compile_int8() -> None:
     """Compile what a Llama and a GPT-2 need whose weights were rounded to one byte."""
     for kind in ("llama", "gpt2"):
-        model = build_model(Recipe(model=kind, layers=1), SimpleNamespace(vocab_size=64, eos_id=0))  # type: ignore[arg-type]
+        model = build_model(Recipe(model=kind, layers=1), 64)
         compile_sampling(models.quantize(model))
 
 
