@@ -189,6 +189,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             corpus.about,
             corpus.sha256,
         )
+        run.generation = made.generation or run.generation
         inform(
             f"{corpus.about}; {corpus.tokenizer.vocab_size:,} tokens in the vocabulary; "
             f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import models
+from ..generation.config import GenerationConfig
 from ..tokenizer import Tokenizer
 from . import memory
 from .build import build_model
@@ -24,6 +25,7 @@ class Setup:
     recipe: Recipe
     corpus: Corpus
     model: models.LanguageModel
+    generation: GenerationConfig | None = None  # of the folder that training starts from, if it says
 
     @classmethod
     def prepare(
@@ -42,13 +44,15 @@ class Setup:
         Raises ValueError when the text is another by now, and, before any work, when there is not
         enough memory.
         """
-        model = None
+        model = generation = None
         if recipe.start is not None:
             dropout = None if "dropout" in recipe.following else recipe.dropout
-            loaded = open_start(recipe.start if folder is None else folder, dropout)
+            start = Path(recipe.start if folder is None else folder)
+            loaded = open_start(start, dropout)
             model, tokenizer = loaded.model, tokenizer or loaded.tokenizer
+            generation = loaded.generation if (start / "generation_config.json").is_file() else None
         memory.check_recipe(recipe, model)
         inform("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
         corpus = open_corpus(recipe, tokenizer, sha256)
         model = model or build_model(recipe, corpus.tokenizer.vocab_size, corpus.tokenizer.eos_id)
-        return cls(recipe, corpus, model)
+        return cls(recipe, corpus, model, generation)
