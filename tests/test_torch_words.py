@@ -106,6 +106,12 @@ def test_axes_have_numpys_names():
         x.sum(axes=1)
 
 
+def test_a_warning_names_the_line_that_calls():
+    with pytest.warns(UserWarning, match="are broadcast to one shape") as told:
+        F.mse_loss(Tensor(np.ones((2, 1))), np.ones(2))
+    assert told[0].filename == __file__
+
+
 def test_the_module_tensor_says_that_it_is_no_function():
     with pytest.raises(TypeError, match=r"minillm.tensor is a module: write Tensor\(array\)"):
         minillm.tensor([1.0])
