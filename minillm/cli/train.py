@@ -166,10 +166,12 @@ def _option(setting: str) -> str:
 
 def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> int:
     """Train, in a run that goes on or in a new one, and let the model speak."""
+    from .. import kernels
     from ..files import shell_path, shell_word
     from ..tokenizer import load
     from ..training.best import KeepBest, best_of
-    from ..training.clock import Clock
+    from ..training.clock import Clock, minutes
+    from ..training.estimate import COMPILING, estimated_seconds, product_rate
     from ..training.run import Run
     from ..training.setup import Setup
     from ..training.trainer import Trainer
@@ -211,6 +213,10 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
                 say("the run ended before its first checkpoint: it begins anew")
             run.sha256 = run.sha256 or corpus.sha256  # runs of old have none
             run.change(steps=recipe.steps, data=recipe.data)
+        if kernels.KERNELS == "numba" and not options.quiet:
+            seconds = estimated_seconds(made, product_rate()) * (1 - trainer.step / recipe.steps)
+            compiling = f", and {COMPILING} s to compile kernels, the first time only" * (not warm_up.is_needless)
+            say(f"about {minutes(seconds)} to learn here{compiling}")
         result = trainer.run()
         if options.quiet:
             say(f"{result}\nrun folder {run.path}")

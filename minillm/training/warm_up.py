@@ -45,9 +45,9 @@ class WarmUp:
         self.stamp: Path | None = None
 
     def __enter__(self) -> WarmUp:
-        if kernels.KERNELS == "numba" and kernels.get_num_threads() > 1:
+        if kernels.KERNELS == "numba":
             self.stamp = _stamp(self.recipe)
-        if self.stamp is not None and not self.stamp.exists():
+        if self.stamp is not None and not self.stamp.exists() and kernels.get_num_threads() > 1:
             with contextlib.suppress(OSError):
                 self.process = _start(self.recipe)
         return self
@@ -56,6 +56,11 @@ class WarmUp:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether a run of this kind has left word that all is compiled."""
+        return self.stamp is not None and self.stamp.exists()
 
     def all_compiled(self) -> None:
         """The run has trained and sampled: the next one need not start a second process."""
