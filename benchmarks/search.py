@@ -143,10 +143,10 @@ def main(chosen: list[str]) -> None:
         if chosen and str(number) not in chosen:
             continue
         setup, begun = made[row.rows], time.process_time()
-        batches = (setup.dataset.batch(step, row.places // 256, 0) for step in range(row.steps))
+        batches = (setup.corpus.dataset.batch(step, row.places // 256, 0) for step in range(row.steps))
         model, tokens = learn(row, setup, batches)
         seconds = time.process_time() - begun
-        result = evaluate(model, made["bucketed"].dataset.validation(32), floor=setup.floor)
+        result = evaluate(model, made["bucketed"].corpus.dataset.validation(32), floor=setup.corpus.floor)
         differs = ", ".join(f"{name} {value}" for name, value in vars(row).items() if value != getattr(Row(), name))
         differs = differs or "the default"
         print(f"| {number} | {differs} | {result.above_floor:.4f} | {tokens:,} | {seconds:.0f} s |", flush=True)

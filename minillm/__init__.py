@@ -88,11 +88,13 @@ def __getattr__(name: str) -> Any:
 def _sentence(name: str) -> str:
     """What to write instead of a name of torch."""
     from . import functional
-    from .autograd.torch_words import MINILLM, sentence
+    from .autograd.torch_words import MINILLM, OTHERS, TENSOR, of_numpy, sentence
     from .tensor import Tensor
 
-    ours = f"write F.{name}(...)" if hasattr(functional, name) else f"write x.{name}(...)" * hasattr(Tensor, name)
-    return sentence("minillm", name, MINILLM, ours)
+    if hasattr(functional, name) or hasattr(Tensor, name):
+        ours = f"write F.{name}(...)" if hasattr(functional, name) else f"write x.{name}(...)"
+        return sentence("minillm", name, MINILLM, ours)
+    return sentence("minillm", name, TENSOR | OTHERS | MINILLM, of_numpy(name))
 
 
 def __dir__() -> list[str]:

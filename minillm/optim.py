@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .autograd.torch_words import OPTIM, OPTIMIZER, sentence
+from .autograd.torch_words import OPTIM, OPTIMIZER, sentence, torch_arguments
 from .kernels import compiled
 from .tensor import Tensor
 
@@ -135,6 +135,7 @@ class SGD(Optimizer):
 
     _averages = ("velocity",)
 
+    @torch_arguments
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[Group],
@@ -177,6 +178,7 @@ class AdamW(Optimizer):
 
     _averages = ("m", "v")
 
+    @torch_arguments
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[Group],
@@ -423,4 +425,5 @@ def _within(function: str, name: str, value: float, low: float, high: float = ma
 
 
 def __getattr__(name: str) -> None:
-    raise AttributeError(sentence("minillm.optim", name, OPTIM))
+    otherwise = "here are AdamW and SGD; one of your own is an optim.Optimizer with an _update"
+    raise AttributeError(sentence("minillm.optim", name, OPTIM, otherwise if name[0].isupper() else ""))

@@ -123,11 +123,17 @@ class Tensor(Array):
 
         return Tensor.from_op(broadcasting(np.remainder, a, b), (self, other), backward)
 
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return self // other, self % other
+
     def __neg__(self) -> Tensor:
         def backward(dy):  # y = -a
             return (-dy,)
 
         return Tensor.from_op(-self._data, (self,), backward)
+
+    def __pos__(self) -> Tensor:
+        return self
 
     def __abs__(self) -> Tensor:
         a = self._data
@@ -188,8 +194,11 @@ class Tensor(Array):
     def __rfloordiv__(self, other: Any) -> Tensor:
         return operand(other, self) // self
 
-    # Comparisons give boolean tensors, which & | ~ combine. They are steps, and so is a // b, which
-    # is floor(a / b): there is no gradient worth following.
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return divmod(operand(other, self), self)
+
+    # Comparisons give boolean tensors, which & | ^ ~ combine. They are steps, and so are round(a)
+    # and a // b, which is floor(a / b): there is no gradient worth following.
 
     def _step(self, function: np.ufunc, other: Any) -> Tensor:
         if isinstance(other, int) and self.dtype.kind != "f":  # 300 is more than any uint8, but none itself
@@ -223,11 +232,17 @@ class Tensor(Array):
     def __or__(self, other: Any) -> Tensor:
         return self._step(np.bitwise_or, other)
 
-    __rand__, __ror__ = __and__, __or__
+    def __xor__(self, other: Any) -> Tensor:
+        return self._step(np.bitwise_xor, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
     __hash__ = object.__hash__
 
     def __invert__(self) -> Tensor:
         return Tensor(~self._data)
+
+    def __round__(self, digits: int = 0) -> Tensor:
+        return Tensor(np.round(self._data, digits))
 
     # ---- choosing, reducing, reshaping -----------------------------------------------------------
 

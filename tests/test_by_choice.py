@@ -9,7 +9,7 @@ from minillm import Tensor, data, evaluate
 from minillm.data.story_words import KINDS, kinds_of
 from minillm.tokenizer import BPETokenizer, load
 from minillm.training.by_choice import Share, by_choice, table, token_nats
-from minillm.training.setup import validation_stories
+from minillm.training.evaluation_data import validation_stories
 
 STORIES = data.corpus(6, seed=3)
 TOKENIZER = BPETokenizer.train([story.text for story in data.corpus(40)], 400)

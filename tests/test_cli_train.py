@@ -13,7 +13,7 @@ from minillm.data import load_pairs, split_pairs
 from minillm.training import trainer
 from minillm.training.best import best_of
 from minillm.training.callbacks import Callback
-from minillm.training.setup import evaluation_data
+from minillm.training.evaluation_data import evaluation_data
 from minillm.training.trainer import Trainer
 from tests.test_cli import complaint
 
@@ -71,6 +71,8 @@ def test_a_training_starts_from_a_folder(home, tmp_path, capsys, monkeypatch):
     """Weights, sizes and tokenizer are the folder's, dropout too; it needs the folder only to begin."""
     base, whole, cut = tmp_path / "base", tmp_path / "whole", tmp_path / "cut"
     shutil.copytree(home / "base", base)
+    drawn = {"do_sample": True, "temperature": 0.3, "top_k": 7, "eos_token_id": [3]}
+    files.write_json(base / "generation_config.json", drawn)
     tune = ["train", "--from", str(base), "--data", str(home / "other.txt"), "--steps", "6", "--batch-size", "4"]
     assert main([*tune, "--out", str(tmp_path / "still"), "--learning-rate", "0", "--quiet"]) == 0
     before, same = (load_run(path).model.state_dict() for path in (base, tmp_path / "still"))
@@ -81,6 +83,8 @@ def test_a_training_starts_from_a_folder(home, tmp_path, capsys, monkeypatch):
     tuned = load_run(whole)
     assert tuned.model.config == load_run(base).model.config and tuned.model.config.attn_pdrop == 0.1
     assert (tuned.model.context, settings(whole)["context"]) == (16, 8)
+    generation, eos = tuned.generation, tuned.tokenizer.eos_id
+    assert (generation.temperature, generation.top_k, generation.eos_token_id) == (0.3, 7, (eos, 3))
     assert tuned.tokenizer.fingerprint() == load_run(base).tokenizer.fingerprint()
     assert not np.array_equal(before["transformer.wte.weight"], tuned.model.state_dict()["transformer.wte.weight"])
     assert settings(whole)["start"] == str(base) and settings(whole)["layers"] == 1
@@ -88,7 +92,8 @@ def test_a_training_starts_from_a_folder(home, tmp_path, capsys, monkeypatch):
     interrupted(monkeypatch, 3, *tune, "--out", str(cut), "--context", "8", "--quiet")
     shutil.rmtree(base)
     assert main(["train", "--out", str(cut), "--resume", "--quiet"]) == 0
-    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    for name in ("generation_config.json", "model.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
     assert main(["eval", str(cut)]) == 0
     again = ["--from", str(whole), "--dropout", "0.4", "--out", str(tmp_path / "twice"), "--quiet"]
     assert main(["train", *tune[3:], *again]) == 0
@@ -232,7 +237,9 @@ def test_the_best_weights_are_kept(home, tmp_path, capsys, monkeypatch):
     step = min(losses, key=losses.get)
     assert 2 <= step < 12 and best_of(folder) == (step, losses[step])
     assert f"the folder holds the weights of the lowest validation loss: {losses[step]:.4f} after step {step}" in told
-    assert f"lowest validation loss: {losses[step]:.4f} after step {step}." in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert f"lowest validation loss: {losses[step]:.4f} after step {step}." in card
+    assert f"| validation loss | {losses[step]:.4f} |" in card and f"validation loss {losses[step]:.4f} nats" in told
     assert main(["eval", str(folder)]) == 0
     assert f"loss           {losses[step]:.4f}" in capsys.readouterr().out
     assert main([*train, "--out", str(last)]) == 0

@@ -14,7 +14,8 @@ from minillm import Recipe, files, load_run, models, tokenizer
 from minillm.cli import _parser, main
 from minillm.cli.values import Number
 from minillm.tokenizer import CharTokenizer
-from minillm.training import memory, setup
+from minillm.training import corpus, memory
+from minillm.training.build import build_model
 from tests.test_cli import complaint
 
 ACTIONS = [
@@ -91,16 +92,18 @@ def test_what_depends_on_the_model_is_in_the_words_of_the_command(folder, capsys
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "rnn"])
 def test_parameters_are_counted_without_building(kind):
     recipe = Recipe(model=kind, layers=3, width=32, context=64)
-    built = setup._build(recipe, 300)
-    assert memory.count_parameters(recipe, lambda smaller: setup._build(smaller, 300)) == built.num_parameters()
+    built = build_model(recipe, 300)
+    assert memory.count_parameters(recipe, 300) == built.num_parameters()
 
 
 def test_memory_is_told_before_anything_is_built(folder, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "available", lambda: 24 * 2**30)
-    monkeypatch.setattr(setup.data, "train_and_validation", lambda *a: pytest.fail("stories were written"))
+    monkeypatch.setattr(corpus.data, "train_and_validation", lambda *a: pytest.fail("stories were written"))
     text = ["--data", str(folder.parent / "text.txt")]
     layers = complaint(capsys, "train", "--width", "100000")
+    assert main(["train", "--width", "1000000"]) == 2
+    assert capsys.readouterr().err.startswith("minillm: this needs at least")  # and nothing before it
     P = 1024 * 10**5 + 4 * (4 * 10**10 + 3 * 10**5 * 266688 + 2 * 10**5) + 10**5
     needed = 16 * P + 8 * 256 * 4 * (22 * 4 * 10**5 + 2048) + 27033 * memory.PER_STORY
     assert f"needs at least {needed / 2**30:,.0f} GiB of memory, and 24 are free; choose fewer layers or a" in layers
@@ -120,9 +123,9 @@ def test_what_fits_is_not_refused():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "_check", found.append)
-        memory.check_recipe(Recipe(), setup._build, 10_000)
+        memory.check_recipe(Recipe())
     weights, batch, text = found[0].values()
-    assert weights == 16 * 935_040 and text == 10_000 * memory.PER_STORY
+    assert weights == 16 * 935_040 and text == corpus.stories_for(Recipe()) * memory.PER_STORY
     assert 0.8 * 128e6 < weights + batch < 128e6  # 117 MB at the peak of a step, beside weights and AdamW's means
 
 
@@ -176,6 +179,36 @@ def test_a_run_that_stands_alone_is_to_be_resumed(tmp_path, monkeypatch, capsys)
     (tmp_path / "runs" / "a b" / "training.json").write_text("{}")
     assert "did you mean --out 'runs/a b' --resume?" in complaint(capsys, "train", "runs/a b")
     assert "did you mean 'runs/a b'?" in complaint(capsys, "generate", "a b", "x")
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ("eval my.txt", "RUN must be the folder of a model; my.txt is a text, which is given so: minillm eval"),
+        ("eval texts", "texts is a text, which is given so: minillm eval RUN --data texts"),
+        ("eval my.txt model", "minillm eval RUN --data my.txt"),
+        ("generate my.txt", "minillm generate RUN --file my.txt"),
+        ("generate texts x", "RUN must be the folder of a model; texts is a text"),
+        ("quantize my.txt", "minillm quantize RUN --data my.txt"),
+        ("sft 'a chat.jsonl'", "minillm sft RUN --data 'a chat.jsonl'"),
+        ("train --from my.txt", "--from must be the folder of a model; my.txt is a text, which"),
+        ("train --from my.txt", "given so: minillm train --from FOLDER --data my.txt"),
+        ("info my.txt", "RUN must be the folder of a model; my.txt is a text"),
+        ("tokenize my.txt x", "RUN_OR_FILE must be the folder of a model; my.txt is a text"),
+        ("convert my.txt out.gguf", "FROM must be the folder of a model; my.txt is a text"),
+        ("eval model/config.json", "RUN must be the folder of a model, not one of its files: did you mean model?"),
+        ("eval model", "model_type must be one of"),  # which holds a text too
+    ],
+)  # fmt: skip
+def test_a_text_in_the_place_of_a_model(arguments, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("texts", "model"):
+        os.mkdir(folder)
+        (tmp_path / folder / "a.txt").write_text("a text")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    for name in ("my.txt", "a chat.jsonl"):
+        (tmp_path / name).write_text("a text")
+    assert told in complaint(capsys, *shlex.split(arguments))
 
 
 # ---- what people have elsewhere --------------------------------------------------------------------------------------

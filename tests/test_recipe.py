@@ -8,8 +8,9 @@ import pytest
 
 from minillm import Recipe
 from minillm.training import recipe
+from minillm.training.build import build_model
 from minillm.training.run import Run
-from minillm.training.setup import Setup, _build
+from minillm.training.setup import Setup
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch_size": 4, "steps": 3, "tokenizer": "char"}
 
@@ -27,14 +28,40 @@ def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
     assert (Recipe(model="rnn").layers, Recipe(model="rnn").width) == (2, 256)
     assert Recipe(width=64, layers=None).width == 64 and Recipe(layers=None).layers == 4
     nothing = {name for name, value in vars(text).items() if value is None}
-    assert nothing == {"start", "dropout", "attention", "warmup", "evaluate_every", "checkpoint_every"}
+    assert nothing == {"start"}
     assert stories.completed() is stories
+
+
+def test_what_a_model_does_not_choose_has_its_value_and_is_not_kept():
+    found = {kind: (made.heads, made.kv_heads, made.attention, made.dropout) for kind in ("llama", "gpt2", "rnn")
+             for made in [Recipe(model=kind)]}  # fmt: skip
+    assert found == {"llama": (4, 4, "dot", 0.0), "gpt2": (4, 4, "dot", 0.0), "rnn": (1, 1, "dot", 0.0)}
+    of_some = {"heads", "kv_heads", "attention", "dropout"}
+    kept = {kind: of_some & Recipe(model=kind).to_dict().keys() for kind in ("llama", "gpt2", "rnn")}
+    assert kept == {"llama": {"heads", "kv_heads"}, "gpt2": {"heads", "dropout"}, "rnn": {"attention"}}
+    # a model to start with keeps its own dropout, unless another is chosen
+    assert "dropout" not in Recipe(model="gpt2", start="x").to_dict()
+    assert Recipe(model="gpt2", start="x", dropout=0.0).to_dict()["dropout"] == 0.0
+
+
+def test_what_follows_from_the_steps_follows_other_steps_too():
+    names = ("warmup", "evaluate_every", "checkpoint_every")
+    usual, chosen = Recipe(steps=100), Recipe(steps=100, warmup=5, evaluate_every=10, checkpoint_every=10)
+    assert [getattr(made, name) for made in (usual, chosen) for name in names] == [5, 10, 10] * 2
+    assert [getattr(usual.replace(steps=5000), name) for name in names] == [200, 500, 500]
+    assert [getattr(chosen.replace(steps=5000), name) for name in names] == [5, 10, 10]
+    assert not usual.to_dict().keys() & set(names) and chosen.to_dict().keys() >= set(names)
+    assert usual != chosen and Recipe.from_settings(usual.to_dict()).replace(steps=5000).warmup == 200
+    # the trainer is told what was chosen: a checkpoint then says the same as one of an older version
+    assert (usual.train_config().warmup, chosen.train_config().warmup) == (None, 5)
 
 
 def test_a_recipe_comes_back_from_json():
     chosen = {"model": "lstm", "attention": "none", "warmup": 0, "schedule": "constant", "best": True}
     for made in (Recipe(), Recipe(steps=7, seed=3, model="gpt2", dropout=0.1), Recipe(**chosen), Recipe(kv_heads=2)):
-        assert Recipe.from_settings(json.loads(json.dumps(made.to_dict()))) == made
+        settings = json.loads(json.dumps(made.to_dict()))
+        assert Recipe.from_settings(settings) == made
+        assert Recipe.from_settings(settings | dict.fromkeys(made.following)) == made  # older files say null
 
 
 def test_a_run_from_before_documents_had_rows_of_their_own_goes_on_as_it_began():
@@ -56,7 +83,7 @@ def test_a_run_from_before_there_was_more_to_choose(kind):
     made = Recipe(model=kind, data="text.txt", steps=40)
     old = {name: value for name, value in made.to_dict().items() if name not in new} | {"heads": 4}
     assert Recipe.from_settings(old) == made
-    assert made.heads == made.kv_heads == 4 if kind == "llama" else made.kv_heads is None
+    assert made.heads == made.kv_heads == (1 if kind == "rnn" else 4)
     config = made.train_config()
     assert (config.schedule, config.final_fraction, config.warmup, config.weight_decay) == ("cosine", 0.1, None, 0.1)
     assert (config.evaluate_every, config.checkpoint_every, config.sample_every) == (4, 4, 8)
@@ -68,7 +95,7 @@ def test_what_is_chosen_reaches_the_trainer_and_the_model():
     assert (config.warmup, config.weight_decay, config.schedule) == (3, 0.0, "constant")
     assert (config.evaluate_every, config.checkpoint_every) == (7, 9)
     sizes = {"layers": 1, "width": 16, "context": 8}
-    built = {kind: _build(Recipe("x", model=kind, **sizes | chosen), 20, 1).config for kind, chosen in {
+    built = {kind: build_model(Recipe("x", model=kind, **sizes | chosen), 20, 1).config for kind, chosen in {
         "llama": {"kv_heads": 2}, "gpt2": {"dropout": 0.25}, "t5": {"dropout": 0.25, "heads": 2},
         "gru": {"attention": "additive"}, "lstm": {"attention": "none"}, "rnn": {},
     }.items()}  # fmt: skip
@@ -96,6 +123,9 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
         ({"width": 100, "heads": 3}, "width must be divisible by heads; got width 100, heads 3"),
         ({"width": 12, "heads": 4}, "must be even for the llama model; got 12 / 4"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"steps": "many"}, "steps must be at least 1; got many"),
+        ({"dropout": "much", "model": "t5"}, "dropout must be at least 0 and below 1; got much"),
+        ({"following": frozenset()}, "unknown setting 'following'"),
         ({"steps": 2.5}, "steps must be at least 1; got 2.5"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
         ({"model": "mamba"}, "model must be one of llama, gpt2, t5, rnn, gru, lstm; got 'mamba'"),
@@ -131,5 +161,5 @@ def test_an_old_run_goes_on_with_the_text_that_it_held_out(tmp_path):
     old, new = Recipe.from_settings(settings), Recipe(data=tmp_path, seed=1, **TINY)
     assert (old.split, new.split) == ("documents", "text")
     # one of three documents was held out, here the longest; of the new one, a tenth of the text
-    assert Setup.prepare(old).dataset.validation_tokens == 5999
-    assert Setup.prepare(new).dataset.validation_tokens == pytest.approx(720, abs=2)
+    assert Setup.prepare(old).corpus.dataset.validation_tokens == 5999
+    assert Setup.prepare(new).corpus.dataset.validation_tokens == pytest.approx(720, abs=2)

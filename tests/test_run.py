@@ -150,8 +150,17 @@ def test_what_is_no_run_folder(tmp_path, finished):
     with pytest.raises(ValueError, match=r"photos is not a run folder: it has no config.json \(the configuration\)"):
         load_run(tmp_path / "photos")
     (tmp_path / "photos" / "training.json").write_text('{"settings": [], "about": ""}')
-    with pytest.raises(ValueError, match="expected the entries 'settings'"):
+    with pytest.raises(ValueError, match="expected the entries 'settings'.*train anew, in another folder$"):
         Run.open(tmp_path / "photos")
+    (tmp_path / "photos" / "training.json").write_text('{"settings": {"da')  # half of it was written
+    with pytest.raises(ValueError, match="training.json: .*; without it the training cannot .* in another folder$"):
+        Run.open(tmp_path / "photos")
+    (tmp_path / "photos" / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="the model that lies there can be used once training.json is deleted"):
+        Run.open(tmp_path / "photos")
+    with pytest.raises(ValueError, match="notes.txt is not a run folder: it is a file"):
+        (tmp_path / "notes.txt").write_text("a text")
+        load_run(tmp_path / "notes.txt")
     Run.create(tmp_path / "killed", settings={"data": "roses.txt"})
     with pytest.raises(ValueError, match="no config.json: the training ended before it was saved; go on with: minillm"):
         load_run(tmp_path / "killed")

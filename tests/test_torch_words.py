@@ -10,6 +10,8 @@ import minillm.functional as F
 from minillm import Tensor, nn, optim
 from minillm.autograd import torch_words
 
+W = Tensor(np.ones((1, 1)), requires_grad=True)
+
 
 @pytest.mark.parametrize(
     "place, name, says",
@@ -39,12 +41,39 @@ from minillm.autograd import torch_words
         (nn.Sequential(), "append", "write net.layers.append(layer)"),
         (nn.ReLU(), "nonsense", "'ReLU' object has no attribute 'nonsense'"),
         (Tensor([1.0]), "argsort", "NumPy has it for the values alone, np.argsort(x.data)"),
-        (Tensor([1.0]), "normal_", "Tensor has no 'normal_'"),
+        (Tensor([1.0]), "normal_", "write x.data[...] = rng.normal(size=x.shape), outside the graph"),
+        (Tensor([1.0]), "tan_", "Tensor has no 'tan_': values are not changed in place: write into x.data"),
+        (Tensor([1.0]), "scatter_add", "F.one_hot(indices, size).T @ x"),
+        (Tensor([1.0]), "nonsense", "Tensor has no 'nonsense'"),
+        (F, "relu_", "nothing is changed in place: write x = F.relu(x)"),
+        (F, "cosine_similarity", "minillm.functional has no 'cosine_similarity': write (x * y).sum(axis=-1) / (F.norm"),
+        (F, "hardtanh", "write F.clip(x, -1, 1)"),
+        (F, "interpolate", "write x[:, :, np.arange(2 * H) // 2]"),
+        (F, "sinh", "NumPy has it for the values alone, np.sinh(x.data)"),
+        (nn, "ConvTranspose2d", "minillm.nn has no 'ConvTranspose2d': write nn.Conv2d(...) of x[:, :, np.arange"),
+        (nn, "Upsample", "for the nearest of twice the size"),
+        (nn, "CTCLoss", "a layer is a Module of your own, of functions of F; here are"),
+        (optim, "RMSprop", "betas=(0.0, 0.99)"),
+        (optim, "LBFGS", "here are AdamW and SGD"),
+        (minillm, "zeros_like", "NumPy has it for the values alone, np.zeros_like(x.data)"),
+        (minillm, "addmm", "write c + a @ b"),
     ],
 )
 def test_a_name_that_is_not_here(place, name, says):
     with pytest.raises(AttributeError, match=re.escape(says)):
         getattr(place, name)
+
+
+def test_what_python_asks_of_a_number():
+    x, y = Tensor([7.5, -7.5]), Tensor([2.0, 2.0])
+    whole, rest = divmod(x, y)
+    assert whole.data.tolist() == [3.0, -4.0] and rest.data.tolist() == [1.5, 0.5]
+    whole, rest = divmod(8, y)
+    assert whole.data.tolist() == [4.0, 4.0] and rest.data.tolist() == [0.0, 0.0]
+    assert round(Tensor([0.5, 1.5, -2.7])).data.tolist() == [0.0, 2.0, -3.0]
+    assert round(Tensor([1234.5678], requires_grad=True), -2).data.tolist() == [1200.0]
+    assert (+x) is x and (Tensor([True, True]) ^ Tensor([True, False])).data.tolist() == [False, True]
+    assert (x.size, x.size + 1, f"{x.size:,}", type(x.size + 1)) == (2, 3, "2", int)
 
 
 def test_what_the_sentences_name_is_there():
@@ -77,6 +106,12 @@ def test_axes_have_numpys_names():
         x.sum(axes=1)
 
 
+def test_a_warning_names_the_line_that_calls():
+    with pytest.warns(UserWarning, match="are broadcast to one shape") as told:
+        F.mse_loss(Tensor(np.ones((2, 1))), np.ones(2))
+    assert told[0].filename == __file__
+
+
 def test_the_module_tensor_says_that_it_is_no_function():
     with pytest.raises(TypeError, match=r"minillm.tensor is a module: write Tensor\(array\)"):
         minillm.tensor([1.0])
@@ -96,6 +131,12 @@ def test_the_module_tensor_says_that_it_is_no_function():
         (lambda: F.scaled_dot_product_attention(1, 2, 3, is_causal=True), "write causal= for is_causal="),
         (lambda: F.softmax(Tensor([1.0]), dim=0), "softmax: axes are NumPy's: write axis= for dim="),
         (lambda: minillm.load("x", map_location="cpu"), "load: arrays are on the CPU here: leave out map_location="),
+        (lambda: optim.SGD([W], lr=0.1, nesterov=True), "SGD: momentum is as it always was, without .* out nesterov="),
+        (lambda: optim.AdamW([W], amsgrad=True), "AdamW: the mean of squares may fall again: leave out amsgrad="),
+        (lambda: nn.Conv2d(2, 2, 3, groups=2), "Conv2d: give parts of the channels to layers of their own"),
+        (lambda: F.cross_entropy(W, [0], weight=W), 'cross_entropy: multiply the losses of reduction="none" by'),
+        (lambda: W.size(0), r"Tensor.size is a number, 1: write x.shape, or x.shape\[0\]"),
+        (lambda: W.size(), r"write x.shape, or x.shape\[0\]"),
         (lambda: nn.Linear(2, 3, nonsense=1), "unexpected keyword argument 'nonsense'"),
     ],
 )

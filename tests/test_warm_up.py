@@ -20,8 +20,7 @@ import numpy as np
 from minillm import data, kernels, Trainer, TrainConfig
 from minillm.training import warm_up
 from minillm.training.recipe import Recipe
-from minillm.training.setup import build_model
-from types import SimpleNamespace
+from minillm.training.build import build_model
 
 def signatures():
     import sys
@@ -42,7 +41,7 @@ for kind in ("llama", "gpt2", "rnn"):
     before = signatures()
     assert len(before) > 15, before
     ids = np.random.default_rng(0).integers(0, 300, 2000)
-    model = build_model(recipe, SimpleNamespace(vocab_size=300, eos_id=0))
+    model = build_model(recipe, 300)
     config = TrainConfig(steps=2, batch_size=4, context=24)
     Trainer(model, data.StreamDataset(ids, ids[:100], 24), config, quiet=True).run()
     cache = model.eval().new_cache(1, 4)

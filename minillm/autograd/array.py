@@ -12,7 +12,7 @@ import numpy as np
 from .engine import Node
 from .html import array_table
 from .shapes import native
-from .torch_words import TENSOR, sentence
+from .torch_words import TENSOR, Count, of_numpy, sentence
 
 
 class Array(Node):
@@ -53,7 +53,7 @@ class Array(Node):
     @property
     def size(self) -> int:
         """The number of entries."""
-        return self._data.size
+        return Count(self._data.size)
 
     def item(self) -> float | int | bool:
         """The one number in it, as Python's."""
@@ -106,11 +106,12 @@ class Array(Node):
         return f"shape={self.shape}, {self.dtype}{origin}"
 
     def __getattr__(self, name: str) -> Any:
-        otherwise = ""
         if hasattr(sys.modules.get("minillm.functional"), name):  # on a higher floor: looked at, not imported
             otherwise = f"operations with a name are functions, F.relu(x), not x.relu(): write F.{name}(x)"
-        elif not name.startswith("_") and callable(getattr(np, name, None)):
-            otherwise = f"NumPy has it for the values alone, np.{name}(x.data)"
+        elif name.endswith("_") and not name.startswith("_"):
+            otherwise = "values are not changed in place: write into x.data, outside the graph"
+        else:
+            otherwise = of_numpy(name)
         raise AttributeError(sentence("Tensor", name, TENSOR, otherwise), name=name, obj=self)
 
     def __setitem__(self, index: Any, value: Any) -> None:

@@ -16,6 +16,8 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NOTHING = "nothing: arrays are on the CPU here"
@@ -82,6 +84,51 @@ TENSOR = {
     "add_": "x.data += y.data, outside the graph",
     "sub_": "x.data -= y.data, outside the graph",
     "mul_": "x.data *= y.data, outside the graph",
+    "relu_": "x = F.relu(x)",
+    "normal_": "x.data[...] = rng.normal(size=x.shape), outside the graph",
+    "uniform_": "x.data[...] = rng.random(x.shape), outside the graph",
+    "bernoulli": "rng.random(x.shape) < x.data",
+    "nelement": "x.size",
+    "ndimension": "x.ndim",
+    "narrow": "x[start : start + length]",
+    "select": "x[:, index]",
+    "unbind": "list(x)",
+    "unflatten": "x.reshape(...) with all axes",
+    "masked_select": "x[mask]",
+    "scatter": "F.where(mask, value, x), or F.one_hot(indices, size)",
+    "scatter_": "F.where(mask, value, x), or F.one_hot(indices, size)",
+    "scatter_add": "F.one_hot(indices, size).T @ x, which adds the rows of the same index",
+    "index_add": "F.one_hot(indices, size).T @ x, which adds the rows of the same index",
+    "index_fill": "F.where(mask, value, x)",
+    "repeat_interleave": "F.take(x, np.arange(len(x)).repeat(n), axis=0)",
+    "addmm": "c + a @ b",
+    "baddbmm": "c + a @ b",
+    "mv": "x @ y",
+    "lerp": "x + share * (y - x)",
+    "logit": "F.log(x / (1 - x))",
+    "clamp_min": "F.maximum(x, low)",
+    "clamp_max": "F.minimum(x, high)",
+    "type_as": "x.astype(other.dtype)",
+    "half": "nothing: float32 and float64 are the dtypes here",
+    "bfloat16": "nothing: float32 and float64 are the dtypes here",
+    "is_floating_point": 'x.dtype.kind == "f"',
+    "is_cuda": _NOTHING,
+    "get_device": _NOTHING,
+    "pin_memory": _NOTHING,
+    "share_memory_": _NOTHING,
+    "is_contiguous": "nothing: every array will do",
+    "stride": "x.data.strides, in bytes",
+    "element_size": "x.data.itemsize",
+    "nbytes": "x.data.nbytes",
+    "new_zeros": "Tensor(np.zeros(shape, x.dtype))",
+    "new_ones": "Tensor(np.ones(shape, x.dtype))",
+    "new_full": "Tensor(np.full(shape, value, x.dtype))",
+    "new_tensor": "Tensor(array)",
+    "det": "np.linalg.det(x.data)",
+    "inverse": "np.linalg.inv(x.data)",
+    "svd": "np.linalg.svd(x.data)",
+    "kthvalue": "np.partition(x.data, k)[k]",
+    "register_post_accumulate_grad_hook": "x.register_hook(hook)",
 }
 FUNCTIONS = {  # torch's function -> ours
     "cat": "concatenate",
@@ -106,6 +153,9 @@ OTHERS = {  # what is no function here
     "square": "x * x",
     "neg": "-x",
     "normalize": "x / F.norm(x, axis=-1, keepdims=True)",
+    "batch_norm": "nn.BatchNorm1d(channels)(x), or nn.BatchNorm2d",
+    "interpolate": "x[:, :, np.arange(2 * H) // 2][..., np.arange(2 * W) // 2], for the nearest of twice the size",
+    "gumbel_softmax": "F.softmax((x - F.log(-F.log(u))) / temperature), with u = rng.random(x.shape)",
 }
 NN = {
     "CrossEntropyLoss": "F.cross_entropy(logits, targets)",
@@ -139,7 +189,48 @@ NN = {
     "Transformer": "models.T5(models.T5Config(...))",
     "utils": "optim.clip_grad_norm(parameters, max_norm)",
     "DataParallel": "nothing: one process with all its threads",
+    "TransformerEncoder": "a list of Modules, as the blocks of models/gpt2.py",
+    "TransformerDecoder": "a list of Modules, as the blocks of models/t5.py",
+    "ConvTranspose2d": "nn.Conv2d(...) of x[:, :, np.arange(2 * H) // 2][..., np.arange(2 * W) // 2], twice the size",
+    "Upsample": "x[:, :, np.arange(2 * H) // 2][..., np.arange(2 * W) // 2], for the nearest of twice the size",
+    "UpsamplingNearest2d": "x[:, :, np.arange(2 * H) // 2][..., np.arange(2 * W) // 2]",
+    "MaxPool1d": "x.reshape(B, C, T // 2, 2).max(axis=-1)",
+    "AvgPool1d": "x.reshape(B, C, T // 2, 2).mean(axis=-1)",
+    "AdaptiveAvgPool1d": "x.mean(axis=2) for one number per channel",
+    "AdaptiveMaxPool1d": "x.max(axis=2) for one number per channel",
+    "AdaptiveMaxPool2d": "x.max(axis=(2, 3)) for one number per channel",
+    "Dropout1d": "nn.Dropout(p)",
+    "InstanceNorm2d": "(x - x.mean((2, 3), keepdims=True)) / F.sqrt(x.var((2, 3), keepdims=True) + 1e-5)",
+    "RNNCell": "nn.RNN(...), of x with one step, (B, 1, C)",
+    "GRUCell": "nn.GRU(...), of x with one step, (B, 1, C)",
+    "LSTMCell": "nn.LSTM(...), of x with one step, (B, 1, C)",
+    "LazyLinear": "nn.Linear(in_features, out_features)",
+    "Unflatten": "x.reshape(...) with all axes",
+    "ZeroPad2d": "F.pad(x, widths)",
+    "ConstantPad2d": "F.pad(x, widths, value)",
+    "PixelShuffle": "x.reshape(B, C, 2, 2, H, W).transpose(0, 1, 4, 2, 5, 3).reshape(B, C, 2 * H, 2 * W)",
+    "PReLU": "F.maximum(x, 0) + weight * F.minimum(x, 0)",
+    "ReLU6": "F.clip(x, 0, 6)",
+    "Hardtanh": "F.clip(x, -1, 1)",
+    "Hardsigmoid": "F.clip(x / 6 + 0.5, 0, 1)",
+    "Hardswish": "x * F.clip(x / 6 + 0.5, 0, 1)",
+    "SELU": "1.05070099 * F.elu(x, 1.67326324)",
+    "CELU": "F.elu(x)",
+    "Mish": "x * F.tanh(F.softplus(x))",
+    "GLU": "a * F.sigmoid(b), where a, b = F.chunk(x, 2, axis=-1)",
+    "LogSigmoid": "-F.softplus(-x)",
+    "Softmin": "F.softmax(-x)",
+    "Softsign": "x / (1 + abs(x))",
+    "Softmax2d": "F.softmax(x, axis=1)",
+    "CosineSimilarity": "(x * y).sum(axis=-1) / (F.norm(x, axis=-1) * F.norm(y, axis=-1))",
+    "PairwiseDistance": "F.norm(x - y, axis=-1)",
+    "TripletMarginLoss": "F.relu(F.norm(x - near, axis=-1) - F.norm(x - far, axis=-1) + margin).mean()",
+    "MarginRankingLoss": "F.relu(margin - sign * (x - y)).mean()",
+    "PoissonNLLLoss": "(F.exp(x) - target * x).mean()",
+    "GaussianNLLLoss": "(F.log(variance) + (x - target) ** 2 / variance).mean() / 2",
+    "Buffer": "self.name = Tensor(array): without requires_grad it is saved, and not learned",
 }
+_LAYERS = {name.lower(): words for name, words in NN.items()}  # F.hardtanh as nn.Hardtanh
 MODULE = {
     "register_buffer": "self.name = Tensor(array): without requires_grad it is saved, and not learned",
     "buffers": "[p for p in module.parameters() if not p.requires_grad]",
@@ -159,6 +250,14 @@ MODULE = {
     "cpu": _NOTHING,
     "cuda": _NOTHING,
     "device": _NOTHING,
+    "compile": "nothing: kernels are compiled already",
+    "share_memory": _NOTHING,
+    "type": "module.astype(np.float64)",
+    "get_parameter": "dict(module.named_parameters())[path]",
+    "get_buffer": "dict(module.named_parameters())[path]",
+    "register_module": "self.name = module",
+    "set_submodule": "module.part = other",
+    "register_full_backward_pre_hook": "register_backward_hook(hook)",
 }
 AUTOGRAD = {
     "grad": "loss.backward(), and then x.grad",
@@ -170,6 +269,7 @@ OPTIM = {
     "Adam": "optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)",
     "lr_scheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
     "clip_grad_norm_": "optim.clip_grad_norm(parameters, max_norm)",
+    "RMSprop": "optim.AdamW(parameters, lr=1e-3, betas=(0.0, 0.99), weight_decay=0.0), which has its bias corrected",
     "LRScheduler": "a schedule, optim.warmup_cosine(lr, steps=...), and optimizer.lr = schedule(step) in each step",
 }
 OPTIMIZER = {
@@ -238,6 +338,38 @@ ARGUMENTS = {  # torch's argument -> what to do; "... dim=" follows
     "dtype": "write layer.astype(np.float64) for",
     "map_location": "arrays are on the CPU here: leave out",
     "weights_only": "nothing but numbers is ever read: leave out",
+    "nesterov": "momentum is as it always was, without looking ahead: leave out",
+    "dampening": "gradients are added whole: leave out",
+    "amsgrad": "the mean of squares may fall again: leave out",
+    "maximize": "minimise -loss, without",
+    "foreach": "all weights are one array already: leave out",
+    "fused": "the update is one kernel already: leave out",
+    "capturable": "arrays are on the CPU here: leave out",
+    "differentiable": "no gradient goes through an update: leave out",
+    "groups": "give parts of the channels to layers of their own, for",
+    "dilation": "x[..., ::2] leaves places out, for",
+    "padding_mode": "F.pad(x, widths) is what padding does; another way is x[..., indices], for",
+    "ceil_mode": "F.pad(x, widths) first, for",
+    "return_indices": "x.argmax(axis) says where, for",
+    "affine": "scale and shift are always learned: leave out",
+    "elementwise_affine": "scale and shift are always learned: leave out",
+    "track_running_stats": "means are always kept: leave out",
+    "max_norm": "divide rows that are too long, outside the graph, for",
+    "sparse": "gradients are whole arrays: leave out",
+    "scale_grad_by_freq": "gradients are whole: leave out",
+    "start_dim": "write x.reshape(...) for",
+    "end_dim": "write x.reshape(...) for",
+    "kdim": "put nn.Linear before it, for",
+    "vdim": "put nn.Linear before it, for",
+    "weight": 'multiply the losses of reduction="none" by weights of your own, for',
+    "pos_weight": 'multiply the losses of reduction="none" by weights of your own, for',
+    "size_average": "write reduction= for",
+    "reduce": "write reduction= for",
+    "log_target": "give F.exp(log_p) and leave out",
+    "correction": "write ddof= for",
+    "unbiased": "write ddof=1 for True, 0 for False, in place of",
+    "out": "a result is always new: leave out",
+    "create_graph": "a gradient is an array, which has none itself: leave out",
 }
 
 
@@ -245,6 +377,27 @@ def sentence(where: str, name: str, words: dict[str, str], otherwise: str = "") 
     """What to say of a name that is not here; ``otherwise`` where torch has no such word either."""
     instead = f"write {words[name]}" if name in words else otherwise
     return f"{where} has no {name!r}" + (f": {instead}" if instead else "")
+
+
+def of_functional(name: str) -> str:
+    """What to say of a function of torch's that ``functional`` does not have."""
+    layer = _LAYERS.get(name.replace("_", ""), "")
+    if layer or not name.endswith("_"):
+        return f"write {layer}" if layer else of_numpy(name)
+    return f"nothing is changed in place: write x = F.{name[:-1]}(x)"
+
+
+def of_numpy(name: str) -> str:
+    """What to say of a function that NumPy has, and nobody here."""
+    known = not name.startswith("_") and callable(getattr(np, name, None))
+    return f"NumPy has it for the values alone, np.{name}(x.data)" if known else ""
+
+
+class Count(int):
+    """A number of entries, ``x.size``, for those who call it as torch's method."""
+
+    def __call__(self, *axes: int) -> None:
+        raise TypeError(f"Tensor.size is a number, {self}: write x.shape, or x.shape[{axes[0] if axes else 0}]")
 
 
 class TensorModule(types.ModuleType):

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
 
     from ..training.by_choice import by_choice, table
     from ..training.evaluate import evaluate
+    from ..training.evaluation_data import evaluation_data, seen_at_once, validation_stories
     from ..training.run import load_run
-    from ..training.setup import evaluation_data, seen_at_once, validation_stories
 
     if options.by_choice and options.data is not None:
         raise ValueError("--by-choice is about the run's own validation stories; leave --data out")

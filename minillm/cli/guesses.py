@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from .values import Choice
 
-__all__ = ["of_command", "of_option", "of_word"]
+__all__ = ["of_command", "of_model", "of_option", "of_word"]
 
 # What other programs call our options, and abbreviations; of several, the first that a command has.
 OTHER_NAMES = {
@@ -52,6 +52,7 @@ OTHER_NAMES = {
     "file": "prompt-file f",
     "int8": "quantize quantized load-in-8bit q8",
 }
+TEXTS = (".txt", ".text", ".md", ".jsonl", ".tsv", ".csv")
 OTHER_COMMANDS = {
     "generate": "sample write complete continue infer predict run prompt",
     "chat": "talk converse ask repl interactive",
@@ -111,6 +112,40 @@ def of_word(words: Sequence[str], options: argparse.Namespace, actions: Sequence
     if texts and options.command != "encode" and (begun := getattr(options, texts[0])):
         return f"a text of several words stands in quotes: {shell_word(' '.join([begun, *words]))}"
     return ""
+
+
+def of_model(options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:
+    """What to say where a text, or one file of a model, stands in the place of a model's folder; or
+    nothing.
+    """
+    from ..files import shell_path
+
+    places = ("folder", "tokenizer", "source", "start")
+    for action in actions:
+        path = getattr(options, action.dest, None) if action.dest in places else None
+        if path is None or options.command == "encode":
+            continue
+        name = action.option_strings[0] if action.option_strings else str(action.metavar)
+        parent = os.path.dirname(path) or "."
+        if action.dest != "tokenizer" and path.endswith((".safetensors", ".json")) and os.path.isfile(path):
+            return f"{name} must be the folder of a model, not one of its files: did you mean {shell_path(parent)}?"
+        if not _is_text(path):
+            continue
+        flags = {flag for action in actions for flag in action.option_strings}
+        ways = ["--data"] if os.path.isdir(path) else ["--data", "--file"]
+        way = next((f"{flag} {shell_path(path)}" for flag in ways if flag in flags), "")
+        model = f"{name} FOLDER" if action.option_strings else name
+        how = f", which is given so: minillm {options.command} {model} {way}" if way else ""
+        return f"{name} must be the folder of a model; {path} is a text{how}"
+    return ""
+
+
+def _is_text(path: str) -> bool:
+    """Whether a file, or a folder, is nothing but text."""
+    if os.path.isdir(path):
+        names = os.listdir(path)
+        return any(name.endswith(".txt") for name in names) and not any(name.endswith(".json") for name in names)
+    return os.path.isfile(path) and path.endswith(TEXTS)
 
 
 def _usage(options: argparse.Namespace, actions: Sequence[argparse.Action]) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from .guesses import of_command, of_option, of_word
+from .guesses import of_command, of_model, of_option, of_word
 from .values import not_one_of
 
 __all__ = ["Parser", "add_ignore_unknown", "in_words_of_the_command", "one_line", "parse"]
@@ -43,10 +43,13 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     options, unknown = parser.parse_known_args(list(arguments))
     if unknown and not unknown[0].startswith("-") and getattr(options, "prompt", None) == "":
         options.prompt = unknown.pop(0)  # argparse looks for it before the options only: RUN --int8 "text"
+    actions = _actions_of(parser, options.command)
+    if told := of_model(options, actions):
+        raise ValueError(told)
     if unknown:
         guess = of_option if unknown[0].startswith("-") else of_word
         what = "unknown option" if unknown[0].startswith("-") else "unexpected"
-        near = guess(unknown, options, _actions_of(parser, options.command))
+        near = guess(unknown, options, actions)
         hint = f"; {near}" if near else f" (see: minillm {options.command} --help)"
         raise ValueError(f"{what} {unknown[0]}{hint}")
     return options

@@ -141,7 +141,7 @@ def _begin(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace, run: Run) -> int:
     """Go on in a run folder."""
-    from ..training.setup import resumed_recipe
+    from ..training.resume import resumed_recipe
 
     if given := [name for name in _chosen(options) if name != "steps"]:
         raise ValueError(
@@ -166,10 +166,12 @@ def _option(setting: str) -> str:
 
 def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> int:
     """Train, in a run that goes on or in a new one, and let the model speak."""
+    from .. import kernels
     from ..files import shell_path, shell_word
     from ..tokenizer import load
     from ..training.best import KeepBest, best_of
-    from ..training.clock import Clock
+    from ..training.clock import Clock, minutes
+    from ..training.estimate import COMPILING, estimated_seconds, product_rate
     from ..training.run import Run
     from ..training.setup import Setup
     from ..training.trainer import Trainer
@@ -177,29 +179,30 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
 
     clock, inform = Clock(), (lambda text: None) if options.quiet else say
     with computing(options, about=60) as notice, WarmUp(recipe) as warm_up:
-        inform("writing stories, and learning their tokens" if recipe.data is None else f"reading {recipe.data}")
         with clock.timing("preparing"):
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
             folder = resumed.path if resumed and resumed.holds_model else None
-            made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None, folder)
+            made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None, folder, inform)
+        corpus = made.corpus
         notice.finish()
         run = resumed or Run.create(
             options.out or _new_folder("stories" if recipe.data is None else Path(recipe.data).stem),
             recipe.to_dict(),
-            made.about,
-            made.sha256,
+            corpus.about,
+            corpus.sha256,
         )
+        run.generation = made.generation or run.generation
         inform(
-            f"{made.about}; {made.tokenizer.vocab_size:,} tokens in the vocabulary; "
+            f"{corpus.about}; {corpus.tokenizer.vocab_size:,} tokens in the vocabulary; "
             f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"
         )
         trainer = Trainer(
             made.model,
-            made.dataset,
+            corpus.dataset,
             recipe.train_config(),
-            tokenizer=made.tokenizer,
+            tokenizer=corpus.tokenizer,
             run=run,
-            floor=made.floor,
+            floor=corpus.floor,
             sample=lambda model: _sample(model, made),
             callbacks=[KeepBest()] if recipe.best else [],
             quiet=options.quiet,
@@ -208,8 +211,12 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
         if resumed:
             if trainer.resume() == 0:
                 say("the run ended before its first checkpoint: it begins anew")
-            run.sha256 = run.sha256 or made.sha256  # runs of old have none
+            run.sha256 = run.sha256 or corpus.sha256  # runs of old have none
             run.change(steps=recipe.steps, data=recipe.data)
+        if kernels.KERNELS == "numba" and not options.quiet:
+            seconds = estimated_seconds(made, product_rate()) * (1 - trainer.step / recipe.steps)
+            compiling = f", and {COMPILING} s to compile kernels, the first time only" * (not warm_up.is_needless)
+            say(f"about {minutes(seconds)} to learn here{compiling}")
         result = trainer.run()
         if options.quiet:
             say(f"{result}\nrun folder {run.path}")
@@ -219,12 +226,12 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             return 130 if result.stopped == "Ctrl-C" else 143
         if options.quiet:
             return 0
-        say("\nand now it speaks:\n" if not made.prompt else f"\nand now it answers: {made.prompt}\n")
+        say("\nand now it speaks:\n" if not corpus.prompt else f"\nand now it answers: {corpus.prompt}\n")
         with clock.timing("sampling"):
-            speak(made.model, made.tokenizer, made.prompt, _sampling(made), notice)
+            speak(made.model, corpus.tokenizer, corpus.prompt, _sampling(made), notice)
         warm_up.all_compiled()
     say(f"\n[{clock}]")
-    say(f"more: minillm generate {shell_path(run.path)} {shell_word(made.prompt or _first_words(result.sample))}")
+    say(f"more: minillm generate {shell_path(run.path)} {shell_word(corpus.prompt or _first_words(result.sample))}")
     return 0
 
 
@@ -255,5 +262,5 @@ def _sampling(made: Setup) -> Any:
 def _sample(model: Any, made: Setup) -> str:
     from ..generation import generate
 
-    text = generate(model, made.tokenizer, made.prompt, _sampling(made)).text
-    return f"{made.prompt}\n{text}" if made.prompt else text
+    text = generate(model, made.corpus.tokenizer, made.corpus.prompt, _sampling(made)).text
+    return f"{made.corpus.prompt}\n{text}" if made.corpus.prompt else text

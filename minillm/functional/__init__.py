@@ -6,6 +6,7 @@ operation. Where both are long enough to be worth compiling, their NumPy definit
 
 from ..autograd.torch_words import FUNCTIONS as _FUNCTIONS
 from ..autograd.torch_words import OTHERS as _OTHERS
+from ..autograd.torch_words import of_functional as _of_functional
 from ..autograd.torch_words import sentence as _sentence
 from ..autograd.torch_words import torch_arguments as _torch_arguments
 from ..tensor import Tensor as _Tensor
@@ -49,7 +50,7 @@ from .shaping import (
 )
 
 for _name, _function in list(globals().items()):
-    if {"axis", "causal"} & set(getattr(getattr(_function, "__code__", None), "co_varnames", ())):
+    if {"axis", "causal", "reduction"} & set(getattr(getattr(_function, "__code__", None), "co_varnames", ())):
         globals()[_name] = _torch_arguments(_function)
 
 
@@ -58,4 +59,4 @@ def __getattr__(name: str) -> None:
     here = _FUNCTIONS.get(name, f"x.{name}" if hasattr(_Tensor, name) else None)
     if here:
         raise AttributeError(f"minillm.functional has no {name!r}; {here}(...) does this")
-    raise AttributeError(_sentence("minillm.functional", name, _OTHERS))
+    raise AttributeError(_sentence("minillm.functional", name, _OTHERS, _of_functional(name)))

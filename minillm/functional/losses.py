@@ -115,7 +115,7 @@ def _difference(name: str, prediction: Tensor, target: Any) -> Tensor:
         warnings.warn(
             f"{name}: prediction {prediction.shape} and target {target.shape} are broadcast to one shape; "
             "reshape one of them if that is not meant",
-            stacklevel=3,
+            stacklevel=4,  # of mse_loss(...), which is called by way of torch_arguments
         )
     return prediction - target
 

@@ -22,4 +22,6 @@ for _layer in list(globals().values()):
 def __getattr__(name: str) -> None:
     from ..autograd.torch_words import NN, sentence
 
-    raise AttributeError(sentence("minillm.nn", name, NN))
+    layers = [key for key, value in globals().items() if isinstance(value, type) and key != "Module"]
+    otherwise = f"a layer is a Module of your own, of functions of F; here are {', '.join(layers)}"
+    raise AttributeError(sentence("minillm.nn", name, NN, otherwise if name[0].isupper() else ""))

@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import regex
 
 from .character_map import CharacterMap
@@ -97,9 +98,11 @@ def segment(
     it.
 
     Segmentations of the same pieces in another order are equally likely: which one `sentencepiece`
-    takes depends on how it rounds. It goes through the whole text, and stores the score of the best
-    way to each place in float32 (unigram_model.cc, EncodeOptimized).
+    takes depends on how it rounds. It goes through the whole text; the scores, that of an unknown
+    character too, and the score of the best way to each place are float32 (unigram_model.cc,
+    EncodeOptimized).
     """
+    unknown = unknown[0], float(np.float32(unknown[1]))
     score = array("f", [-math.inf]) * (len(text) + 1)
     score[0] = 0.0
     back: list[tuple[int, int]] = [(-1, 0)] * (len(text) + 1)  # the last token of the best way, and where it begins

@@ -266,7 +266,9 @@ class UnigramTokenizer(Tokenizer):
         token = self._bytes[id]
         if id in self._specials.ids or (self.sentencepiece and id == self.unknown_id):
             return token
-        return token.removeprefix(b" ") if self.sentencepiece else token.replace(b" ", b"")
+        if self.sentencepiece:
+            return token[1:] if self.pieces[id][0].startswith(SPACE) else token  # a symbol's own space stays
+        return token.replace(b" ", b"")
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tokenizer.json`, the format of the `tokenizers` library."""

@@ -44,14 +44,16 @@ class KeepBest(Callback):
             with files.atomic_file(_file(folder)) as staging:
                 files.write_safetensors(staging, tensors | {FIGURES: figures})
 
-    def on_end(self, trainer: Any, result: Any) -> None:
-        """Put them into the model, and that into the folder."""
+    def on_finish(self, trainer: Any) -> None:
+        """Put them into the model, and that into the folder; what is told at the end is of them."""
         run = trainer.run_folder
-        if result is not None and result.stopped == "finished" and best_of(run.path) is not None:
+        best = best_of(run.path)
+        if best is not None and best.step != trainer.step:
             stored = files.open_safetensors(_file(run.path))
             weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in stored.items() if name != FIGURES}
             trainer.model.load_state_dict(weights)
             run.save_model(trainer.model, trainer.tokenizer)
+            trainer.measure()
 
 
 def best_of(folder: Path) -> Best | None:

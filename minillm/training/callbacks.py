@@ -58,6 +58,11 @@ class Callback:
     def on_sample(self, trainer: Any, text: str) -> None:
         """When the model has written a sample."""
 
+    def on_finish(self, trainer: Any) -> None:
+        """When all steps are done and saved, before the result is made: the last moment to change
+        the model.
+        """
+
     def on_end(self, trainer: Any, result: Any) -> None:
         """After the last step, when all but the model card is written (``result`` is None after a
         failure).

@@ -10,7 +10,7 @@ from typing import Any
 from .. import optim
 from .evaluate import Evaluation
 
-__all__ = ["TrainConfig", "TrainResult"]
+__all__ = ["TrainConfig", "TrainResult", "usual_warmup"]
 
 SCHEDULES = ("cosine", "wsd", "constant")
 POSITIVE = (
@@ -85,13 +85,18 @@ class TrainConfig:
 
     def learning_rates(self) -> optim.Schedule:
         """The learning rate of each step, as a function."""
-        warmup = min(200, self.steps // 20) if self.warmup is None else self.warmup
+        warmup = usual_warmup(self.steps) if self.warmup is None else self.warmup
         if self.schedule == "constant":
             return optim.constant(self.learning_rate, steps=self.steps, warmup=warmup)
         final = self.final_fraction * self.learning_rate
         if self.schedule == "wsd":
             return optim.wsd(self.learning_rate, steps=self.steps, warmup=warmup, decay=self.decay, final=final)
         return optim.warmup_cosine(self.learning_rate, steps=self.steps, warmup=warmup, final=final)
+
+
+def usual_warmup(steps: int) -> int:
+    """Steps of warm-up where nobody chose: a twentieth of all, at most 200."""
+    return min(200, steps // 20)
 
 
 @dataclass(frozen=True)

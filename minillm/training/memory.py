@@ -9,14 +9,14 @@ The figures below were measured and rounded down, so that nothing is refused tha
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from .. import data
 from ..nn import Module, init
+from .build import build_model
+from .corpus import stories_for
 from .recipe import ENCODED, STARTED, Recipe
 
 __all__ = ["available", "check_batch", "check_recipe", "count_parameters"]
@@ -28,22 +28,19 @@ PER_BYTE = 15  # of a text: itself, its characters, its ids
 GIB = 2**30
 
 
-def check_recipe(
-    recipe: Recipe, build: Callable[[Recipe, int], Module], stories: int, model: Module | None = None
-) -> None:
+def check_recipe(recipe: Recipe, model: Module | None = None) -> None:
     """Raise ValueError when a training does not fit into the memory that is there.
 
-    build: makes the model of a recipe, for a vocabulary of some size. stories: how many will be
-    made up, where there is no other text. model: the one to go on with, where there is one.
+    model: the one to go on with, where there is one.
     """
-    text, shrink = stories * PER_STORY, "fewer steps, a smaller batch or a smaller context"
+    text, shrink = stories_for(recipe) * PER_STORY, "fewer steps, a smaller batch or a smaller context"
     if recipe.data is not None:
         files = [] if recipe.tokenizer == ENCODED else data.text_files(recipe.data)
         text = PER_BYTE * sum(file.stat().st_size for file in files)
         shrink = "a corpus on the disk: minillm encode makes it of a text"
     learned, known = recipe.tokenizer in ("bpe", "unigram"), recipe.tokenizer == STARTED
     V = min(recipe.vocab_size, text) if learned else recipe.vocab_size if known else 1  # at least
-    parameters = model.num_parameters() if model else count_parameters(recipe, lambda smaller: build(smaller, V))
+    parameters = model.num_parameters() if model else count_parameters(recipe, V)
     width, tokens = recipe.width, recipe.batch_size * recipe.context
     kept = KEPT.get(recipe.model, KEPT_BY_OTHERS) * recipe.layers * width
     _check({
@@ -58,14 +55,15 @@ def check_batch(tokens: int, vocab_size: int) -> None:
     _check({"a smaller batch or a smaller context": 4 * tokens * vocab_size})
 
 
-def count_parameters(recipe: Recipe, build: Callable[[Recipe], Module]) -> int:
-    """How many parameters the model of a recipe will have; not one of them is stored meanwhile.
+def count_parameters(recipe: Recipe, V: int) -> int:
+    """How many parameters the model of a recipe will have, with V tokens in its vocabulary; not one
+    of them is stored meanwhile.
 
     All layers are alike: each further one adds what the second adds.
     """
     with init.skipped():
         one, two = (
-            sum(p.size for p in build(dataclasses.replace(recipe, layers=layers)).parameters()) for layers in (1, 2)
+            build_model(recipe.replace(layers=layers), V).num_parameters() for layers in (1, 2)
         )
     return one + (recipe.layers - 1) * (two - one)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..check.figure import GREY, INK, PALE, PLAIN, new_figure
 from ..files import shown
 from .callbacks import Callback
 
-__all__ = ["GREY", "INK", "LossPlot", "empty_figure", "plot_loss"]
+__all__ = ["LossPlot", "empty_figure", "plot_loss"]
 
-INK, GREY, PALE = "#2b2b33", "#8a8a94", "#e9e9ec"
 TRAINING, VALIDATION, FLOOR = "#9db4cc", "#1f4e79", "#b5573a"
 
 
@@ -78,11 +78,7 @@ def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     title: taken as it stands, dollar signs too; a character that the font lacks becomes a box.
     what: is shown, in which unit. below: the name of the horizontal axis.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")  # no pyplot: no global state
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -91,9 +87,8 @@ def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(below, color=GREY, fontsize=9)
-    plain: dict[str, Any] = {"parse_math": False, "usetex": False}
     name = f"{_drawable(title)}\n" if title else ""
-    axes.set_title(name, loc="left", color=INK, fontsize=12, fontweight="bold", **plain)
+    axes.set_title(name, loc="left", color=INK, fontsize=12, fontweight="bold", **PLAIN)
     axes.text(0, 1.02, what, transform=axes.transAxes, color=GREY, fontsize=9)
     return figure, axes
 

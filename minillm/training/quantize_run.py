@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from .. import files
+from ..check.figure import GREY, INK
 from ..models import QuantizedModel, quantize
 from ..models.fast.arrays import arrays_of
 from .callbacks import not_ending_the_run
 from .convert import save_opened
 from .evaluate import Evaluation, evaluate
-from .plot import GREY, INK, empty_figure
+from .evaluation_data import evaluation_data, seen_at_once
+from .plot import empty_figure
 from .run import TRAINING, Run, load_model, load_run
-from .setup import evaluation_data, seen_at_once
 
 __all__ = ["Report", "plot_errors", "quantize_folder", "weight_errors"]
 

@@ -10,13 +10,13 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import data as texts
-from .config import SCHEDULES, TrainConfig
+from .config import SCHEDULES, TrainConfig, usual_warmup
 
 __all__ = ["ENCODED", "MODELS", "RECURRENT", "STARTED", "Recipe"]
 
@@ -28,22 +28,32 @@ TOKENIZERS = ("bpe", "char", "unigram", ENCODED, STARTED)
 ATTENTION = ("dot", "additive", "none")
 SPLITS = ("text", "documents")
 ROWS = ("bucketed", "packed")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "model": MODELS,
+    "tokenizer": TOKENIZERS,
+    "schedule": SCHEDULES,
+    "attention": ATTENTION,
+    "split": SPLITS,
+    "rows": ROWS,
+    "best": (True, False),
+}
 INTEGERS = (
     *("vocab_size", "layers", "heads", "kv_heads", "width", "context", "batch_size", "steps", "evaluate_every"),
     *("checkpoint_every", "seed"),
 )
-OF_SOME = {  # settings that only some models have: None for the others
+OF_SOME = {  # settings that can be chosen for some models only
     "heads": ("llama", "gpt2", "t5"),
     "kv_heads": ("llama",),
     "dropout": ("gpt2", "t5"),
     "attention": RECURRENT,
 }
+OF_STEPS = ("warmup", "evaluate_every", "checkpoint_every")  # settings that follow from the steps
 
 
 @dataclass(frozen=True, init=False)
 class Recipe:
     """The settings of a training: what is left out, or None, is filled in with what suits the data
-    and the model. None stays where a setting means nothing, or follows from the steps.
+    and the model.
 
     Raises ValueError that names the setting which makes no sense, or is unknown.
 
@@ -61,35 +71,33 @@ class Recipe:
     tokenizer: str  # bpe, char or unigram, learned from the text; encoded: of the shards; started: of ``start``
     vocab_size: int  # that the bpe or unigram tokenizer learns
     layers: int
-    heads: Any  # a number; None for recurrent models, which have none: see OF_SOME
-    kv_heads: Any  # a number, of a llama: heads of keys and values
-    attention: Any  # of recurrent models, how a past state is scored: dot, additive, or none
+    heads: int  # of attention; recurrent models look back with one
+    kv_heads: int  # heads of keys and values: as many, but a llama can have fewer
+    attention: Literal["dot", "additive", "none"]  # how a past state is scored; recurrent models can choose
     width: int
-    dropout: Any  # of gpt2 and t5, a number; None with ``start``: as its folder has it
+    dropout: float  # of gpt2 and t5; a model to start with keeps its own, unless one was chosen
     context: int  # tokens a row; for recurrent models also the window; for t5 the most of a question or an answer
     batch_size: int
     steps: int
     learning_rate: float
     schedule: str  # of the learning rate: cosine, wsd, constant
-    warmup: int | None  # steps; None: a twentieth of all, at most 200
+    warmup: int  # steps: usually a twentieth of all, at most 200
     weight_decay: float
-    evaluate_every: int | None  # steps; None: a tenth of all
-    checkpoint_every: int | None  # steps; None: a tenth of all
+    evaluate_every: int  # steps: usually a tenth of all
+    checkpoint_every: int  # steps: usually a tenth of all
     best: bool  # whether the folder gets the weights of the lowest validation loss at the end, not the last ones
     seed: int
     rows: str  # of documents: bucketed, one to a row; or packed, as in runs from before that
     split: str  # what a tenth is held out of: the text; or the documents, in runs from before texts were weighed
+    following: frozenset[str] = field(init=False, repr=False)  # settings not chosen, which follow from steps or model
 
     def __init__(self, data: str | os.PathLike[str] | None = None, **chosen: Any) -> None:
         chosen = {name: _plain(value) for name, value in chosen.items() if value is not None}
-        known = [field.name for field in dataclasses.fields(self)]
-        for name in chosen:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise ValueError(f"Recipe: unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         path = None if data is None else os.fspath(data)
+        _check_each(chosen)
         for name, value in (_usual(path, chosen) | chosen).items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "following", frozenset((*OF_STEPS, *self._not_its_own())) - chosen.keys())
         self._check()
 
     @classmethod
@@ -100,23 +108,16 @@ class Recipe:
         old = {"split": "documents", "rows": "packed", **settings}
         return cls(**old | ({"heads": None} if old.get("model") in RECURRENT else {}))
 
+    def _not_its_own(self) -> list[str]:
+        """The settings that are not the recipe's to choose, but the model's or its folder's."""
+        names = [name for name, models in OF_SOME.items() if self.model not in models]
+        return names if self.start is None else [*names, "dropout"]
+
     def _check(self) -> None:
-        for name, known in (
-            *(("model", MODELS), ("tokenizer", TOKENIZERS), ("split", SPLITS), ("rows", ROWS)),
-            *(("schedule", SCHEDULES), ("attention", ATTENTION), ("best", (True, False))),
-        ):
-            value = getattr(self, name)
-            if value not in known and not (value is None and name in OF_SOME):
-                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}")
+        """What settings must be to each other."""
         for name, models in OF_SOME.items():
-            if getattr(self, name) is not None and self.model not in models:
+            if self.model not in models and name not in self.following:
                 raise ValueError(f"{name} must be left out: a model of the kind {self.model} has no such setting")
-        for name in INTEGERS:
-            value, least = getattr(self, name), 0 if name == "seed" else 1
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{name} must be at least {least}; got {value}")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {self.dropout}")
         if self.start is None:
             self._check_sizes()
         if self.model == "t5" and self.data is None:
@@ -124,11 +125,11 @@ class Recipe:
         self.train_config()  # which refuses what it cannot work with
 
     def _check_sizes(self) -> None:
-        if self.heads is not None and self.width % self.heads:
+        if self.width % self.heads:
             raise ValueError(f"width must be divisible by heads; got width {self.width}, heads {self.heads}")
-        if self.heads is not None and self.kv_heads is not None and self.heads % self.kv_heads:
+        if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads must be a divisor of heads = {self.heads}; got {self.kv_heads}")
-        if self.model == "llama" and self.heads is not None and self.width // self.heads % 2:
+        if self.model == "llama" and self.width // self.heads % 2:
             raise ValueError(f"the width of a head must be even for the llama model; got {self.width} / {self.heads}")
         specials = "<pad> and </s>" if self.model == "t5" else "<|endoftext|>"
         least = 258 if self.model == "t5" else 257
@@ -147,12 +148,14 @@ class Recipe:
         return Recipe(**self.to_dict() | changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON holds them."""
-        return dataclasses.asdict(self)
+        """The settings as JSON holds them; what follows from the others is left out, and follows
+        again from what they will be.
+        """
+        names = [field.name for field in dataclasses.fields(self) if field.init]
+        return {name: getattr(self, name) for name in names if name not in self.following}
 
     def train_config(self) -> TrainConfig:
         """How the trainer is to go about it."""
-        tenth = max(1, self.steps // 10)
         if self.schedule == "wsd":  # what learned fastest: see benchmarks/search.py
             falling: dict[str, Any] = {"decay": 0.6, "final_fraction": 0.0}
         else:
@@ -164,22 +167,39 @@ class Recipe:
             betas=(0.9, 0.95 if self.data is None else 0.99),
             schedule=self.schedule,
             **falling,
-            warmup=self.warmup,
+            warmup=None if "warmup" in self.following else self.warmup,
             weight_decay=self.weight_decay,
             seed=self.seed,
-            evaluate_every=self.evaluate_every or tenth,
-            sample_every=2 * tenth,
-            checkpoint_every=self.checkpoint_every or tenth,
+            evaluate_every=self.evaluate_every,
+            sample_every=2 * _tenth(self.steps),
+            checkpoint_every=self.checkpoint_every,
         )
+
+
+def _check_each(chosen: Mapping[str, Any]) -> None:
+    """What each setting must be by itself."""
+    known = [field.name for field in dataclasses.fields(Recipe) if field.init]
+    for name, value in chosen.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"Recipe: unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, CHOICES[name]))}; got {value!r}")
+        least = 0 if name == "seed" else 1
+        if name in INTEGERS and (type(value) is not int or value < least):
+            raise ValueError(f"{name} must be at least {least}; got {value}")
+        if name == "dropout" and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ValueError(f"dropout must be at least 0 and below 1; got {value}")
 
 
 def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting as it is where nobody chose it."""
     model, stories, rows = chosen.get("model", "llama"), path is None, chosen.get("rows", "bucketed")
-    start, recurrent, heads = chosen.get("start"), model in RECURRENT, chosen.get("heads", 4)
-    of_some = {"heads": heads, "kv_heads": heads, "attention": "dot", "dropout": None if start else 0.0}
+    recurrent = model in RECURRENT
+    heads = chosen.get("heads", 1 if recurrent else 4)
+    steps = chosen.get("steps", 2000 if not stories else 700 if model == "llama" else 1200)
     encoded = path is not None and chosen.get("tokenizer") != ENCODED and texts.holds_shards(path)
-    if encoded and start is None and ("tokenizer" in chosen or "vocab_size" in chosen):
+    if encoded and "start" not in chosen and ("tokenizer" in chosen or "vocab_size" in chosen):
         raise ValueError(
             f"{path} was encoded already, with the tokenizer that lies there: leave tokenizer and vocab_size out"
         )
@@ -190,21 +210,29 @@ def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
         "tokenizer": ENCODED if encoded else "bpe",
         "vocab_size": 1024,
         "layers": 2 if recurrent or model == "t5" else 4,
+        "heads": heads,
+        "kv_heads": heads,
+        "attention": "dot",
         "width": 256 if recurrent else 128,
+        "dropout": 0.0,
         "context": 256 if stories else 128,
         "batch_size": 8 if stories else 16,
-        "steps": 2000 if not stories else 700 if model == "llama" else 1200,
-        "learning_rate": 5e-4 if start else 2e-3,
+        "steps": steps,
+        "learning_rate": 5e-4 if "start" in chosen else 2e-3,
         "schedule": "wsd" if stories and rows == "bucketed" else "cosine",
-        "warmup": None,
+        "warmup": usual_warmup(steps),
         "weight_decay": 0.1,
-        "evaluate_every": None,
-        "checkpoint_every": None,
+        "evaluate_every": _tenth(steps),
+        "checkpoint_every": _tenth(steps),
         "best": False,
         "seed": 0,
         "rows": rows,
         "split": "text",
-    } | {name: value if model in OF_SOME[name] else None for name, value in of_some.items()}
+    }
+
+
+def _tenth(steps: int) -> int:
+    return max(1, steps // 10)
 
 
 def _plain(value: Any) -> Any:

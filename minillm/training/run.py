@@ -56,6 +56,7 @@ class Run:
     ) -> None:
         self.path = Path(path)
         self.settings, self.about, self.sha256 = dict(settings), about, sha256
+        self.generation = GenerationConfig()  # how the model is to draw, where nobody says otherwise
         self._is_locked = False
 
     @classmethod
@@ -129,14 +130,24 @@ class Run:
             raise FileNotFoundError(f"{path}: no such run folder")
         if not (path / TRAINING).is_file():
             raise ValueError(f"{path} is not a run folder: it has no {TRAINING}")
-        content = files.read_json(path / TRAINING)
+        try:
+            content = files.read_json(path / TRAINING)
+        except ValueError as error:
+            raise ValueError(f"{error}; {cls._without_settings(path)}") from None
         settings, about, sha256 = content.get("settings"), content.get("about"), content.get("sha256")
         if not isinstance(settings, dict) or not isinstance(about, str) or not isinstance(sha256, str | None):
             raise ValueError(
                 f"{path / TRAINING}: expected the entries 'settings' (a table), 'about' and, where the text has one, "
-                "'sha256' (texts)"
+                f"'sha256' (texts); {cls._without_settings(path)}"
             )
         return cls(path, settings, about, sha256)
+
+    @staticmethod
+    def _without_settings(path: Path) -> str:
+        """How to go on where training.json is damaged."""
+        anew = "without it the training cannot go on: train anew, in another folder"
+        holds_model = (path / "model.safetensors").exists()
+        return f"{anew}; the model that lies there can be used once {TRAINING} is deleted" if holds_model else anew
 
     @property
     def checkpoints(self) -> Path:
@@ -177,8 +188,10 @@ class Run:
         """Write the model, its tokenizer and how to generate with them, in Hugging Face's layout,
         whole or not at all. The tokenizer and both configurations say how texts begin.
         """
-        eos = None if tokenizer is None else tokenizer.eos_id
-        generation, extras = GenerationConfig(eos_token_id=eos), dict[str, Any]()
+        generation, extras = self.generation, dict[str, Any]()
+        ends = generation.eos_token_id or ()
+        if tokenizer is not None and tokenizer.eos_id is not None and tokenizer.eos_id not in ends:
+            generation = generation.replace(eos_token_id=(tokenizer.eos_id, *ends))
         if isinstance(tokenizer, Tokenizer):
             bos, before_prompts = tokenizer.bos_id, tokenizer.begins_prompts
             generation = generation.replace(bos_token_id=bos, add_bos=before_prompts)
@@ -297,8 +310,9 @@ def load_model(
 def _without_model(path: Path) -> ValueError:
     """What to say of a folder without config.json."""
     if not (path / TRAINING).is_file():
+        what = "it is a file" if path.is_file() else "it has no config.json (the configuration)"
         return ValueError(
-            f"{path} is not a run folder: {files.about_pickles(path) or 'it has no config.json (the configuration)'}"
+            f"{path} is not a run folder: {files.about_pickles(path) or what}"
         )
     resume = Run.open(path).resume_command
     return ValueError(f"{path}: no config.json: the training ended before it was saved; go on with: {resume}")

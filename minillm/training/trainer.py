@@ -186,14 +186,25 @@ class Trainer:
         if self.step % config.checkpoint_every == 0:
             self.save()
 
+    def measure(self) -> Evaluation:
+        """Evaluate the model as it is, and let it write: the result will tell of that."""
+        evaluation = self._evaluate_quietly()
+        if self.sample:
+            self._write_sample(self.sample)
+        return evaluation
+
     def _evaluate(self) -> Evaluation:
+        evaluation = self._evaluate_quietly()
+        self._tell("on_evaluate", evaluation)
+        return evaluation
+
+    def _evaluate_quietly(self) -> Evaluation:
         rows = max(1, self.config.batch_size // self.config.accumulate)
         batches = self.dataset.validation(rows)
         with self.clock.timing("evaluating"):
             self.evaluation = evaluate(
                 self.model, batches, tokenizer=self.tokenizer, floor=self.floor, loss=self.loss
             )
-        self._tell("on_evaluate", self.evaluation)
         return self.evaluation
 
     def _write_sample(self, sample: Callable[[Any], str]) -> None:
@@ -233,6 +244,8 @@ class Trainer:
             if self._last_sample is None and self.sample:
                 self._write_sample(self.sample)
         self.save()
+        if finished:
+            self._tell("on_finish")
         return TrainResult(
             step=self.step,
             steps=self.config.steps,

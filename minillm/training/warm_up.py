@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ import numpy as np
 from .. import data, kernels, models, optim
 from ..data import Batch
 from ..tokenizer import BPETokenizer, UnigramTokenizer
+from .build import build_model
 from .evaluate import next_token_loss
 from .recipe import Recipe
-from .setup import build_model
 
 __all__ = ["WarmUp"]
 
@@ -46,9 +45,9 @@ class WarmUp:
         self.stamp: Path | None = None
 
     def __enter__(self) -> WarmUp:
-        if kernels.KERNELS == "numba" and kernels.get_num_threads() > 1:
+        if kernels.KERNELS == "numba":
             self.stamp = _stamp(self.recipe)
-        if self.stamp is not None and not self.stamp.exists():
+        if self.stamp is not None and not self.stamp.exists() and kernels.get_num_threads() > 1:
             with contextlib.suppress(OSError):
                 self.process = _start(self.recipe)
         return self
@@ -57,6 +56,11 @@ class WarmUp:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether a run of this kind has left word that all is compiled."""
+        return self.stamp is not None and self.stamp.exists()
 
     def all_compiled(self) -> None:
         """The run has trained and sampled: the next one need not start a second process."""
@@ -85,7 +89,7 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
 def _stamp(recipe: Recipe) -> Path | None:
     """An empty file that says: for such a model everything is compiled."""
     folder = kernels.cache_folder()
-    kind = recipe.model if recipe.attention in (None, "dot") else f"{recipe.model}-{recipe.attention}"
+    kind = recipe.model if recipe.attention == "dot" else f"{recipe.model}-{recipe.attention}"
     return folder and folder / f"all-of-{kind}-{kernels.cache_key()}"
 
 
@@ -115,7 +119,7 @@ def compile_sampling(model: Any) -> None:
 def compile_decoder(kind: str, recipe: Recipe | None = None) -> None:
     """Compile what a model that continues texts needs, first for training, then for sampling."""
     recipe = recipe or Recipe(model=kind)
-    model = build_model(recipe, SimpleNamespace(vocab_size=recipe.vocab_size, eos_id=0))  # type: ignore[arg-type]
+    model = build_model(recipe, recipe.vocab_size)
     ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
     compile_training(model, (ids[:, :-1], ids[:, 1:]))
     compile_sampling(model)
@@ -131,7 +135,7 @@ def compile_t5() -> None:
 def compile_int8() -> None:
     """Compile what a Llama and a GPT-2 need whose weights were rounded to one byte."""
     for kind in ("llama", "gpt2"):
-        model = build_model(Recipe(model=kind, layers=1), SimpleNamespace(vocab_size=64, eos_id=0))  # type: ignore[arg-type]
+        model = build_model(Recipe(model=kind, layers=1), 64)
         compile_sampling(models.quantize(model))
 
 

@@ -15,8 +15,9 @@ from minillm.data import DocumentDataset, StreamDataset  # noqa: E402
 from minillm.generation import GenerationConfig, generate, generate_batch, stream  # noqa: E402
 from minillm.tokenizer import UnigramTokenizer  # noqa: E402
 from minillm.training.config import TrainConfig  # noqa: E402
+from minillm.training.evaluation_data import evaluation_data  # noqa: E402
 from minillm.training.run import Run, load_run  # noqa: E402
-from minillm.training.setup import Setup, evaluation_data  # noqa: E402
+from minillm.training.setup import Setup  # noqa: E402
 
 SIZES = {"layers": 1, "heads": 2, "width": 16, "context": 64, "batch_size": 4, "steps": 12, "vocab_size": 300}
 SENTENCES = [f"Once upon a time the {animal} sat on the {place}." for animal in ("cat", "dog", "owl", "fox", "hen")
@@ -41,8 +42,9 @@ def corpus(kind, folder):
 def trained(folder, kind, tokenizer, model="llama"):
     """A run folder, and the Setup that it came from."""
     made = Setup.prepare(Recipe(corpus(kind, folder), tokenizer=tokenizer, model=model, **SIZES))
-    run = Run.create(folder / "run", made.recipe.to_dict(), made.about, made.sha256)
-    Trainer(made.model, made.dataset, made.recipe.train_config(), tokenizer=made.tokenizer, run=run, quiet=True).run()
+    run = Run.create(folder / "run", made.recipe.to_dict(), made.corpus.about, made.corpus.sha256)
+    learned, config = made.corpus, made.recipe.train_config()
+    Trainer(made.model, learned.dataset, config, tokenizer=learned.tokenizer, run=run, quiet=True).run()
     return folder / "run", made
 
 
@@ -94,7 +96,7 @@ BEGINS = {"stories": True, "documents": True, "one document": False, "one line":
 @pytest.mark.parametrize("kind", BEGINS)
 def test_a_run_of_the_command_line(kind, tokenizer, tmp_path):
     folder, made = trained(tmp_path, kind, tokenizer, model="gpt2" if kind == "chapters" else "llama")
-    words, generation = assert_the_same_for_all(folder, made.tokenizer)
+    words, generation = assert_the_same_for_all(folder, made.corpus.tokenizer)
     config, theirs = (json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer_config.json"))
     eos = words.eos_id
     if BEGINS[kind]:
@@ -183,6 +185,6 @@ def test_evaluation_begins_a_text_as_the_folder_does(kind, tmp_path):
 def test_what_goes_on_trains_on_the_same_rows(tmp_path):
     """The tokenizer of the folder begins texts; the data sets that are made with it begin theirs once."""
     folder, made = trained(tmp_path, "documents", "bpe")
-    again = Setup.prepare(made.recipe, load_run(folder).tokenizer, made.sha256)
-    for one, other in zip(again.dataset.batch(3, 4, 0), made.dataset.batch(3, 4, 0), strict=True):
+    again = Setup.prepare(made.recipe, load_run(folder).tokenizer, made.corpus.sha256)
+    for one, other in zip(again.corpus.dataset.batch(3, 4, 0), made.corpus.dataset.batch(3, 4, 0), strict=True):
         np.testing.assert_array_equal(one, other)

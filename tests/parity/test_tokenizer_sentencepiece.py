@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minillm import tokenizer
@@ -88,6 +88,8 @@ def test_any_text_gives_the_same_ids_text_and_places(both, text):
 
 @settings(deadline=None, max_examples=100)
 @given(ids=st.lists(st.integers(0, 499), max_size=12))
+@example(ids=[5])  # " x", a symbol that begins with a plain space
+@example(ids=[5, 5, 3])
 def test_any_ids_give_the_same_text(both, ids):
     ours, theirs, _ = both
     decoder = ours.stream_decoder(skip_special_tokens=True)
@@ -146,6 +148,27 @@ def test_pieces_with_marks_inside_and_none_alone(tmp_path):
         same(ours, theirs, text, True)
     for ids in ([3], [3, 3], [4], [3, 4], [2, 4], [4, 4]):
         assert ours.decode(ids) == theirs.decode(ids)
+
+
+def test_of_two_ways_with_the_same_pieces_the_same_is_taken(tmp_path):
+    """Pieces of two letters and an unknown one: the order of the same pieces is decided by how float32 rounds."""
+    rng, model = np.random.default_rng(0), messages.ModelProto()
+    model.ParseFromString(trained(normalization_rule_name="identity"))
+    ties = 0
+    for _ in range(10):
+        del model.pieces[3:]
+        drawn = ["".join(rng.choice(["a", "b"], size=rng.integers(2, 5))) for _ in range(8)]
+        for piece in dict.fromkeys(["▁", "a", "b", *drawn]):
+            model.pieces.add(piece=piece, score=-rng.uniform(1, 12) * len(piece) ** 0.7)
+        ours = loaded(model.SerializeToString(), tmp_path)
+        theirs = spm.SentencePieceProcessor(model_proto=model.SerializeToString())
+        for _ in range(100):
+            text = "".join(rng.choice(list("aaab ☃"), size=rng.integers(3, 80)))
+            same(ours, theirs, text)
+            exact = [edge.id for word in ours.words(text) for edge in ours.lattice(word).best()]
+            ids = ours.encode(text, add_special_tokens=False)
+            ties += [id for id in exact if id != 2] != [id for id in ids if id != 2]
+    assert ties > 10  # where float64 decides otherwise
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import files
+from ...files.chat_templates import CHAT_TEMPLATE, read_chat_templates
 from . import gguf
 
 CONFIG = "config.json"
@@ -27,26 +28,10 @@ COMPANIONS = (
 
 
 def read_chat_template(folder: files.Pathlike) -> str | None:
-    """Return the chat template of a model folder, or None: ``chat_template.jinja``, or in
-    ``tokenizer_config.json``; or that of a GGUF file.
-    """
-    folder = Path(folder)
+    """Return the chat template of a model folder, or of a GGUF file; None where there is none."""
     if files.is_gguf(folder):
         return gguf.chat_template(files.open_gguf(folder))
-    if (folder / "chat_template.jinja").exists():
-        return files.read_text(folder / "chat_template.jinja")
-    if not (folder / "tokenizer_config.json").exists():
-        return None
-    template = files.read_json(folder / "tokenizer_config.json", limit=10_000_000).get("chat_template")
-    if isinstance(template, list):  # several, each with a name
-        named = [item for item in template if isinstance(item, dict) and item.get("name") == "default"]
-        template = named[0].get("template") if named else template
-    if template is not None and not isinstance(template, str):
-        raise ValueError(f"{folder / 'tokenizer_config.json'}: chat_template must be a text")
-    return template
-
-
-# ---- writing -------------------------------------------------------------------------------------
+    return read_chat_templates(folder).get("default")
 
 
 def save_pretrained(
@@ -95,7 +80,7 @@ def save_pretrained(
             _take_over(Path(keep_from), into)
             chat_template = read_chat_template(keep_from) if chat_template is None else chat_template
         if chat_template is not None:
-            files.write_text(into / "chat_template.jinja", chat_template)
+            files.write_text(into / CHAT_TEMPLATE, chat_template)
         if model_card is not None:
             files.write_text(into / "README.md", model_card)
 
