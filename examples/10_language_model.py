@@ -52,9 +52,10 @@ print(f"... and so on; all together {-story.logprob:.1f} nats, and not one less 
 # %%
 recipe = Recipe(steps=400, layers=3, width=96, batch_size=5, learning_rate=4e-3, evaluate_every=80, checkpoint_every=80)
 made = Setup.prepare(recipe)
-baseline, floor = np.log(made.corpus.tokenizer.vocab_size), made.corpus.floor
-print(f"{made.about}, {made.corpus.dataset.tokens_per_epoch:,} tokens; {made.model.num_parameters():,} parameters")
-print(f"random baseline: ln {made.corpus.tokenizer.vocab_size} = {baseline:.3f} nats per token")
+corpus, model = made.corpus, made.model
+baseline, floor = np.log(corpus.tokenizer.vocab_size), corpus.floor
+print(f"{corpus.about}, {corpus.dataset.tokens_per_epoch:,} tokens; {model.num_parameters():,} parameters")
+print(f"random baseline: ln {corpus.tokenizer.vocab_size} = {baseline:.3f} nats per token")
 print(f"floor:           {floor:.3f} nats per token")
 
 # %% [markdown]
@@ -73,12 +74,12 @@ settings = GenerationConfig(temperature=0.8, max_new_tokens=200, seed=3)
 
 def sample(model):
     """A story, always with the same random numbers."""
-    return generate(model, made.corpus.tokenizer, "", settings).text
+    return generate(model, corpus.tokenizer, "", settings).text
 
 
 run = story_run(lesson, recipe)
 config = dataclasses.replace(recipe.train_config(), keep_checkpoints=5)  # all of them, to look back
-trainer = Trainer(made.model, made.corpus.dataset, config, tokenizer=made.corpus.tokenizer, run=run, floor=floor)
+trainer = Trainer(model, corpus.dataset, config, tokenizer=corpus.tokenizer, run=run, floor=floor)
 trainer.resume()
 result = trainer.run()
 history = trainer.history
@@ -100,11 +101,11 @@ stories = validation_stories(run.path)
 groups = {"how it is said": [], "drawn by lot": [], "to be remembered": []}
 for step, path in saved.items():
     tensors = files.read_safetensors(path / "tensors.safetensors")
-    made.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
     if step in (80, 240, recipe.steps):
-        print(f"step {step}:\n{sample(made.model)}\n")
+        print(f"step {step}:\n{sample(model)}\n")
     sums = {name: np.zeros(2) for name in groups}  # nats above the floor, and tokens, for the next cell
-    for share in by_choice(made.model, made.corpus.tokenizer, stories[:80]):
+    for share in by_choice(model, corpus.tokenizer, stories[:80]):
         word, _, certain = share.kind.partition(", ")
         spoken = word in ("phrase", "end of the text")
         group = "how it is said" if spoken else "to be remembered" if certain == "certain" else "drawn by lot"
@@ -125,7 +126,7 @@ for step, path in saved.items():
 # it stands far back in the text, and attention must learn where to look.
 
 # %%
-print(table(by_choice(made.model, made.corpus.tokenizer, stories)))
+print(table(by_choice(model, corpus.tokenizer, stories)))
 
 
 def draw(figure):
@@ -171,7 +172,7 @@ lesson.picture(
 result = result.evaluation
 in_bytes = "".join(story.text for story in stories).encode()
 packed = 8 * len(lzma.compress(in_bytes, preset=9)) / len(in_bytes)
-print(f"perplexity {result.perplexity:.2f} of {made.corpus.tokenizer.vocab_size}; the best possible is {np.exp(floor):.2f}")
+print(f"perplexity {result.perplexity:.2f} of {corpus.tokenizer.vocab_size}; the best possible is {np.exp(floor):.2f}")
 print(f"a plain file  8 bits per byte\nlzma          {packed:.3f}\nthe model     {result.bits_per_byte:.3f}")
 print(f"the floor     {result.bits_per_byte * floor / result.loss:.3f}")
 lesson.prove("times smaller than lzma makes the text", packed / result.bits_per_byte, at_least=1.5)
@@ -214,7 +215,7 @@ def bits_per_byte(loss, tokens, text):
 # %%
 lesson.end(
     changed="a real text, its floor, bits per byte",
-    parameters=made.model.num_parameters(),
+    parameters=model.num_parameters(),
     loss=result.loss,
     floor=floor,
     read=[
