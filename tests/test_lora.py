@@ -39,7 +39,8 @@ def gpt2():
 
 
 def t5():
-    return models.T5(models.T5Config(vocab_size=V, d_model=16, d_kv=4, num_heads=4, d_ff=24, num_layers=2), rng=1).eval()
+    config = models.T5Config(vocab_size=V, d_model=16, d_kv=4, num_heads=4, d_ff=24, num_layers=2)
+    return models.T5(config, rng=1).eval()
 
 
 def recurrent():
