@@ -175,6 +175,8 @@ def test_what_makes_no_sense_is_refused():
         finetune.add_lora(llama(), dropout=1)
     with pytest.raises(ValueError, match="name the layers; the linear layers of this Sequential are: none"):
         finetune.add_lora(nn.Sequential(nn.ReLU()))
+    with pytest.raises(ValueError, match="targets must be a list of names; got the string 'q_proj'"):
+        finetune.add_lora(model, targets="q_proj")
     for function in (finetune.merge, lambda model: finetune.save_adapter(model, "nowhere")):
         with pytest.raises(ValueError, match="the model has no adapter"):
             function(model)
@@ -287,6 +289,23 @@ def test_where_only_some_layers_of_a_name_are_adapted_their_paths_are_written(tm
     finetune.save_adapter(adapted(llama(), targets=["layers.1.self_attn.q_proj"]), tmp_path / "adapter")
     fields = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert fields["target_modules"] == ["model.layers.1.self_attn.q_proj"]
+
+
+def test_only_the_layers_of_the_file_are_adapted(tmp_path):
+    """Though another path ends with the same name."""
+
+    def two():
+        inner = nn.Sequential(nn.Linear(4, 4, rng=0))
+        return nn.Sequential(inner, nn.Sequential(nn.Sequential(nn.Linear(4, 4, rng=1))))
+
+    model = adapted(two(), targets=["0.0"])
+    assert [*adapters(model)] == ["0.0", "1.0.0"]
+    finetune.merge(model)
+    finetune.lora.attach(model, ["0.0"], 2, 2.0, 0.0, False)
+    finetune.save_adapter(model, tmp_path / "adapter")
+    other = two()
+    finetune.load_adapter(other, tmp_path / "adapter")
+    assert [*adapters(other)] == ["0.0"]
 
 
 def test_a_folder_with_an_adapter_alone_is_no_model(tmp_path):

@@ -19,7 +19,7 @@ from .. import files
 from ..files.strangers import ADAPTER
 from ..models.folder.config import config_from_dict
 from ..models.gpt2 import Conv1D
-from .lora import Trainable, adapters, add_lora, linear_layers
+from .lora import Trainable, adapters, attach, linear_layers
 
 WEIGHTS, CARD = "adapter_model.safetensors", "README.md"
 PREFIX = "base_model.model."
@@ -131,7 +131,7 @@ def load_adapter(model: Any, folder: files.Pathlike) -> Trainable:
             f"{folder / WEIGHTS}: not an adapter for this {type(model).__name__}: "
             + ("; ".join(problems) or "it holds nothing")
         )
-    share = add_lora(model, config.r, config.lora_alpha, paths, config.lora_dropout, config.use_rslora)
+    share = attach(model, paths, config.r, config.lora_alpha, config.lora_dropout, config.use_rslora)
     for path, adapter in adapters(model).items():
         adapter.A.data[...] = stored[f"{PREFIX}{path}.lora_A.weight"].read()
         adapter.B.data[...] = stored[f"{PREFIX}{path}.lora_B.weight"].read()

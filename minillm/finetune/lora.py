@@ -133,22 +133,36 @@ def add_lora(
     """
     if rank < 1:
         raise ValueError(f"add_lora: rank must be at least 1; got {rank}")
-    if adapters(model):
-        raise ValueError("add_lora: the model has an adapter already: merge(model) first")
-    rng = np.random.default_rng(rng)
-    layers = linear_layers(model)
-    chosen = {path: [t for t in targets or QUERIES_AND_VALUES if _is_called(path, t)] for path in layers}
-    used = {target for names in chosen.values() for target in names}
-    lacking = [target for target in targets or () if target not in used]
-    if lacking or not used:
+    if isinstance(targets, str):
+        raise ValueError(f"add_lora: targets must be a list of names; got the string {targets!r}")
+    layers, wanted = linear_layers(model), targets or QUERIES_AND_VALUES
+    lacking = [target for target in targets or () if not any(_is_called(path, target) for path in layers)]
+    chosen = [path for path in layers if any(_is_called(path, target) for target in wanted)]
+    if lacking or not chosen:
         names = ", ".join(sorted({path.rsplit(".")[-1] for path in layers})) or "none"
         what = f"no linear layer is called {lacking[0]!r}" if lacking else "name the layers"
         raise ValueError(f"add_lora: targets: {what}; the linear layers of this {type(model).__name__} are: {names}")
+    return attach(model, chosen, rank, alpha, dropout, rank_stabilized, rng)
+
+
+def attach(
+    model: Any,
+    paths: Sequence[str],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    rank_stabilized: bool,
+    rng: np.random.Generator | int | None = None,
+) -> Trainable:
+    """Freeze a model, and give the layers at these paths a `LoRA`."""
+    if adapters(model):
+        raise ValueError("add_lora: the model has an adapter already: merge(model) first")
+    layers, rng = linear_layers(model), np.random.default_rng(rng)
+    new = {path: LoRA(layers[path], rank, alpha, dropout, rank_stabilized, rng) for path in paths}
     for parameter in model.parameters():
         parameter.requires_grad = False
-    for path, layer in layers.items():
-        if chosen[path]:
-            layer.lora = LoRA(layer, rank, alpha, dropout, rank_stabilized, rng)
+    for path, lora in new.items():
+        layers[path].lora = lora
     return Trainable(sum(p.size for p in model.parameters() if p.requires_grad), model.num_parameters())
 
 
