@@ -23,7 +23,7 @@ from minillm.training.trainer import Trainer
 
 ROWS = ("full", "1", "2", "4", "8", "16", "32")
 CHATS, ASKED, STEPS = 4000, 200, 250
-RATES = {"full": 2e-3, "LoRA": 1e-2}  # learning rates: the best of a few that were tried
+RATES = {"full": 2e-3, "LoRA": 1e-2}  # learning rates: few numbers take larger steps
 
 
 def base_of(folder: str) -> tuple[Any, Any]:
@@ -59,6 +59,8 @@ def main(folder: str, *chosen: str) -> None:
         trainer.callbacks, begun = [], time.perf_counter()
         result = trainer.run()
         seconds = (time.perf_counter() - begun) / STEPS
+        if result.evaluation is None:  # it was interrupted
+            return
         if rank != "full":
             finetune.merge(model)
         said = report.measure(model.eval(), tokenizer, asked)
