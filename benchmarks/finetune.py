@@ -17,7 +17,7 @@ def cases(quick: bool) -> list[Case]:
         Contestant("minillm", build_minillm, ("minillm",)),
         Contestant("torch + peft", build_peft, ("torch", "transformers", "peft")),
     )
-    shape, tokens = TINY if quick else SMOLLM2_135M, BATCH * TIME
+    shape, tokens = SMOLLM2_135M, BATCH * TIME
     flops = 4.0 * shape.parameters * tokens  # a product on the way there, and one on the way back
     title = f"{shape.parameters / 1e6:.0f} M Llama, {BATCH} rows of {TIME} tokens"
     return [Case(title, contestants, (shape,), (TINY,), flops, tokens, memory="all", slow=True)]
