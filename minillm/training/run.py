@@ -312,7 +312,7 @@ def _without_model(path: Path) -> ValueError:
     if not (path / TRAINING).is_file():
         what = "it is a file" if path.is_file() else "it has no config.json (the configuration)"
         return ValueError(
-            f"{path} is not a run folder: {files.about_pickles(path) or what}"
+            f"{path} is not a run folder: {files.about_adapters(path) or files.about_pickles(path) or what}"
         )
     resume = Run.open(path).resume_command
     return ValueError(f"{path}: no config.json: the training ended before it was saved; go on with: {resume}")
