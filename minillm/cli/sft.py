@@ -63,11 +63,10 @@ def _tune(options: argparse.Namespace) -> int:
     from ..training.run import Run, load_run
     from ..training.trainer import Trainer
 
-    out = Path(options.out) if options.out else _free_name(Path(options.folder))
+    out = Path(options.out) if options.out else free_name(Path(options.folder), "chat")
     Run.refuse_existing(out)
     loaded = load_run(options.folder)
     tokenizer = sft.with_marks(loaded.tokenizer)
-    model = sft.with_rows(loaded.model, tokenizer.vocab_size)
     examined = None
     if options.data is None:
         say("making up conversations")
@@ -79,6 +78,7 @@ def _tune(options: argparse.Namespace) -> int:
         tenth = max(1, len(encoded) // 10)
         learned, held_out = encoded[tenth:] or encoded, encoded[:tenth]
         about = f"{Path(options.data).name}: {len(encoded):,} conversations"
+    model = sft.with_rows(loaded.model, tokenizer, {id for encoded in learned for id in encoded.ids})
     dataset = ChatDataset(learned, held_out, model.context)
     usual = STEPS if examined else max(1, PASSES * len(learned) // options.batch_size)
     steps = usual if options.steps is None else options.steps
@@ -103,9 +103,9 @@ def _tune(options: argparse.Namespace) -> int:
     return 0
 
 
-def _free_name(base: Path) -> Path:
+def free_name(base: Path, what: str) -> Path:
     """BASE-chat, or BASE-chat-2, -3 ... where that exists."""
-    path, number = base.with_name(f"{base.name}-chat"), 2
+    path, number = base.with_name(f"{base.name}-{what}"), 2
     while path.exists():
-        path, number = base.with_name(f"{base.name}-chat-{number}"), number + 1
+        path, number = base.with_name(f"{base.name}-{what}-{number}"), number + 1
     return path

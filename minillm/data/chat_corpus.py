@@ -55,10 +55,18 @@ def chats(n: int, seed: int = 0, part: str = TRAIN) -> list[Chat]:
     while len(found) < n:
         text = _GRAMMAR.sample(np.random.default_rng((seed, draws))).text
         draws += 1
-        held_out = [_is_held_out(answer, style_of(messages_of(text))) for answer in _answers(text)]
-        if held_out[-1] if part == TEST else not any(held_out):
+        if belongs_to(messages_of(text), part):
             found.setdefault(text, _chat(text))
     return list(found.values())
+
+
+def belongs_to(messages: Sequence[Mapping[str, str]], part: str) -> bool:
+    """Whether no answer is held out (part "train"), or the last one is ("test")."""
+    style = style_of(messages)
+    wish = f"{style.language} {style.capitals} {style.one_word}"
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    held_out = [is_held_out(f"{wish}: {answer}") for answer in answers]
+    return held_out[-1] if part == TEST else not any(held_out)
 
 
 def chat_floor(drawn: Sequence[Chat], n_targets: int) -> float:
@@ -135,11 +143,3 @@ def _chat(text: str) -> Chat:
     choices = _GRAMMAR.choices(text)
     nats = sum(choice.nats for choice in choices if choice.text.startswith("\nassistant: "))
     return Chat(messages_of(text), -sum(choice.nats for choice in choices), nats)
-
-
-def _answers(text: str) -> list[str]:
-    return [message["content"] for message in messages_of(text) if message["role"] == "assistant"]
-
-
-def _is_held_out(answer: str, style: Style) -> bool:
-    return is_held_out(f"{style.language} {style.capitals} {style.one_word}: {answer}")

@@ -51,7 +51,7 @@ WORDS = {  # of the answers: those that tell the language
     FRENCH: {*_FRENCH_WORDS, *ORDINALS[FRENCH], *(bare for _, bare in PLACES.values())},
 }
 DIGITS = range(10)
-PROBLEMS = {f"{a} plus {b}": a + b for a, b in product(DIGITS, DIGITS)}
+PROBLEMS = {f"{a} plus {b}": a + b for a, b in product(DIGITS, DIGITS) if a + b in DIGITS}
 PROBLEMS |= {f"{a} minus {b}": a - b for a, b in product(DIGITS, DIGITS) if b <= a}
 
 
@@ -134,14 +134,15 @@ def _weight(style: Style) -> float:
 
 def question(pen: Pen, w: World) -> Step:
     """What the user wants, in one of two languages."""
-    asked: dict[str, tuple[Scene, str]] = {}
-    for english, french, scene in QUESTIONS:
-        asked |= dict.fromkeys(english, (scene, ENGLISH)) | dict.fromkeys(french, (scene, FRENCH))
+    asked: dict[str, tuple[Scene, str, float]] = {}
+    for english, french, scene, weight in QUESTIONS:
+        asked |= dict.fromkeys(english, (scene, ENGLISH, weight)) | dict.fromkeys(french, (scene, FRENCH, weight))
     if w.holder:
-        asked |= {"And then ": (passed_on, ENGLISH), "Et puis ": (passed_on, FRENCH)}
+        asked |= {"And then ": (passed_on, ENGLISH, 4.0), "Et puis ": (passed_on, FRENCH, 4.0)}
     if w.friends:
-        asked |= {"And who is ": (place_in_list, ENGLISH), "Et qui est en ": (place_in_list, FRENCH)}
-    scene, language = pen.choose({head: to for head, to in asked.items() if to[0] is not w.last})
+        asked |= {"And who is ": (place_in_list, ENGLISH, 4.0), "Et qui est en ": (place_in_list, FRENCH, 4.0)}
+    asked = {head: to for head, to in asked.items() if to[0] is not w.last}
+    scene, language, _ = pen.choose(asked, [weight for _, _, weight in asked.values()])
     return scene, w._replace(language=language, turns=w.turns + 1, last=scene)
 
 
@@ -256,14 +257,15 @@ def goodbye(pen: Pen, w: World) -> None:
     pen.say("\nend")
 
 
-QUESTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Scene], ...] = (
-    (("Hello!", "Good morning!"), ("Bonjour !", "Salut !"), greeting),
-    (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name),
-    (("A story: ", "Listen: "), ("Une histoire : ", "Écoute : "), story),
-    (("Look: ", "Today "), ("Regarde : ", "Aujourd'hui "), place),
-    (("How much is ", "Count: "), ("Combien font ", "Compte : "), arithmetic),
-    (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends),
-    (("Goodbye!", "I must go."), ("Au revoir !", "Je dois partir."), goodbye),
+# How each begins in English and in French, and how often it is asked: the harder, the more often.
+QUESTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Scene, float], ...] = (
+    (("Hello!", "Good morning!"), ("Bonjour !", "Salut !"), greeting, 1.0),
+    (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name, 1.0),
+    (("A story: ", "Listen: "), ("Une histoire : ", "Écoute : "), story, 2.0),
+    (("Look: ", "Today "), ("Regarde : ", "Aujourd'hui "), place, 4.0),
+    (("How much is ", "Count: "), ("Combien font ", "Compte : "), arithmetic, 4.0),
+    (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends, 2.0),
+    (("Goodbye!", "I must go."), ("Au revoir !", "Je dois partir."), goodbye, 1.0),
 )
 
 

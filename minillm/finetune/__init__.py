@@ -1,0 +1,1 @@
+"""A trained model learns something more: ``preferences``, which of two answers is better."""
