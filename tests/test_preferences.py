@@ -198,7 +198,8 @@ def test_the_divergence_is_that_of_whole_answers(tokenizer):
     prompt = chat.prompt(message("user", "a"), tokenizer)
     assert kl_divergence(model, model, tokenizer, [prompt]) == 0
     found = kl_divergence(model, other, tokenizer, [prompt] * 40)
-    answers = generate_batch(model, tokenizer, [prompt] * 40, GenerationConfig(temperature=1, max_new_tokens=48, seed=5))
+    config = GenerationConfig(temperature=1, max_new_tokens=48, seed=5)
+    answers = generate_batch(model, tokenizer, [prompt] * 40, config)
     ratios = []
     for answer in answers:
         ids = np.array([*prompt, *answer.ids])

@@ -98,7 +98,9 @@ def generation_config(tokenizer: Tokenizer) -> GenerationConfig:
     """
     ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     turns = tuple(tokenizer.special_tokens[name] for name in END_OF_TURN if name in tokenizer.special_tokens)
-    return GenerationConfig(temperature=0, eos_token_id=ends, end_of_turn_token_id=turns)
+    return GenerationConfig(
+        temperature=0, eos_token_id=ends, end_of_turn_token_id=turns, add_bos=tokenizer.begins_prompts
+    )
 
 
 def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:

@@ -6,21 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .computing import add_threads, computing
-from .sft import free_name
+from .computing import computing
 from .terminal import say
-from .values import Choice, between, name_of_something, positive, seed
+from .tuning import add_options, new_folder, resume, settings_of
+from .values import Choice, between, positive, seed
 
 TRAINED, EXAMINED = 1500, 200  # pairs of the embedded corpus
 STEPS, PASSES = 60, 3  # from these pairs; over a file of others
 METHODS = ("dpo", "orpo")
+USUAL = {
+    "data": None, "method": "dpo", "beta": 0.1, "steps": None, "batch_size": 16, "learning_rate": 2e-4, "seed": 0,
+}  # fmt: skip
 
-NUMBERS = (  # option, its type, its default, what it is
-    ("--beta", between(0, 1000), 0.1, "how much a reward counts; default 0.1"),
-    ("--steps", positive(), None, f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
-    ("--batch-size", positive(), 16, "pairs in a batch; default 16"),
-    ("--learning-rate", between(0, 1000), 2e-4, "at its highest; default 0.0002"),
-    ("--seed", seed, 0, "of the data and its order; default 0"),
+NUMBERS = (
+    ("--beta", between(0, 1000), "how much a reward counts; default 0.1"),
+    ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
+    ("--batch-size", positive(), "pairs in a batch; default 16"),
+    ("--learning-rate", between(0, 1000), "at its highest; default 0.0002"),
+    ("--seed", seed, "of the data and its order; default 0"),
 )
 
 
@@ -33,25 +36,12 @@ def add(commands: Any) -> None:
         "the rejected one. With no --data: short answers are preferred to whole sentences, measured before and after "
         "on held-out pairs.",
     )
-    p.add_argument("folder", metavar="RUN", help="the run folder, or model folder, of the chat model to begin with")
-    p.add_argument(
-        "--data",
-        type=name_of_something,
-        metavar="FILE",
-        help='a JSONL file, on each line {"prompt": ..., "chosen": ..., "rejected": ...}: texts, or lists of messages',
-    )
+    add_options(p, "METHOD", '{"prompt": ..., "chosen": ..., "rejected": ...}: texts, or lists of messages', NUMBERS)
     p.add_argument(
         "--method",
         type=Choice(METHODS),
-        default="dpo",
         help="dpo, which stays near the model at the beginning, or orpo, which needs none; default: dpo",
     )
-    p.add_argument(
-        "--out", type=name_of_something, metavar="RUN", help="the run folder to make; default: RUN-dpo, RUN-dpo-2 ..."
-    )
-    for name, kind, default, what in NUMBERS:
-        p.add_argument(name, type=kind, default=default, metavar="N" if kind.kind is int else "X", help=what)
-    add_threads(p)
     p.set_defaults(run=run)
 
 
@@ -74,43 +64,47 @@ def _tune(options: argparse.Namespace) -> int:
     from ..training.start import open_start
     from ..training.trainer import Trainer
 
-    out = Path(options.out) if options.out else free_name(Path(options.folder), options.method)
-    Run.refuse_existing(out)
-    loaded = open_start(options.folder)
+    settings, resumed = settings_of(options, USUAL)
+    path, method, seed, rows = settings["data"], settings["method"], settings["seed"], settings["batch_size"]
+    out = resumed.path if resumed else new_folder(options, method)
+    loaded = open_start(settings["start"])
     reference, tokenizer = loaded.model, loaded.tokenizer
     known: list[Preference] = []
-    if options.data is None:
+    if path is None:
         if tokenizer.chat_format is None:
             raise ValueError(
                 f"{options.folder} has no chat template: teach it to answer first, with: minillm sft "
                 f"{shell_path(options.folder)}"
             )
-        learned, known = preferences(TRAINED, options.seed), preferences(EXAMINED, options.seed + 1, "test")
+        learned, known = preferences(TRAINED, seed), preferences(EXAMINED, seed + 1, "test")
         parts = [[pair._asdict() for pair in part] for part in (learned, known)]
-        about = f"{len(learned):,} pairs of answers made up by minillm (seed {options.seed})"
+        about = f"{len(learned):,} pairs of answers made up by minillm (seed {seed})"
     else:
-        pairs = read_preferences(options.data)
+        pairs = read_preferences(path)
         tenth = max(1, len(pairs) // 10)
         parts = [pairs[tenth:] or pairs, pairs[:tenth]]
-        about = f"{Path(options.data).name}: {len(pairs):,} pairs of answers"
+        about = f"{Path(path).name}: {len(pairs):,} pairs of answers"
     say(f"{about}; asking the model how likely it finds them")
-    encoded, held_out = (encode_pairs(part, tokenizer, options.data or "") for part in parts)
+    encoded, held_out = (encode_pairs(part, tokenizer, path or "") for part in parts)
     dataset = PreferenceDataset(encoded, held_out, reference, reference.context)
     if dataset.left_out:
         say(f"left out: {dataset.left_out:,} longer than {reference.context} tokens")
-    usual = STEPS if known else max(1, PASSES * len(encoded) // options.batch_size)
-    steps = usual if options.steps is None else options.steps
+    steps = settings["steps"] or (STEPS if known else max(1, PASSES * len(encoded) // rows))
     config = TrainConfig(
-        steps=steps, batch_size=options.batch_size, learning_rate=options.learning_rate, betas=(0.9, 0.95),
-        weight_decay=0.0, seed=options.seed, evaluate_every=max(1, steps // 5), checkpoint_every=max(1, steps),
+        steps=steps, batch_size=rows, learning_rate=settings["learning_rate"], betas=(0.9, 0.95), weight_decay=0.0,
+        seed=seed, evaluate_every=max(1, steps // 5), checkpoint_every=max(1, steps // 5),
     )  # fmt: skip
-    prompts = [prompt_ids(table, tokenizer) for table in parts[1]]
+    asked = [prompt_ids(pair, tokenizer) for pair in parts[1]]
+    prompts = [ids for ids in asked if reference.context is None or len(ids) < reference.context]
     model = copy.deepcopy(reference)
     before = measure(model, reference, tokenizer, dataset, prompts, known)
-    run = Run.create(out, about=about)
+    run = resumed or Run.create(out, settings, about)
     loaded.generation.save(run.path)
-    loss = preference_loss(options.method, options.beta)
-    result = Trainer(model, dataset, config, tokenizer=tokenizer, run=run, loss=loss).run()
+    loss = preference_loss(method, settings["beta"])
+    trainer = Trainer(model, dataset, config, tokenizer=tokenizer, run=run, loss=loss)
+    if resumed:
+        resume(trainer)
+    result = trainer.run()
     if result.stopped != "finished":
         return 130 if result.stopped == "Ctrl-C" else 143
     print(table(before, measure(model, reference, tokenizer, dataset, prompts, known)))

@@ -8,7 +8,7 @@
     end
 
 What is asked is drawn by lot; what is answered can be worked out: who has the ball (stories), what
-is 7 plus 5, who is second in a list, what is your name. The system message, if there is one, really
+is 4 plus 5, who is second in a list, what is your name. The system message, if there is one, really
 changes the answer: its language, capitals, a single word, a name. Only a goodbye leaves a choice.
 So log p(text) comes from grammar.py, and hardly anything of it stands in the assistant's lines.
 
@@ -220,7 +220,7 @@ def place(pen: Pen, w: World) -> Step:
 
 
 def arithmetic(pen: Pen, w: World) -> Step:
-    """What is 7 plus 5?"""
+    """What is 4 plus 5? The result has one digit."""
     french = w.language == FRENCH
     shown = {(_in_french(problem) if french else problem): problem for problem in PROBLEMS}
     problem = shown[pen.pick([*shown], end=" ?" if french else "?")]
