@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .chat_grammar import CALLED, ENGLISH, FRENCH, ME, WISHES, WORDS, ChatGrammar, Style
+from .chat_grammar import CALLED, ENGLISH, FRENCH, KINDS, ME, WISHES, WORDS, ChatGrammar, Style
 from .tasks import is_held_out
 
 _GRAMMAR = ChatGrammar()
@@ -112,6 +112,12 @@ def obeys(style: Style, answer: str) -> bool:
         and not words & wrong
         and not (style.name and ME.lower() in words)
     )
+
+
+def kind_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """Of what kind the last question is: see KINDS."""
+    asked = next(message["content"] for message in reversed(messages) if message["role"] == "user")
+    return next(kind for kind, heads in KINDS.items() if asked.startswith(heads))
 
 
 def style_of(messages: Sequence[Mapping[str, str]]) -> Style:

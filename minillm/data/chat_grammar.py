@@ -134,14 +134,11 @@ def _weight(style: Style) -> float:
 
 def question(pen: Pen, w: World) -> Step:
     """What the user wants, in one of two languages."""
+    possible = [*QUESTIONS, *([OF_A_STORY] if w.holder else []), *([OF_A_LIST] if w.friends else [])]
     asked: dict[str, tuple[Scene, str, float]] = {}
-    for english, french, scene, weight in QUESTIONS:
-        asked |= dict.fromkeys(english, (scene, ENGLISH, weight)) | dict.fromkeys(french, (scene, FRENCH, weight))
-    if w.holder:
-        asked |= {"And then ": (passed_on, ENGLISH, 4.0), "Et puis ": (passed_on, FRENCH, 4.0)}
-    if w.friends:
-        asked |= {"And who is ": (place_in_list, ENGLISH, 4.0), "Et qui est en ": (place_in_list, FRENCH, 4.0)}
-    asked = {head: to for head, to in asked.items() if to[0] is not w.last}
+    for english, french, scene, weight in possible:
+        if scene is not w.last:
+            asked |= dict.fromkeys(english, (scene, ENGLISH, weight)) | dict.fromkeys(french, (scene, FRENCH, weight))
     scene, language, _ = pen.choose(asked, [weight for _, _, weight in asked.values()])
     return scene, w._replace(language=language, turns=w.turns + 1, last=scene)
 
@@ -258,7 +255,8 @@ def goodbye(pen: Pen, w: World) -> None:
 
 
 # How each begins in English and in French, and how often it is asked: the harder, the more often.
-QUESTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Scene, float], ...] = (
+Question = tuple[tuple[str, ...], tuple[str, ...], Scene, float]
+QUESTIONS: tuple[Question, ...] = (
     (("Hello!", "Good morning!"), ("Bonjour !", "Salut !"), greeting, 1.0),
     (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name, 1.0),
     (("A story: ", "Listen: "), ("Une histoire : ", "Écoute : "), story, 2.0),
@@ -267,6 +265,9 @@ QUESTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Scene, float], ...] = (
     (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends, 2.0),
     (("Goodbye!", "I must go."), ("Au revoir !", "Je dois partir."), goodbye, 1.0),
 )
+OF_A_STORY: Question = (("And then ",), ("Et puis ",), passed_on, 4.0)  # once there was one
+OF_A_LIST: Question = (("And who is ",), ("Et qui est en ",), place_in_list, 4.0)
+KINDS = {scene.__name__: (*english, *french) for english, french, scene, _ in (*QUESTIONS, OF_A_STORY, OF_A_LIST)}
 
 
 class ChatGrammar(Grammar):
