@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,25 +19,34 @@ from .. import files
 from ..generation import GenerationConfig
 from ..generation.stopping import END_OF_TURN
 from ..nn import init
-from ..tokenizer import Tokenizer
+from ..tokenizer import BPETokenizer, Tokenizer
 from ..tokenizer.chat_format import ChatFormat
 from ..tokenizer.from_json import from_json
 from .encode import Encoded, encode
-from .messages import Messages
+from .messages import Messages, texts_in
 from .template import CHATML
 
+MOST_WORDS, OFTEN = 512, 20  # merges that conversations add to a vocabulary; the least occurrences for one
 MARKS = ("<|im_start|>", "<|im_end|>")  # of a turn, in ChatML
 _MOST_BYTES = 1_000_000_000  # of a file of conversations
 _IN_NO_TEXT = {bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
 _LIKE_THEM = 0.8
 
 
-def with_marks(tokenizer: Tokenizer) -> Tokenizer:
+def with_marks(tokenizer: Tokenizer, conversations: Sequence[Messages] = ()) -> Tokenizer:
     """A tokenizer that can write conversations: the same, if its folder has a chat template; else
     one that knows ChatML's two marks as special tokens, new ones at the end where it lacks them.
+
+    Words that come often in the conversations get tokens too, where it cuts them into parts: a
+    vocabulary learned from other texts spells them letter by letter, and what is spelled takes long
+    to read and to learn.
     """
     if tokenizer.chat_format is not None:
         return tokenizer
+    if isinstance(tokenizer, BPETokenizer):
+        messages = (message for messages in conversations for message in messages if isinstance(message, Mapping))
+        texts = [text for message in messages for text in texts_in([*message.values()])]
+        tokenizer = tokenizer.extended(texts, MOST_WORDS, max(OFTEN, len(conversations) // 300))
     content = tokenizer.to_json()
     lacking = [name for name in MARKS if name not in tokenizer.special_tokens]
     for id, name in enumerate(lacking, start=tokenizer.vocab_size):

@@ -56,18 +56,21 @@ def _tune(options: argparse.Namespace) -> int:
     out = resumed.path if resumed else new_folder(options, "chat")
     path, seed, rows = settings["data"], settings["seed"], settings["batch_size"]
     loaded = open_start(settings["start"])
-    tokenizer = sft.with_marks(loaded.tokenizer)
     examined = None
+    parts: list[Any]  # held out, and to learn from
     if path is None:
         say("making up conversations")
-        train, examined = data.chats(TRAINED, seed), data.chats(EXAMINED, seed + 1, "test")
-        learned, held_out = (sft.encode_all([chat.messages for chat in part], tokenizer) for part in (train, examined))
-        about = f"{len(train):,} conversations made up by minillm (seed {seed})"
+        drawn, examined = data.chats(TRAINED, seed), data.chats(EXAMINED, seed + 1, "test")
+        parts = [[chat.messages for chat in part] for part in (examined, drawn)]
+        about = f"{len(drawn):,} conversations made up by minillm (seed {seed})"
     else:
-        encoded = sft.encode_all(sft.read_conversations(path), tokenizer, path)
-        tenth = max(1, len(encoded) // 10)
-        learned, held_out = encoded[tenth:] or encoded, encoded[:tenth]
-        about = f"{Path(path).name}: {len(encoded):,} conversations"
+        read = sft.read_conversations(path)
+        tenth = max(1, len(read) // 10)
+        parts = [read[:tenth], read[tenth:] or read]
+        about = f"{Path(path).name}: {len(read):,} conversations"
+    tokenizer = sft.with_marks(loaded.tokenizer, parts[1])
+    encoded = sft.encode_all([*parts[0], *parts[1]], tokenizer, path or "")  # a file's in its own order
+    held_out, learned = encoded[: len(parts[0])], encoded[len(parts[0]) :]
     model = sft.with_rows(loaded.model, tokenizer, {id for encoded in learned for id in encoded.ids})
     dataset = ChatDataset(learned, held_out, model.context)
     if dataset.left_out:
