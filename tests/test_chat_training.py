@@ -162,6 +162,18 @@ def test_a_tokenizer_learns_the_marks_of_turns(tmp_path):
     assert load(tmp_path).chat_format.template == chat.CHATML
 
 
+def test_what_conversations_often_say_becomes_a_token():
+    plain = BPETokenizer.train(["Who has the ball?"] * 3, 264)
+    said = [{"role": "user", "content": "Combien ?"}, {"role": "assistant", "content": "[7]"}]
+    marked = sft.with_marks(plain, [said] * sft.OFTEN)
+    for word in ("Combien", "user", "assistant"):
+        assert len(marked.encode(word)) == 1 < len(plain.encode(word))
+    assert marked.encode("Who has the ball?") == plain.encode("Who has the ball?")
+    assert sft.with_marks(plain, [said] * (sft.OFTEN - 1)).vocab_size == plain.vocab_size + 2
+    ids, mask = chat.encode(said, marked)
+    assert marked.decode([id for id, learned in zip(ids, mask, strict=True) if learned]) == "[7]<|im_end|>"
+
+
 @pytest.mark.parametrize("kind", ["llama", "untied", "gpt2", "rnn"])
 def test_a_model_grows_rows_for_new_tokens(kind):
     if kind == "gpt2":
@@ -250,7 +262,7 @@ def lines(tmp_path):
 
 def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     with lines.open("a") as file:
-        file.write(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+        file.write(json.dumps({"messages": [*asked((LETTERS * 2)[:40]), answered("a")[1]]}))
     out = tmp_path / "out"
     assert main(["sft", str(base), "--data", str(lines), "--out", str(out), "--batch-size", "4", "--steps", "2"]) == 0
     assert "left out: 1 conversation without" in capsys.readouterr().err
@@ -259,7 +271,7 @@ def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens={"eos_token": "<|endoftext|>"})
     assert not loaded.tokenizer.begins_prompts  # with <|im_start|>: the template writes it
     assert loaded.tokenizer.encode("Who") == load(base).encode("Who")
-    lines.write_text(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+    lines.write_text(json.dumps({"messages": [*asked((LETTERS * 2)[:40]), answered("a")[1]]}))
     assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
     assert "no conversation has an answer to learn and fits 32 tokens; got 1" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -14,7 +14,7 @@ from ..tokenizer import Tokenizer
 from .encode import prompt
 from .messages import Messages
 
-LONGEST_ANSWER = 48  # tokens
+LONGEST_ANSWER = 32  # tokens
 ROWS = 50  # prompts that are answered at once
 
 
