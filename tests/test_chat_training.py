@@ -202,7 +202,7 @@ def test_tokens_that_the_model_never_met_begin_anew():
     ids = np.array([plain.encode("Who has the ball?", add_special_tokens=False)])
     never = set(range(264)) - set(ids.ravel().tolist())
     rows = model.model.embed_tokens.weight.data
-    rows[sorted(never)] = 0.02 * rows[sorted(never)] + np.linspace(-0.3, 0.5, 32)
+    rows[sorted(never)] = 0.5 * rows[sorted(never)] + np.linspace(-0.3, 0.5, 32)  # cosines near 0.98
     assert sft.unmet(rows, plain) == never
     seven, eight = plain.encode("78", add_special_tokens=False)
     grown = sft.with_rows(model, sft.with_marks(plain), used={seven, eight, *ids[0].tolist()}).state_dict()

@@ -72,6 +72,15 @@ def test_an_extended_vocabulary_joins_further_and_keeps_its_ids(bpe):
     bpe.chat_format = None
 
 
+def test_old_merges_go_before_new_ones():
+    letters = BPETokenizer.train(["x"], 256, special_tokens=())
+    (a,), (b,), (c,), (x,), (y,) = map(letters.encode, "abcxy")
+    old = BPETokenizer([*letters._tokens, b"xy", b"bc"], [(x, y), (b, c)])
+    longer = old.extended(["ab"], 1)
+    assert longer.merges == [(x, y), (b, c), (a, b)] and longer.encode("ab") == [258]
+    assert longer.encode("abc") == old.encode("abc") == [a, 257]
+
+
 def test_a_new_merge_may_spell_an_old_token():
     """Its id stays, and what is made of it goes on from there."""
     letters = BPETokenizer.train(["x"], 256, special_tokens=())._tokens
