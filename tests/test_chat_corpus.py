@@ -54,7 +54,7 @@ QUESTIONS = {
     "Hello!": ("Hello! I am Mini.", "Hello."),
     "Quel est ton nom ?": ("Mon nom est Mini.", "Mini."),
     "Listen: Mia has the red ball. Mia gives it to Tom. Who has it?": ("Tom has it.", "Tom."),
-    "Regarde : Mia est au lac et Tom est à l'école. Où est Tom ?": ("Tom est à l'école.", "École."),
+    "Regarde : Mia et Tom sont à l'école. Où est Tom ?": ("Tom est à l'école.", "École."),
     "Count: 4 plus 5?": ("4 plus 5 is 9.", "9."),
     "Combien font 7 moins 5 ?": ("7 moins 5 font 2.", "2."),
     "I know Mia, Tom and Ben. Who is second?": ("Tom is second.", "Tom."),

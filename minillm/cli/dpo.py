@@ -11,7 +11,7 @@ from .terminal import say
 from .tuning import add_options, new_folder, resume, settings_of
 from .values import Choice, between, positive, seed
 
-TRAINED, EXAMINED = 1500, 200  # pairs of the embedded corpus
+TRAINED, EXAMINED = 1000, 200  # pairs of the embedded corpus
 STEPS, PASSES = 60, 3  # from these pairs; over a file of others
 METHODS = ("dpo", "orpo")
 USUAL = {

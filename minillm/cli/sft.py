@@ -11,8 +11,8 @@ from .terminal import say
 from .tuning import add_options, new_folder, resume, settings_of
 from .values import between, positive, seed
 
-TRAINED, EXAMINED = 6000, 200  # conversations of the embedded corpus
-STEPS, PASSES = 500, 3  # from these conversations; over a file of others
+TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
+STEPS, PASSES = 800, 3  # from these conversations; over a file of others
 USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": 2e-3, "seed": 0}
 
 NUMBERS = (

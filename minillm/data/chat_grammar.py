@@ -201,16 +201,14 @@ def holder(pen: Pen, w: World) -> Step:
 
 
 def place(pen: Pen, w: World) -> Step:
-    """Where is somebody? Two are named, one is asked for."""
+    """Where is somebody? Two are there, one is asked for."""
     french = w.language == FRENCH
     shown = {(french_place if french else f"at the {here}"): here for here, (french_place, _) in PLACES.items()}
-    verb, joint, asks, mark = (" est ", " et ", "Où est ", " ?") if french else (" is ", " and ", "Where is ", "?")
-    a = pen.pick(NAMES, end=verb)
-    at_a = pen.pick([*shown], end=joint)
+    joint, verb, asks, mark = (" et ", " sont ", "Où est ", " ?") if french else (" and ", " are ", "Where is ", "?")
+    a = pen.pick(NAMES, end=joint)
     b = pen.pick(NAMES, but=(a,), end=verb)
-    at_b = pen.pick([*shown], but=(at_a,), end=f". {asks}")
+    here = shown[pen.pick([*shown], end=f". {asks}")]
     asked = pen.pick((a, b), end=mark)
-    here = shown[at_a if asked == a else at_b]
     there, bare = PLACES[here]
     sentences = f"{asked} is at the {here}.", f"{asked} est {there}."
     return answer(pen, w, (sentences[0], f"{here.capitalize()}."), (sentences[1], f"{bare.capitalize()}."))
@@ -258,11 +256,11 @@ def goodbye(pen: Pen, w: World) -> None:
 Question = tuple[tuple[str, ...], tuple[str, ...], Scene, float]
 QUESTIONS: tuple[Question, ...] = (
     (("Hello!", "Good morning!"), ("Bonjour !", "Salut !"), greeting, 1.0),
-    (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name, 1.0),
+    (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name, 2.0),
     (("A story: ", "Listen: "), ("Une histoire : ", "Écoute : "), story, 2.0),
-    (("Look: ", "Today "), ("Regarde : ", "Aujourd'hui "), place, 4.0),
+    (("Look: ", "Today "), ("Regarde : ", "Aujourd'hui "), place, 3.0),
     (("How much is ", "Count: "), ("Combien font ", "Compte : "), arithmetic, 4.0),
-    (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends, 2.0),
+    (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends, 3.0),
     (("Goodbye!", "I must go."), ("Au revoir !", "Je dois partir."), goodbye, 1.0),
 )
 OF_A_STORY: Question = (("And then ",), ("Et puis ",), passed_on, 4.0)  # once there was one
