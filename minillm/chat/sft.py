@@ -1,9 +1,9 @@
 """Supervised fine-tuning: a model that continues texts learns to answer, to obey and to stop.
 
 Nothing is new but the data: conversations, of which the assistant's tokens and its end-of-turn
-token are the targets (see encode.py). Before, the model gets tokens for the marks of turns, and
-rows in its embedding for them. Source: Ouyang et al. 2022, "Training language models to follow
-instructions with human feedback", section 3.4, step 1.
+token are the targets (see encode.py). Before, the vocabulary gets the marks of turns, and the words
+that it lacks; the embedding gets rows for them. Source: Ouyang et al. 2022, "Training language
+models to follow instructions with human feedback", section 3.4, step 1.
 """
 
 from __future__ import annotations
