@@ -13,6 +13,8 @@ from ..data.chat_preferences import Preference
 from ..tokenizer import Tokenizer
 from .preferences import PreferenceDataset, kl_divergence, margins
 
+_ROUNDING = 1e-3  # nats: a margin below this is 0 in float32
+
 
 @dataclass(frozen=True)
 class PreferenceReport:
@@ -49,7 +51,8 @@ def measure(
     known: pairs of the embedded corpus, of which the right answers are known.
     """
     found = margins(model, dataset)
-    measured = float((found > 0).mean()), float(found.mean()), kl_divergence(model, reference, tokenizer, prompts)
+    moved = kl_divergence(model, reference, tokenizer, prompts)
+    measured = float((found > _ROUNDING).mean()), float(found.mean()), moved
     if not known:
         return PreferenceReport(*measured)
     answers = [answer.text for answer in answer_all(model, tokenizer, [pair.prompt for pair in known])]
