@@ -11,18 +11,18 @@ from .terminal import say
 from .tuning import add_options, new_folder, resume, settings_of
 from .values import Choice, between, positive, seed
 
-TRAINED, EXAMINED = 640, 200  # pairs of the embedded corpus
-STEPS, PASSES = 40, 3  # from these pairs; over a file of others
+TRAINED, EXAMINED = 1000, 200  # pairs of the embedded corpus
+STEPS, PASSES = 60, 3  # from these pairs; over a file of others
 METHODS = ("dpo", "orpo")
 USUAL = {
-    "data": None, "method": "dpo", "beta": 0.1, "steps": None, "batch_size": 16, "learning_rate": 1e-4, "seed": 0,
+    "data": None, "method": "dpo", "beta": 0.1, "steps": None, "batch_size": 16, "learning_rate": 2e-4, "seed": 0,
 }  # fmt: skip
 
 NUMBERS = (
     ("--beta", between(0, 1000), "how much a reward counts; default 0.1"),
     ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
     ("--batch-size", positive(), "pairs in a batch; default 16"),
-    ("--learning-rate", between(0, 1000), "at its highest; default 0.0001"),
+    ("--learning-rate", between(0, 1000), "at its highest; default 0.0002"),
     ("--seed", seed, "of the data and its order; default 0"),
 )
 
