@@ -120,7 +120,7 @@ def test_the_command(folders, tuned, base, tmp_path, capsys, monkeypatch):
     assert text.finish_reason == "end_of_turn" and len(text.ids) == 3
     assert told.out.startswith(f"{text.text}\n\nend_of_turn: the model ended its turn, after 3 tokens\n")
     groups = stopping_ids(tokenizer, CONFIG)
-    grown = with_rows(base[0], tokenizer.vocab_size)
+    grown = with_rows(base[0], tokenizer)
     for where, writer in (("", model), (f", before, in {base_folder}", grown)):
         curves = stop_curves(writer, tokenizer, prompt, text.ids, groups)
         for title, group in (("eos (<|endoftext|>)", "eos"), ("end_of_turn (<|im_end|>)", "end_of_turn")):

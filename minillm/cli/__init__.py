@@ -1,5 +1,5 @@
-"""What a person types: ``minillm train | sft | generate | chat | why | eval | plot | quantize |
-convert | info | tokenize | encode | warmup``.
+"""What a person types: ``minillm train | sft | dpo | generate | chat | why | eval | plot |
+quantize | convert | info | tokenize | encode | warmup``.
 
 Text goes to standard output, everything about it to standard error, so that ``minillm generate ...
 > story.txt`` keeps the story alone. A person's mistake is one line that says what was expected, and
@@ -18,9 +18,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from . import chat, convert, encode, eval, generate, info, plot, quantize, sft, tokenize, train, warmup, why
+from . import chat, convert, dpo, encode, eval, generate, info, plot, quantize, sft, tokenize, train, warmup, why
 from .parser import Parser, one_line, parse
 from .terminal import forgiving_streams, say
+
+COMMANDS = (train, sft, dpo, generate, chat, why, eval, plot, quantize, convert, info, tokenize, encode, warmup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,6 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="minillm", description="Train a small language model on a CPU, and let it speak.")
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (train, sft, generate, chat, why, eval, plot, quantize, convert, info, tokenize, encode, warmup):
+    for command in COMMANDS:
         command.add(commands)
     return parser

@@ -94,7 +94,7 @@ def _before(options: argparse.Namespace, tokenizer: Tokenizer) -> Any:
         )
     if isinstance(loaded.model, models.QuantizedModel) and loaded.model.config.vocab_size < new:
         raise ValueError(f"--before: {options.before} is in int8, and cannot get the tokens that it lacks")
-    return with_rows(loaded.model, new)
+    return with_rows(loaded.model, tokenizer)
 
 
 def _draw(path: Path, after: Any, before: Any, titles: Any, ids: list[int], tokenizer: Tokenizer, told: str) -> str:
