@@ -11,7 +11,7 @@ from pathlib import Path
 from . import report
 from .harness import QUICK, Effort, measure
 
-SUBJECTS = ("engine", "train", "kernels", "recurrent", "tokenizers", "generate", "scaling", "start", "busy")
+SUBJECTS = ("engine", "train", "kernels", "recurrent", "tokenizers", "generate", "finetune", "scaling", "start", "busy")
 
 
 def main(argv: list[str] | None = None) -> None:

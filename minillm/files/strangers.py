@@ -1,5 +1,5 @@
 """What people have elsewhere and minillm does not read, and how they come by what it reads: names
-on the Hugging Face hub, and pickles.
+on the Hugging Face hub, pickles, and adapters without their model.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 from .durable import Pathlike
 from .names import shell_path
 
-__all__ = ["about_pickles", "about_the_hub", "no_such_folder"]
+__all__ = ["ADAPTER", "about_adapters", "about_pickles", "about_the_hub", "no_such_folder"]
 
+ADAPTER = "adapter_config.json"  # of an adapter in PEFT's files
 READ = (".json", ".txt", ".safetensors", ".gguf")  # what is no model's name, but a file's
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -43,6 +44,17 @@ def about_the_hub(path: Pathlike) -> str:
     return (
         f". Nothing is downloaded here: a model of the Hugging Face hub is fetched with `hf download {name[0]} "
         f"--local-dir {name[2]}`, and then the folder is opened: {name[2]}"
+    )
+
+
+def about_adapters(folder: Pathlike) -> str:
+    """Why a folder with an adapter alone is no model, and what to do with it; "" for another one.
+    """
+    if not (Path(folder) / ADAPTER).is_file():
+        return ""
+    return (
+        "it holds an adapter, and not the model that this belongs to: open that one, then give it the adapter, in "
+        f"Python: finetune.load_adapter(model, {str(folder)!r})"
     )
 
 

@@ -130,6 +130,20 @@ class Module:
         """The arrays of all parameters by name (not copies)."""
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
+    def plain_state(self) -> dict[str, np.ndarray]:
+        """`state_dict` as the architecture knows it, for files: what tuning put beside the weights
+        of a layer is counted into them.
+        """
+        state = self.state_dict()
+        for path, module in self.named_modules():
+            module.fold_into(state, path)
+        return state
+
+    def fold_into(self, state: dict[str, np.ndarray], path: str) -> None:
+        """Count what lies at ``path`` into other arrays of ``state``: an adapter overrides this; a
+        layer stays.
+        """
+
     def load_state_dict(self, state: Mapping[str, np.ndarray], strict: bool = True, copy: bool = True) -> None:
         """Take over the values of ``state``; with ``strict`` every name must be there, and no
         other.

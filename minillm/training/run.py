@@ -292,7 +292,8 @@ def _without_model(path: Path) -> ValueError:
     """What to say of a folder without config.json."""
     if not (path / TRAINING).is_file():
         return ValueError(
-            f"{path} is not a run folder: {files.about_pickles(path) or 'it has no config.json (the configuration)'}"
+            f"{path} is not a run folder: "
+            f"{files.about_adapters(path) or files.about_pickles(path) or 'it has no config.json (the configuration)'}"
         )
     resume = Run.open(path).resume_command
     return ValueError(f"{path}: no config.json: the training ended before it was saved; go on with: {resume}")

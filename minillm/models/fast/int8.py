@@ -168,6 +168,8 @@ def quantize(model: LanguageModel) -> QuantizedModel:
     if arrays is None:
         raise ValueError(f"quantize: GPT2 and Llama can be quantized; got {type(model).__name__}")
     names = {id(parameter.data): name for name, parameter in model.named_parameters()}
+    if names.keys() != {id(array) for array in model.plain_state().values()}:
+        raise ValueError("quantize: the model has an adapter: finetune.merge(model) first")
     state: dict[str, np.ndarray] = {}
 
     def matrix(m: Matrix) -> Matrix:

@@ -94,13 +94,15 @@ def config_from_dict(
     ignored: Collection[str] = (),
     aliases: Mapping[str, str] | None = None,
     source: str = "config.json",
+    can_be_left_out: bool = True,
 ) -> C:
     """Build the frozen dataclass ``cls`` from the fields of a ``config.json``.
 
     fields: the parsed file. neutral: for each switch that is not implemented, the tuple of values
     with which it changes nothing. ignored: names that change no logit, besides those common to all
-    architectures. aliases: other names of fields. source: the file's name, for messages. A field
-    set to null counts as absent, unless the class gives null a meaning.
+    architectures. aliases: other names of fields. source: the file's name, for messages.
+    can_be_left_out: whether the caller knows a way to read on without an unknown field, which the
+    message then names. A field set to null counts as absent, unless the class gives null a meaning.
 
     Raises ValueError that lists every field which is unknown, not neutral, missing or of the wrong
     type.
@@ -145,7 +147,7 @@ def config_from_dict(
         if name not in values and not optional and not any(p.startswith(f"{name} ") for p in problems):
             problems.append(f"{name} is missing")
     if problems:
-        raise ValueError(f"{source}: " + "; ".join(problems) + way_on(unknown))
+        raise ValueError(f"{source}: " + "; ".join(problems) + (way_on(unknown) if can_be_left_out else ""))
     try:
         return cls(**values)
     except ValueError as error:  # what the class itself checks, such as a width divisible by the number of heads

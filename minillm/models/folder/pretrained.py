@@ -118,6 +118,8 @@ def from_pretrained(folder: files.Pathlike, dtype: Any = np.float32, ignore_unkn
         weights: Mapping[str, Stored] = gguf.weights(gguf_file, content)
     else:
         source = str(folder / CONFIG)
+        if not (folder / CONFIG).exists() and (why := files.about_adapters(folder)):
+            raise FileNotFoundError(f"from_pretrained: {folder}: {why}")
         content = files.read_json(source)
         rounded = unquantized_fields(content, source)
         content = content if rounded is None else rounded

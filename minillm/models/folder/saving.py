@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import files
+from ...nn import Module
 from . import gguf
 
 CONFIG = "config.json"
@@ -77,7 +78,7 @@ def save_pretrained(
     folder = Path(folder)
     writing = files.atomic_update(folder, commit=CONFIG) if folder.is_dir() else files.atomic_folder(folder)
     with writing as into:
-        state = model.state_dict()
+        state = model.plain_state() if isinstance(model, Module) else model.state_dict()
         dtypes = {str(array.dtype) for array in state.values()}
         config = _config_of(model) | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
         config |= {name: value for name, value in (config_fields or {}).items() if name in config}

@@ -75,7 +75,7 @@ def to_gguf(model: Any, kind: str) -> tuple[dict[str, Any], LazyTensors, dict[st
             f"{architecture}.rope.scaling.factor": float(s.factor),
             f"{architecture}.rope.scaling.original_context_length": s.original,
         }
-    for name, array in model.state_dict().items():
+    for name, array in model.plain_state().items():
         makers[_name(name)] = _maker(name, array, c, architecture)
     tensors = LazyTensors(makers)
     return settings, tensors, {name: _kind(tensors[name], kind) for name in tensors}
