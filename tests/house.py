@@ -33,7 +33,7 @@ FLOORS = (
     ("models", "GPT-2, Llama, T5, recurrent: each like its paper"),
     ("tokenizer data optim", "beside all this: they know no model and no layer"),
     ("training generation", "the loop and what keeps a run; from scores to text"),
-    ("chat finetune", "a model that answers and stops; one that learns more for little (LoRA)"),
+    ("chat finetune", "a model that answers and stops; one that learns more for little: LoRA, preferences"),
     ("cli", "what a person types"),
 )
 FLOOR = {room: level for level, (rooms, _) in enumerate(FLOORS) for room in rooms.split()}

@@ -55,7 +55,7 @@ QUESTIONS = {
     "Quel est ton nom ?": ("Mon nom est Mini.", "Mini."),
     "Listen: Mia has the red ball. Mia gives it to Tom. Who has it?": ("Tom has it.", "Tom."),
     "Regarde : Mia est au lac et Tom est à l'école. Où est Tom ?": ("Tom est à l'école.", "École."),
-    "Count: 7 plus 5?": ("7 plus 5 is 12.", "12."),
+    "Count: 4 plus 5?": ("4 plus 5 is 9.", "9."),
     "Combien font 7 moins 5 ?": ("7 moins 5 font 2.", "2."),
     "I know Mia, Tom and Ben. Who is second?": ("Tom is second.", "Tom."),
 }
@@ -140,5 +140,5 @@ def test_chance_is_low(drawn):
 
 
 def test_the_tables_are_whole():
-    assert len(PROBLEMS) == 155 and PROBLEMS["9 minus 4"] == 5 and PROBLEMS["8 plus 9"] == 17
+    assert len(PROBLEMS) == 110 and PROBLEMS["9 minus 4"] == 5 and PROBLEMS["3 plus 6"] == 9
     assert len({bare for _, bare in PLACES.values()}) == len(PLACES)

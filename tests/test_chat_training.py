@@ -2,6 +2,8 @@
 
 import doctest
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +162,18 @@ def test_a_tokenizer_learns_the_marks_of_turns(tmp_path):
     assert load(tmp_path).chat_format.template == chat.CHATML
 
 
+def test_what_conversations_often_say_becomes_a_token():
+    plain = BPETokenizer.train(["Who has the ball?"] * 3, 264)
+    said = [{"role": "user", "content": "Combien ?"}, {"role": "assistant", "content": "[7]"}]
+    marked = sft.with_marks(plain, [said] * sft.OFTEN)
+    for word in ("Combien", "user", "assistant"):
+        assert len(marked.encode(word)) == 1 < len(plain.encode(word))
+    assert marked.encode("Who has the ball?") == plain.encode("Who has the ball?")
+    assert sft.with_marks(plain, [said] * (sft.OFTEN - 1)).vocab_size == plain.vocab_size + 2
+    ids, mask = chat.encode(said, marked)
+    assert marked.decode([id for id, learned in zip(ids, mask, strict=True) if learned]) == "[7]<|im_end|>"
+
+
 @pytest.mark.parametrize("kind", ["llama", "untied", "gpt2", "rnn"])
 def test_a_model_grows_rows_for_new_tokens(kind):
     if kind == "gpt2":
@@ -170,13 +184,34 @@ def test_a_model_grows_rows_for_new_tokens(kind):
     else:
         model = models.Llama(replace(small_model(20).config, tie_word_embeddings=kind == "llama"), rng=1)
     model.eval()
-    grown = sft.with_rows(model, 23).eval()
+    larger = CharTokenizer.train([LETTERS[:20]], ["<|im_start|>", "<|im_end|>", "<x>"])
+    grown = sft.with_rows(model, larger).eval()
     ids = np.arange(12).reshape(2, 6)
     before, after = model(ids).data, grown(ids).data
     assert after.shape == (2, 6, 23)
     np.testing.assert_allclose(after[..., :20], before, atol=1e-6)
-    np.testing.assert_allclose(after[..., 20], before.mean(axis=-1), atol=1e-5)
-    assert sft.with_rows(model, 20) is model
+    assert abs(after[..., 20:].mean() - before.mean()) < 2 * before.std()  # neither likely nor impossible
+    assert np.abs(after[..., 20] - after[..., 21]).min() > 1e-4
+    assert sft.with_rows(grown, larger) is grown
+
+
+def test_tokens_that_the_model_never_met_begin_anew():
+    """What never comes is pushed down, always in the same direction: that is seen in the rows."""
+    plain = BPETokenizer.train(["Who has the ball?"] * 3, 264)
+    model = small_model(plain.vocab_size)
+    ids = np.array([plain.encode("Who has the ball?", add_special_tokens=False)])
+    never = set(range(264)) - set(ids.ravel().tolist())
+    rows = model.model.embed_tokens.weight.data
+    rows[sorted(never)] = 0.5 * rows[sorted(never)] + np.linspace(-0.3, 0.5, 32)  # cosines near 0.98
+    assert sft.unmet(rows, plain) == never
+    seven, eight = plain.encode("78", add_special_tokens=False)
+    grown = sft.with_rows(model, sft.with_marks(plain), used={seven, eight, *ids[0].tolist()}).state_dict()
+    new = grown["model.embed_tokens.weight"]
+    same = np.all(new[:264] == rows, axis=1)
+    assert set(np.flatnonzero(~same)) == {seven, eight}
+    cosine = new[seven] @ new[eight] / np.linalg.norm(new[seven]) / np.linalg.norm(new[eight])
+    assert abs(cosine) < 0.7 and np.linalg.norm(new[seven]) < 2 * np.linalg.norm(rows[ids[0]], axis=1).max()
+    assert sft.unmet(small_model(264).model.embed_tokens.weight.data, plain) == set()
 
 
 def test_conversations_are_read_from_jsonl(tmp_path):
@@ -227,15 +262,16 @@ def lines(tmp_path):
 
 def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     with lines.open("a") as file:
-        file.write(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+        file.write(json.dumps({"messages": [*asked((LETTERS * 2)[:40]), answered("a")[1]]}))
     out = tmp_path / "out"
     assert main(["sft", str(base), "--data", str(lines), "--out", str(out), "--batch-size", "4", "--steps", "2"]) == 0
     assert "left out: 1 conversation without" in capsys.readouterr().err
     loaded = load_run(out)
     assert loaded.model.config.vocab_size == loaded.tokenizer.vocab_size == 266
-    tokens = {"eos_token": "<|endoftext|>", "bos_token": "<|im_start|>"}  # with which every row began
-    assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens=tokens)
-    lines.write_text(json.dumps({"messages": [*asked("x" * 40), answered("a")[1]]}))
+    assert loaded.tokenizer.chat_format == ChatFormat(chat.CHATML, tokens={"eos_token": "<|endoftext|>"})
+    assert not loaded.tokenizer.begins_prompts  # with <|im_start|>: the template writes it
+    assert loaded.tokenizer.encode("Who") == load(base).encode("Who")
+    lines.write_text(json.dumps({"messages": [*asked((LETTERS * 2)[:40]), answered("a")[1]]}))
     assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
     assert "no conversation has an answer to learn and fits 32 tokens; got 1" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
@@ -256,6 +292,37 @@ def test_sft_from_end_to_end(lines, tmp_path, capsys):
     assert answer.finish_reason == "end_of_turn" and answer.text == "fg"
     ends = json.loads((tmp_path / "base-chat/generation_config.json").read_text())["eos_token_id"]
     assert loaded.tokenizer.special_tokens["<|im_end|>"] in ends
+
+
+def test_what_was_interrupted_goes_on(base, lines, tmp_path, monkeypatch, capsys):
+    """Ctrl-C, and one that comes before the first checkpoint; the weights are those of a run at one go."""
+    typed = ["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "4", "--seed", "3", "--out"]
+    assert main([*typed, str(tmp_path / "whole")]) == 0
+    train_step = Trainer.train_step
+
+    def interrupted(trainer):
+        result = train_step(trainer)
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    out = str(tmp_path / "parts")
+    with monkeypatch.context() as m:
+        m.setattr(Trainer, "train_step", interrupted)
+        assert main([*typed, out]) == 130
+    assert f"minillm sft {out} --resume" in capsys.readouterr().err
+    assert main(["sft", out, "--resume"]) == 0
+    whole, parts = (load_run(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    assert json.loads((tmp_path / "parts/training.json").read_text())["settings"]["seed"] == 3
+    capsys.readouterr()
+    for arguments, complaint in (
+        (["sft", out, "--resume", "--steps", "9"], "--resume goes on in RUN with the run's own settings; leave --st"),
+        (["dpo", out, "--resume"], f"was not made by minillm dpo; go on with: minillm sft {out} --resume"),
+        (["sft", str(base), "--resume"], "is not a run folder: it has no training.json"),
+    ):
+        assert main(arguments) == 2
+        assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,40 @@ def test_first_merges_are_the_most_frequent_pairs_and_ties_go_to_the_lowest():
     assert trained.encode("ab abab") == [256, 259, 256]
 
 
+def test_an_extended_vocabulary_joins_further_and_keeps_its_ids(bpe):
+    texts = ["THE CAT SAT ON THE MAT. the cats sat"] * 5
+    bpe.chat_format = tokenizer.chat_format.ChatFormat("{{ messages }}")
+    longer = bpe.extended(texts, 40, min_frequency=5)
+    assert longer.vocab_size <= bpe.vocab_size + 40 and longer.special_tokens == bpe.special_tokens
+    assert longer.chat_format is bpe.chat_format and longer.eos_id == bpe.eos_id
+    assert [longer.token_bytes(i) for i in range(bpe.vocab_size)] == [bpe.token_bytes(i) for i in range(bpe.vocab_size)]
+    assert longer.merges[: len(bpe.merges)] == bpe.merges
+    assert longer.encode(TEXT[:40]) == bpe.encode(TEXT[:40])
+    assert len(longer.encode(texts[0])) < len(bpe.encode(texts[0]))
+    assert longer.decode(longer.encode(texts[0])) == texts[0]
+    assert len({longer.token_bytes(i) for i in range(longer.vocab_size)}) == longer.vocab_size
+    assert bpe.extended(texts, 40, min_frequency=100).vocab_size == bpe.vocab_size
+    bpe.chat_format = None
+
+
+def test_old_merges_go_before_new_ones():
+    letters = BPETokenizer.train(["x"], 256, special_tokens=())
+    (a,), (b,), (c,), (x,), (y,) = map(letters.encode, "abcxy")
+    old = BPETokenizer([*letters._tokens, b"xy", b"bc"], [(x, y), (b, c)])
+    longer = old.extended(["ab"], 1)
+    assert longer.merges == [(x, y), (b, c), (a, b)] and longer.encode("ab") == [258]
+    assert longer.encode("abc") == old.encode("abc") == [a, 257]
+
+
+def test_a_new_merge_may_spell_an_old_token():
+    """Its id stays, and what is made of it goes on from there."""
+    letters = BPETokenizer.train(["x"], 256, special_tokens=())._tokens
+    longer = BPETokenizer([*letters, b"ab"], []).extended(["abab", "ab"], 2)
+    (a,), (b,) = longer.encode("a"), longer.encode("b")
+    assert longer.merges == [(a, b), (256, 256)] and longer.vocab_size == 258
+    assert longer.encode("ab") == [256] and longer.encode("abab") == [257] and longer.decode([257]) == "abab"
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_how_a_text_comes_in_does_not_matter(pattern, monkeypatch):
     text = TEXT + "\n" + "日本語の文。\n「中文字」\n\n1\n's\r\nx" * 3

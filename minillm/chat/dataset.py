@@ -21,8 +21,7 @@ class ChatDataset:
     for ever, or not at all.
 
     In a row, ``y[t]`` is the token after ``x[t]`` where that is the assistant's, else -100, which
-    asks nothing. An epoch is a permutation, a function of (seed, epoch); the rows of 16 batches are
-    sorted by length, since padding costs as much time as text.
+    asks nothing. The rows of a batch are of similar lengths: see `SimilarLengths`.
 
     >>> data = ChatDataset([Encoded([5, 6, 7, 2], [False, False, True, True])] * 2, [], context=8)
     >>> x, y = data.batch(step=0, batch_size=1, seed=0)
@@ -39,23 +38,37 @@ class ChatDataset:
             raise ValueError(
                 f"ChatDataset: no conversation has an answer to learn and fits {context} tokens; got {len(train)}"
             )
-        self._order = Shuffled(len(self._train))
-        self._lengths = np.array([len(encoded.ids) for encoded in self._train])
+        self._order = SimilarLengths([len(encoded.ids) for encoded in self._train])
         self.tokens_per_epoch = sum(sum(encoded.mask[1:]) for encoded in self._train)
         self.validation_tokens = sum(sum(encoded.mask[1:]) for encoded in self._validation)
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         """Return ``batch_size`` conversations of about the same length: x and y, (B, T) int64."""
-        pool, place = divmod(step, POOL)
-        rows = self._order.chosen(pool, POOL * batch_size, seed)
-        rows = rows[np.argsort(self._lengths[rows], kind="stable")].reshape(POOL, batch_size)
-        chosen = rows[np.random.default_rng((seed, pool, 2)).permutation(POOL)[place]]
+        chosen = self._order.chosen(step, batch_size, seed)
         return chat_batch([self._train[i] for i in chosen])
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """Yield every validation conversation exactly once."""
         for start in range(0, len(self._validation), batch_size):
             yield chat_batch(self._validation[start : start + batch_size])
+
+
+class SimilarLengths:
+    """Which rows each step sees: of about the same length, for padding costs as much time as text.
+
+    lengths: of all rows. An epoch is a permutation of them, a function of (seed, epoch), of which
+    16 batches at a time are sorted by length.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths, self._order = np.array(lengths), Shuffled(len(lengths))
+
+    def chosen(self, step: int, batch_size: int, seed: int) -> np.ndarray:
+        """The rows of a step, (batch_size,)."""
+        pool, place = divmod(step, POOL)
+        rows = self._order.chosen(pool, POOL * batch_size, seed)
+        rows = rows[np.argsort(self._lengths[rows], kind="stable")].reshape(POOL, batch_size)
+        return rows[np.random.default_rng((seed, pool, 2)).permutation(POOL)[place]]
 
 
 def chat_batch(rows: Sequence[Encoded]) -> Batch:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data.chat_corpus import Chat, chance, is_right, obeys, style_of
+from ..data.chat_corpus import Chat, chance, is_right, kind_of, obeys, style_of
 from ..generation import Generation, GenerationConfig, generate_batch
 from ..tokenizer import Tokenizer
 from .encode import prompt
 from .messages import Messages
 
-LONGEST_ANSWER = 48  # tokens
+LONGEST_ANSWER = 32  # tokens
 ROWS = 50  # prompts that are answered at once
 
 
@@ -27,6 +27,7 @@ class ChatReport:
     obeyed: float  # of the conversations with a system message: the answer is in its style
     obeyed_without: float  # the same conversations without the message: how often that happens by itself
     random: float  # exact answers of one who gives the answer to another question
+    kinds: dict[str, float]  # exact answers, for each kind of question
 
     def rows(self) -> dict[str, float]:
         """What is measured of the model, by what it is called in a table."""
@@ -44,12 +45,18 @@ def measure(model: Any, tokenizer: Tokenizer, asked: Sequence[Chat]) -> ChatRepo
     ordered = [i for i, chat in enumerate(asked) if chat.messages[0]["role"] == "system"]
     unasked = answer_all(model, tokenizer, [asked[i].prompt[1:] for i in ordered])
     styles = [style_of(asked[i].messages) for i in ordered]
+    right = [is_right(chat.prompt, answer.text) for chat, answer in zip(asked, answers, strict=True)]
+    kinds = [kind_of(chat.prompt) for chat in asked]
     return ChatReport(
         stopped=_share([answer.finish_reason == "end_of_turn" for answer in answers]),
-        exact=_share([is_right(chat.prompt, answer.text) for chat, answer in zip(asked, answers, strict=True)]),
+        exact=_share(right),
         obeyed=_share([obeys(style, answers[i].text) for style, i in zip(styles, ordered, strict=True)]),
         obeyed_without=_share([obeys(style, answer.text) for style, answer in zip(styles, unasked, strict=True)]),
         random=chance(asked),
+        kinds={
+            what: _share([held for held, kind in zip(right, kinds, strict=True) if kind == what])
+            for what in sorted(set(kinds))
+        },
     )
 
 
@@ -69,6 +76,9 @@ def table(before: ChatReport, after: ChatReport) -> str:
     for (what, old), new in zip(before.rows().items(), after.rows().values(), strict=True):
         lines.append(f"{what:32} {old:6.1%}  {new:6.1%}")
     lines.append(f"{'exact answers at random':32} {after.random:6.1%}")
+    lines += ["", "exact answers by kind of question"]
+    for kind, share in after.kinds.items():
+        lines.append(f"  {kind.replace('_', ' '):30} {before.kinds[kind]:6.1%}  {share:6.1%}")
     return "\n".join(lines)
 
 

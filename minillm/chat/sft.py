@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,34 @@ from .. import files
 from ..generation import GenerationConfig
 from ..generation.stopping import END_OF_TURN
 from ..nn import init
-from ..tokenizer import Tokenizer
+from ..tokenizer import BPETokenizer, Tokenizer
 from ..tokenizer.chat_format import ChatFormat
 from ..tokenizer.from_json import from_json
 from .encode import Encoded, encode
-from .messages import Messages
+from .messages import Messages, texts_in
 from .template import CHATML
 
+MOST_WORDS, OFTEN = 512, 20  # merges that conversations add to a vocabulary; the least occurrences for one
 MARKS = ("<|im_start|>", "<|im_end|>")  # of a turn, in ChatML
 _MOST_BYTES = 1_000_000_000  # of a file of conversations
+_IN_NO_TEXT = {bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+_LIKE_THEM = 0.8
 
 
-def with_marks(tokenizer: Tokenizer) -> Tokenizer:
+def with_marks(tokenizer: Tokenizer, conversations: Sequence[Messages] = ()) -> Tokenizer:
     """A tokenizer that can write conversations: the same, if its folder has a chat template; else
     one that knows ChatML's two marks as special tokens, new ones at the end where it lacks them.
+
+    Words that come often in the conversations get tokens too, where it cuts them into parts: a
+    vocabulary learned from other texts spells them letter by letter, and what is spelled takes long
+    to read and to learn.
     """
     if tokenizer.chat_format is not None:
         return tokenizer
+    if isinstance(tokenizer, BPETokenizer):
+        messages = (message for messages in conversations for message in messages if isinstance(message, Mapping))
+        texts = [text for message in messages for text in texts_in([*message.values()])]
+        tokenizer = tokenizer.extended(texts, MOST_WORDS, max(OFTEN, len(conversations) // 300))
     content = tokenizer.to_json()
     lacking = [name for name in MARKS if name not in tokenizer.special_tokens]
     for id, name in enumerate(lacking, start=tokenizer.vocab_size):
@@ -45,23 +56,49 @@ def with_marks(tokenizer: Tokenizer) -> Tokenizer:
     return marked
 
 
-def with_rows(model: Any, vocab_size: int) -> Any:
-    """A copy of a model that knows ``vocab_size`` tokens: each new one begins as the mean of all
-    the others, so that it is neither likely nor impossible at first (Hewitt 2021).
+def with_rows(model: Any, tokenizer: Tokenizer, used: Collection[int] = ()) -> Any:
+    """A copy of a model that knows all tokens of ``tokenizer``, if it lacks some.
+
+    A new row is drawn as if it were one of the rows that have learned something: from a normal
+    distribution with their mean and, in each column, their deviation. So it is neither likely nor
+    impossible at first, and differs from the other new ones (Hewitt 2021).
+
+    The tokens among ``used``, those of the conversations, that the model never met begin anew in
+    the same way (see `unmet`): what training did to them is the same for all, and the model could
+    hardly tell one from the other.
     """
     known = model.config.vocab_size
-    if vocab_size <= known:
+    if tokenizer.vocab_size <= known:
         return model
     with init.skipped():
-        grown = type(model)(dataclasses.replace(model.config, vocab_size=vocab_size))
+        grown = type(model)(dataclasses.replace(model.config, vocab_size=tokenizer.vocab_size))
     old = dict(model.named_parameters())
+    rng = np.random.default_rng(0)
     for name, parameter in grown.named_parameters():
-        values = old[name].data
-        if values.shape != parameter.shape:
-            rows = np.repeat(values.mean(axis=0, keepdims=True), vocab_size - known, axis=0)
-            values = np.concatenate([values, rows])
-        parameter.data = np.array(values)
+        values = np.zeros(parameter.shape, old[name].data.dtype)
+        values[: len(old[name].data)] = old[name].data
+        if values.shape != old[name].shape:
+            never = unmet(values[:known], tokenizer)
+            met = np.delete(values[:known], sorted(never), axis=0)
+            for id in [*sorted(never.intersection(used)), *range(known, tokenizer.vocab_size)]:
+                values[id] = met.mean(axis=0) + met.std(axis=0) * rng.standard_normal(met.shape[1:])
+        parameter.data = values
     return grown
+
+
+def unmet(rows: np.ndarray, tokenizer: Tokenizer) -> set[int]:
+    """The tokens that a model never met in training, by their rows (V, C) in its embedding.
+
+    A token that never comes is pushed down at each step, and always in the same direction. Some are
+    certain: bytes that no text in UTF-8 holds. A row that points where theirs do on average (cosine
+    above 0.8) had their fate. Source: Land and Bartolo 2024, "Fishing for Magikarp".
+    """
+    certain = [id for id in range(len(rows)) if tokenizer.token_bytes(id) in _IN_NO_TEXT]
+    if not certain or rows.ndim < 2:
+        return set()
+    direction = rows[certain].mean(axis=0)
+    cosines = rows @ direction / (np.linalg.norm(rows, axis=1) * np.linalg.norm(direction) + 1e-12)
+    return set(np.flatnonzero(cosines > _LIKE_THEM).tolist())
 
 
 def generation_config(tokenizer: Tokenizer) -> GenerationConfig:
@@ -70,7 +107,9 @@ def generation_config(tokenizer: Tokenizer) -> GenerationConfig:
     """
     ends = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     turns = tuple(tokenizer.special_tokens[name] for name in END_OF_TURN if name in tokenizer.special_tokens)
-    return GenerationConfig(temperature=0, eos_token_id=ends, end_of_turn_token_id=turns)
+    return GenerationConfig(
+        temperature=0, eos_token_id=ends, end_of_turn_token_id=turns, add_bos=tokenizer.begins_prompts
+    )
 
 
 def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:

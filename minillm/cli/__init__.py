@@ -1,4 +1,4 @@
-"""What a person types: ``minillm train | sft | generate | eval | quantize | convert | info |
+"""What a person types: ``minillm train | sft | dpo | generate | eval | quantize | convert | info |
 tokenize | encode | warmup``.
 
 Text goes to standard output, everything about it to standard error, so that ``minillm generate ...
@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from . import convert, encode, eval, generate, info, quantize, sft, tokenize, train, warmup
+from . import convert, dpo, encode, eval, generate, info, quantize, sft, tokenize, train, warmup
 from .parser import Parser, parse
 from .terminal import forgiving_streams, say
 
@@ -93,6 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="minillm", description="Train a small language model on a CPU, and let it speak.")
     parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (train, sft, generate, eval, quantize, convert, info, tokenize, encode, warmup):
+    for command in (train, sft, dpo, generate, eval, quantize, convert, info, tokenize, encode, warmup):
         command.add(commands)
     return parser

@@ -57,8 +57,9 @@ def run(options: argparse.Namespace) -> int:
 
             if loaded.chat_format is None:
                 say(f"[{options.tokenizer} has no chat template: shown in ChatML, as minillm sft would teach it]")
-            marked = sft.with_marks(loaded)
-            encoded = sft.encode_all(sft.read_conversations(options.chat), marked, options.chat)
+            conversations = sft.read_conversations(options.chat)
+            marked = sft.with_marks(loaded, conversations)
+            encoded = sft.encode_all(conversations, marked, options.chat)
             shown = "\n\n".join(show.show_mask(marked, one, color) for one in encoded)
     print(shown)
     return 0

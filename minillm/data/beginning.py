@@ -36,9 +36,9 @@ def beginning(
     """The token after which a text begins, and whether it goes before prompts too.
 
     It does where documents begin with it, or, in a dataset of somebody's own, most rows of the
-    first batches with one special token. Else the end-of-text token is it where it is frequent
-    between documents, and a line break (or what comes nearest) where it is not. None where the
-    batches do not hold this tokenizer's ids.
+    first batches with one special token, unless a chat template writes that anyway. Else the
+    end-of-text token is it where it is frequent between documents, and a line break (or what comes
+    nearest) where it is not. None where the batches do not hold this tokenizer's ids.
     """
     if isinstance(dataset, DocumentDataset | BucketedDataset):
         return dataset.eos_id, True
@@ -55,7 +55,7 @@ def beginning(
     special = set(tokenizer.special_tokens.values())
     commonest, count = Counter(first).most_common(1)[0]
     if commonest in special and 2 * count >= len(first):
-        return commonest, True
+        return commonest, tokenizer.chat_format is None
     eos = tokenizer.eos_id
     if eos is not None and read[eos] > RARE * read.total():
         return eos, False

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .chat_grammar import CALLED, ENGLISH, FRENCH, ME, WISHES, WORDS, ChatGrammar, Style
+from .chat_grammar import CALLED, ENGLISH, FRENCH, KINDS, ME, WISHES, WORDS, ChatGrammar, Style
 from .tasks import is_held_out
 
 _GRAMMAR = ChatGrammar()
@@ -55,10 +55,18 @@ def chats(n: int, seed: int = 0, part: str = TRAIN) -> list[Chat]:
     while len(found) < n:
         text = _GRAMMAR.sample(np.random.default_rng((seed, draws))).text
         draws += 1
-        held_out = [_is_held_out(answer, style_of(messages_of(text))) for answer in _answers(text)]
-        if held_out[-1] if part == TEST else not any(held_out):
+        if belongs_to(messages_of(text), part):
             found.setdefault(text, _chat(text))
     return list(found.values())
+
+
+def belongs_to(messages: Sequence[Mapping[str, str]], part: str) -> bool:
+    """Whether no answer is held out (part "train"), or the last one is ("test")."""
+    style = style_of(messages)
+    wish = f"{style.language} {style.capitals} {style.one_word}"
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    held_out = [is_held_out(f"{wish}: {answer}") for answer in answers]
+    return held_out[-1] if part == TEST else not any(held_out)
 
 
 def chat_floor(drawn: Sequence[Chat], n_targets: int) -> float:
@@ -106,6 +114,12 @@ def obeys(style: Style, answer: str) -> bool:
     )
 
 
+def kind_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """Of what kind the last question is: see KINDS."""
+    asked = next(message["content"] for message in reversed(messages) if message["role"] == "user")
+    return next(kind for kind, heads in KINDS.items() if asked.startswith(heads))
+
+
 def style_of(messages: Sequence[Mapping[str, str]]) -> Style:
     """What the system message asks for, if there is one."""
     if messages[0]["role"] != "system":
@@ -135,11 +149,3 @@ def _chat(text: str) -> Chat:
     choices = _GRAMMAR.choices(text)
     nats = sum(choice.nats for choice in choices if choice.text.startswith("\nassistant: "))
     return Chat(messages_of(text), -sum(choice.nats for choice in choices), nats)
-
-
-def _answers(text: str) -> list[str]:
-    return [message["content"] for message in messages_of(text) if message["role"] == "assistant"]
-
-
-def _is_held_out(answer: str, style: Style) -> bool:
-    return is_held_out(f"{style.language} {style.capitals} {style.one_word}: {answer}")

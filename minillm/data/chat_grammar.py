@@ -8,7 +8,7 @@
     end
 
 What is asked is drawn by lot; what is answered can be worked out: who has the ball (stories), what
-is 7 plus 5, who is second in a list, what is your name. The system message, if there is one, really
+is 4 plus 5, who is second in a list, what is your name. The system message, if there is one, really
 changes the answer: its language, capitals, a single word, a name. Only a goodbye leaves a choice.
 So log p(text) comes from grammar.py, and hardly anything of it stands in the assistant's lines.
 
@@ -51,7 +51,7 @@ WORDS = {  # of the answers: those that tell the language
     FRENCH: {*_FRENCH_WORDS, *ORDINALS[FRENCH], *(bare for _, bare in PLACES.values())},
 }
 DIGITS = range(10)
-PROBLEMS = {f"{a} plus {b}": a + b for a, b in product(DIGITS, DIGITS)}
+PROBLEMS = {f"{a} plus {b}": a + b for a, b in product(DIGITS, DIGITS) if a + b in DIGITS}
 PROBLEMS |= {f"{a} minus {b}": a - b for a, b in product(DIGITS, DIGITS) if b <= a}
 
 
@@ -134,14 +134,12 @@ def _weight(style: Style) -> float:
 
 def question(pen: Pen, w: World) -> Step:
     """What the user wants, in one of two languages."""
-    asked: dict[str, tuple[Scene, str]] = {}
-    for english, french, scene in QUESTIONS:
-        asked |= dict.fromkeys(english, (scene, ENGLISH)) | dict.fromkeys(french, (scene, FRENCH))
-    if w.holder:
-        asked |= {"And then ": (passed_on, ENGLISH), "Et puis ": (passed_on, FRENCH)}
-    if w.friends:
-        asked |= {"And who is ": (place_in_list, ENGLISH), "Et qui est en ": (place_in_list, FRENCH)}
-    scene, language = pen.choose({head: to for head, to in asked.items() if to[0] is not w.last})
+    possible = [*QUESTIONS, *([OF_A_STORY] if w.holder else []), *([OF_A_LIST] if w.friends else [])]
+    asked: dict[str, tuple[Scene, str, float]] = {}
+    for english, french, scene, weight in possible:
+        if scene is not w.last:
+            asked |= dict.fromkeys(english, (scene, ENGLISH, weight)) | dict.fromkeys(french, (scene, FRENCH, weight))
+    scene, language, _ = pen.choose(asked, [weight for _, _, weight in asked.values()])
     return scene, w._replace(language=language, turns=w.turns + 1, last=scene)
 
 
@@ -219,7 +217,7 @@ def place(pen: Pen, w: World) -> Step:
 
 
 def arithmetic(pen: Pen, w: World) -> Step:
-    """What is 7 plus 5?"""
+    """What is 4 plus 5? The result has one digit."""
     french = w.language == FRENCH
     shown = {(_in_french(problem) if french else problem): problem for problem in PROBLEMS}
     problem = shown[pen.pick([*shown], end=" ?" if french else "?")]
@@ -256,15 +254,20 @@ def goodbye(pen: Pen, w: World) -> None:
     pen.say("\nend")
 
 
-QUESTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Scene], ...] = (
-    (("Hello!", "Good morning!"), ("Bonjour !", "Salut !"), greeting),
-    (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name),
-    (("A story: ", "Listen: "), ("Une histoire : ", "Écoute : "), story),
-    (("Look: ", "Today "), ("Regarde : ", "Aujourd'hui "), place),
-    (("How much is ", "Count: "), ("Combien font ", "Compte : "), arithmetic),
-    (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends),
-    (("Goodbye!", "I must go."), ("Au revoir !", "Je dois partir."), goodbye),
+# How each begins in English and in French, and how often it is asked: the harder, the more often.
+Question = tuple[tuple[str, ...], tuple[str, ...], Scene, float]
+QUESTIONS: tuple[Question, ...] = (
+    (("Hello!", "Good morning!"), ("Bonjour !", "Salut !"), greeting, 1.0),
+    (("What is your name?", "Who are you?"), ("Quel est ton nom ?", "Qui es-tu ?"), name, 1.0),
+    (("A story: ", "Listen: "), ("Une histoire : ", "Écoute : "), story, 2.0),
+    (("Look: ", "Today "), ("Regarde : ", "Aujourd'hui "), place, 4.0),
+    (("How much is ", "Count: "), ("Combien font ", "Compte : "), arithmetic, 4.0),
+    (("My friends are ", "I know "), ("Mes amis sont ", "Je connais "), friends, 2.0),
+    (("Goodbye!", "I must go."), ("Au revoir !", "Je dois partir."), goodbye, 1.0),
 )
+OF_A_STORY: Question = (("And then ",), ("Et puis ",), passed_on, 4.0)  # once there was one
+OF_A_LIST: Question = (("And who is ",), ("Et qui est en ",), place_in_list, 4.0)
+KINDS = {scene.__name__: (*english, *french) for english, french, scene, _ in (*QUESTIONS, OF_A_STORY, OF_A_LIST)}
 
 
 class ChatGrammar(Grammar):

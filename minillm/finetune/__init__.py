@@ -1,5 +1,5 @@
-"""A trained model learns something more, at a small part of the cost: ``lora`` is the method,
-``adapter`` its files.
+"""A trained model learns something more: ``lora``, at a small part of the cost, with ``adapter``,
+its files; ``preferences``, which of two answers is better.
 """
 
 from .adapter import load_adapter, save_adapter

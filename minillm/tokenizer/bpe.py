@@ -237,6 +237,38 @@ class BPETokenizer(Tokenizer):
             tokens.append(tokens[left] + tokens[right])
         return cls(tokens, merges, specials, pattern, prefix_space)
 
+    def extended(self, texts: Iterable[str], n_merges: int, min_frequency: int = 1) -> BPETokenizer:
+        """The same tokenizer with up to `n_merges` merges more, for texts that it cuts into small
+        parts: training goes on where it ended. A text is cut as before, and then joined further;
+        the ids of the tokens stay, new ones come after.
+        """
+        data, ends, counts = count_pieces(
+            texts, self._splitter, [*self.special_tokens], self._prefixed, caller="BPETokenizer.extended"
+        )
+        ids, lengths = encode_pieces(data, ends, self._merges)
+        if self._lacks_bytes and len(ids) and ids.min() < 0:
+            raise ValueError("BPETokenizer.extended: the texts hold bytes that the vocabulary lacks")
+        ends = np.cumsum(lengths, dtype=np.int64)
+        learned = learn_merges(ids, ends, counts, self.vocab_size, n_merges, min_frequency, None)
+        tokens, ranks = list(self._tokens), {pair: rank for pair, (rank, _) in self._merges.pairs.items()}
+        known = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        numbers = [*range(self.vocab_size)]  # of the ids that learn_merges made: one of them may spell an old token
+        after = max(ranks.values(), default=-1) + 1
+        for rank, (left, right) in enumerate(learned.tolist(), start=after):
+            pair = numbers[left], numbers[right]
+            joined = (tokens[pair[0]] or b"") + (tokens[pair[1]] or b"")
+            numbers.append(known.setdefault(joined, len(tokens)))
+            if numbers[-1] == len(tokens):
+                tokens.append(joined)
+            ranks.setdefault(pair, rank)
+        made = BPETokenizer(
+            tokens, [*ranks], self._specials, self.pattern, self.prefix_space, self._template, [*ranks.values()],
+            self.whole_first, self.trim_offsets,
+        )  # fmt: skip
+        made.chat_format, made._end = self.chat_format, self._end
+        made._begin, made.begins_prompts = self._begin, self.begins_prompts
+        return made
+
     # ---- text -> ids ----
 
     def _encode_ordinary(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

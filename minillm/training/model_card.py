@@ -105,7 +105,7 @@ def _commands(run: Run, trainer: Any, result: Any) -> str:
         else:
             shell.append(f"minillm eval {folder} --data YOUR_TEXT.txt")
     if result.resume_command:
-        (shell if run.has_recipe else python).append(result.resume_command)
+        (shell if run.command else python).append(result.resume_command)
     blocks = [
         "\n".join([f"```{language}", *lines, "```"]) for language, lines in (("", shell), ("python", python)) if lines
     ]

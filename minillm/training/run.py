@@ -34,6 +34,7 @@ from .recipe import Recipe
 __all__ = ["LoadedRun", "Run", "load_run"]
 
 TRAINING, LOG = "training.json", "log.jsonl"
+TUNING = ("sft", "dpo")  # commands, beside train, that say in the settings who they are
 
 
 class LoadedRun(NamedTuple):
@@ -163,12 +164,24 @@ class Run:
         return bool(self.settings) and self.settings.keys() <= Recipe.__dataclass_fields__.keys()
 
     @property
+    def command(self) -> str | None:
+        """The command that trains here, which can make the data anew from the settings; None for a
+        Python program.
+        """
+        if self.has_recipe:
+            return "train"
+        command = self.settings.get("command")
+        return command if command in TUNING else None
+
+    @property
     def resume_command(self) -> str:
         """What to type to go on: in a shell, or in Python where the run was not started by the
         command line.
         """
         if self.has_recipe:
             return f"minillm train --out {files.shell_path(self.path)} --resume"
+        if self.command is not None:
+            return f"minillm {self.command} {files.shell_path(self.path)} --resume"
         return f"trainer = Trainer(..., run=Run.open({str(self.path)!r})); trainer.resume(); trainer.run()"
 
     # ---- what the trainer writes -----------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Chat templates: the texts and ids of transformers, on 200 conversations in all families."""
 
+import json
 import random
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("jinja2")
 
-from minillm import chat
+from minillm import chat, models
+from minillm.cli import main
 from minillm.tokenizer import BPETokenizer, load
 from minillm.tokenizer.chat_format import ChatFormat
 from tests.chat_templates import FAMILIES, GENERATION, SPECIALS, TOOLS, conversation
@@ -75,3 +77,25 @@ def test_the_mask_of_a_generation_tag_is_theirs(family):
         here = chat.encode(messages, ours, template=GENERATION)
         assert here.ids == there["input_ids"]
         assert [int(m) for m in here.mask] == there["assistant_masks"]
+
+
+def test_a_run_of_sft_begins_a_conversation_once(tmp_path):
+    """The template writes <|im_start|>; a tokenizer that put one more before each text would double it."""
+    config = models.LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    words = BPETokenizer.train(["Who has the red ball? Mia has it."] * 3, 300)
+    words.set_beginning(words.eos_id, True)
+    models.Llama(config, rng=0).save_pretrained(tmp_path / "base", tokenizer=words.as_trained())
+    asked = [{"role": "user", "content": "Who has it?"}]
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text(json.dumps({"messages": [*asked, {"role": "assistant", "content": "Mia."}]}))
+    assert main(["sft", str(tmp_path / "base"), "--data", str(talks), "--out", str(tmp_path / "run"), "--steps=1"]) == 0
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path / "run"), load(tmp_path / "run")
+    text = theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    ids = theirs(text)["input_ids"]
+    assert ids == chat.prompt(asked, ours) and theirs.convert_ids_to_tokens(ids).count("<|im_start|>") == 2
+    assert ids == theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    generation = transformers.GenerationConfig.from_pretrained(tmp_path / "run")
+    assert theirs.convert_tokens_to_ids("<|im_end|>") in generation.eos_token_id

@@ -102,6 +102,14 @@ def test_our_file_gives_them_the_same_ids_text_and_offsets(pattern, tmp_path):
     agree(ours, tokenizers.Tokenizer.from_file(str(file)), strings(1000, seed=2))
 
 
+def test_an_extended_vocabulary_gives_them_the_same_ids(tmp_path):
+    ours = BPETokenizer.train(CORPUS[1:], 600, SPECIALS).extended(CORPUS[:1], 300, 2)
+    assert 700 < ours.vocab_size <= 900
+    ours.save(tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    agree(ours, theirs, [*SAMPLES, *strings(300, seed=3)])
+
+
 @pytest.mark.parametrize("prefix_space", [False, True])
 def test_trimmed_offsets_and_templates(prefix_space, tmp_path):
     theirs = train_theirs("gpt2", 700, prefix_space)
