@@ -18,14 +18,20 @@ from __future__ import annotations
 import argparse
 import json
 import runpy
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from minillm import Recipe, Run
+    from minillm.training.run import LoadedRun
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -134,6 +140,39 @@ class Lesson:
         print("\nread next: " + ", ".join(read))
         if self.options.solutions and self.failed:
             sys.exit(f"the solutions of {', '.join(self.failed)} are wrong")
+
+
+# ---- the model that lessons 10 to 13 share -------------------------------------------------------
+
+
+def story_run(lesson: Lesson, recipe: Recipe) -> Run:
+    """The run folder of lesson 10: the one that is there, when it was begun with this recipe, or an
+    empty one.
+    """
+    from minillm import Run
+
+    folder = Path(lesson.options.out) / "10_run"
+    if folder.exists() and (lesson.options.record or Run.open(folder).settings != recipe.to_dict()):
+        shutil.rmtree(folder)
+    return Run.open(folder) if folder.exists() else Run.create(folder, recipe.to_dict(), "made-up stories")
+
+
+def story_model(lesson: Lesson) -> LoadedRun:
+    """The model of lesson 10, its tokenizer and settings. Where it is not there, or not trained to
+    the end, lesson 10 runs first.
+    """
+    from minillm import Run, load_run
+
+    folder = Path(lesson.options.out) / "10_run"
+    run = Run.open(folder) if folder.exists() else None
+    if run is None or run.saved_step() != run.settings["steps"]:
+        print("the model of lesson 10 is not there yet: that lesson runs first, for about half a minute", flush=True)
+        command = [sys.executable, str(HERE / "10_language_model.py"), "--out", lesson.options.out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return load_run(folder)
+
+
+# ---- comparing, and tables -----------------------------------------------------------------------
 
 
 class NotWritten(Exception):

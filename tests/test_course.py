@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from examples import __main__ as course
+from examples.course import Lesson, story_model, story_run
+from minillm import Recipe
 
 HOME = Path(__file__).parents[1]
 LESSONS = [pytest.param(path, id=path.stem) for path in course.lessons()]
@@ -124,6 +126,49 @@ def test_a_notebook_has_the_cells(tmp_path):
     first = made["cells"][0]
     assert first["cell_type"] == "markdown" and first["source"][0] == "# Un neurone\n"
     assert json.loads(json.dumps(made))["nbformat"] == 4
+
+
+def test_the_model_of_lesson_10_is_trained_once_and_anew_where_its_recipe_changed(tmp_path, monkeypatch):
+    lesson = Lesson("11_sampling")
+    lesson.options.out, recipe = str(tmp_path), Recipe(steps=5)
+    first = story_run(lesson, recipe)
+    (first.path / "log.jsonl").write_text("")
+    assert story_run(lesson, recipe).path == first.path == tmp_path / "10_run"
+    assert (first.path / "log.jsonl").exists()
+    commands = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    with pytest.raises(ValueError, match="no config.json"):  # the lesson, had it run, would have made it
+        story_model(lesson)
+    assert commands == [[sys.executable, str(course.HERE / "10_language_model.py"), "--out", str(tmp_path)]]
+    other = story_run(lesson, recipe.replace(width=64))
+    assert other.settings["width"] == 64 and not (other.path / "log.jsonl").exists()
+
+
+def rows(name: str) -> list[list[str]]:
+    """The cells of a table of the course's pages, without its head."""
+    lines = [line for line in (course.HERE / name).read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip(" *") for cell in line.strip("|").split(" | ")] for line in lines[1:]]
+
+
+def test_the_glossary_has_the_same_terms_in_both_languages():
+    english, in_french = rows("GLOSSARY.md"), rows("GLOSSARY.fr.md")
+    assert [(term, lesson) for term, _, lesson in english] == [(term, lesson) for _, term, _, lesson in in_french]
+    assert len({term for term, _, _ in english}) == len(english) > 60
+    lessons = [int(lesson) for _, _, lesson in english]
+    assert lessons == sorted(lessons) and {*lessons} == {*range(1, 17)}
+    assert all(said != ours for (_, ours, _), (_, _, said, _) in zip(english, in_french, strict=True))
+
+
+def test_the_line_of_history_is_the_same_in_both_languages():
+    english, in_french = rows("HISTORY.md"), rows("HISTORY.fr.md")
+    for ours, theirs in zip(english, in_french, strict=True):
+        assert ours[0] == theirs[0] and ours[3:] == theirs[3:] and ours[2] != theirs[2]
+        assert ours[1].replace(" and others", "") == theirs[1].replace(" et d'autres", "")
+    years = [int(year) for year, *_ in english]
+    assert years == sorted(years) and len(years) > 30
+    for page in ("GLOSSARY", "HISTORY"):
+        assert f"({page}.md)" in (course.HERE / "README.md").read_text()
+        assert f"({page}.fr.md)" in (course.HERE / "README.fr.md").read_text()
 
 
 def test_the_tables_are_those_of_the_recorded_run():
