@@ -146,10 +146,11 @@ def draw(figure):
     left.plot(shares, [row[3] for row in sweep], "s--", color="C1", label="stories as before")
     left.axhline(loss_on(base, old), color=lesson.grey, linestyle=":", label="the model before, on its own stories")
     left.set_xscale("log")
-    left.xaxis.set_major_formatter("{x:g}")
+    names = ["rank 1", "rank 4", "rank 16", "all"]
+    left.set_xticks(shares, [f"{name}\n{share:.2g} %" for name, share in zip(names, shares, strict=True)])
     left.xaxis.set_minor_formatter("")
-    left.set(xlabel="numbers that were trained (%, log scale)", ylabel="loss (nats per token)", title="learned, and forgotten")
-    left.legend()
+    left.set(xlabel="numbers that were trained", ylabel="loss (nats per token)", title="learned, and forgotten")
+    left.legend(loc=(0.32, 0.25))
     right.hist(won, bins=20, color="C2")
     right.axvline(0, color=lesson.grey)
     right.set(xlabel="what the preferred ending gained on the other (nats)", ylabel="held-out pairs",
