@@ -95,6 +95,8 @@ def test_orpo_compares_odds_and_learns_the_preferred_answer():
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method must be one of dpo, orpo; got 'ppo'"):
         preference_loss("ppo")
+    with pytest.raises(ValueError, match="chosen_weight must be at least 0; got -1"):
+        preference_loss("dpo", chosen_weight=-1)
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------
@@ -164,13 +166,22 @@ def test_the_reference_is_the_sum_over_the_answer_whatever_the_padding(tokenizer
     assert margins(model, dataset) == pytest.approx(np.zeros(8), abs=1e-12)
 
 
+def test_the_preferred_answer_is_held_by_its_own_loss(tokenizer, dataset):
+    model = small_model(tokenizer.vocab_size, np.float64)
+    batch = dataset.batch(0, 8, seed=3)
+    alone, held = (preference_loss("dpo", 0.1, weight)(model, batch).item() for weight in (0.0, 2.5))
+    x, y = batch[0][:, 0], batch[1][:, 0]  # the preferred answers
+    surprises = [-log_probabilities(model, x[i], y[i]).item() / np.sum(y[i] != IGNORE) for i in range(8)]
+    assert alone == pytest.approx(math.log(2)) and held == pytest.approx(alone + 2.5 * np.mean(surprises), abs=1e-12)
+
+
 @pytest.mark.parametrize("method", ["dpo", "orpo"])
 def test_each_pair_has_the_same_weight_however_a_batch_is_cut(tokenizer, dataset, method):
     states = []
     for accumulate in (1, 3, 8):
         model = small_model(tokenizer.vocab_size, np.float64)
         config = TrainConfig(steps=2, batch_size=8, accumulate=accumulate, learning_rate=0.01, clip=None)
-        trainer = Trainer(model, dataset, config, quiet=True, loss=preference_loss(method))
+        trainer = Trainer(model, dataset, config, quiet=True, loss=preference_loss(method, chosen_weight=0.5))
         losses = [trainer.train_step()[0] for _ in range(2)]
         states.append((losses, model.state_dict()))
     for losses, state in states[1:]:

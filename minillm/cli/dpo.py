@@ -15,11 +15,13 @@ TRAINED, EXAMINED = 1000, 200  # pairs of the embedded corpus
 STEPS, PASSES = 60, 3  # from these pairs; over a file of others
 METHODS = ("dpo", "orpo")
 USUAL = {
-    "data": None, "method": "dpo", "beta": 0.1, "steps": None, "batch_size": 16, "learning_rate": 2e-4, "seed": 0,
+    "data": None, "method": "dpo", "beta": 0.1, "chosen_weight": 1.0, "steps": None, "batch_size": 16,
+    "learning_rate": 2e-4, "seed": 0,
 }  # fmt: skip
 
 NUMBERS = (
     ("--beta", between(0, 1000), "how much a reward counts; default 0.1"),
+    ("--chosen-weight", between(0, 1000), "of the chosen answer's own loss beside dpo's; default 1"),
     ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
     ("--batch-size", positive(), "pairs in a batch; default 16"),
     ("--learning-rate", between(0, 1000), "at its highest; default 0.0002"),
@@ -100,7 +102,7 @@ def _tune(options: argparse.Namespace) -> int:
     before = measure(model, reference, tokenizer, dataset, prompts, known)
     run = resumed or Run.create(out, settings, about)
     loaded.generation.save(run.path)
-    loss = preference_loss(method, settings["beta"])
+    loss = preference_loss(method, settings["beta"], settings["chosen_weight"])
     trainer = Trainer(model, dataset, config, tokenizer=tokenizer, run=run, loss=loss)
     if resumed:
         resume(trainer)

@@ -13,7 +13,12 @@ answer has become than it was under the reference, the model at the beginning:
 
     r(y) = beta (log p(y | x) - log p_ref(y | x))
 
-The smaller beta, the farther the model may move away for the same reward.
+The smaller beta, the farther the model may move away for the same reward. Only the difference of
+the two rewards counts: both answers may become less likely, if the rejected one does so faster. A
+second term holds the preferred one (Pang et al. 2024, "Iterative Reasoning Preference
+Optimization", equation 1), its mean surprise, times a weight:
+
+    loss = -log sigmoid(r_w - r_l) - weight mean of log p(token of y_w)
 
 ORPO (Hong et al. 2024, "Monolithic Preference Optimization without Reference Model", equations 3
 to 7): the log odds of the answer, its probability that of a typical token. No reference holds the
@@ -76,20 +81,25 @@ def _chosen_wins(rewards: Tensor) -> Tensor:
     return F.softplus(rewards[:, 1] - rewards[:, 0]).mean()  # softplus(-a) = -log sigmoid(a)
 
 
-def preference_loss(method: str, beta: float = 0.1) -> Loss:
-    """The loss of a `PreferenceDataset`'s batch, for the Trainer; method: "dpo" or "orpo".
+def preference_loss(method: str, beta: float = 0.1, chosen_weight: float = 0.0) -> Loss:
+    """The loss of a `PreferenceDataset`'s batch, for the Trainer.
 
-    Raises ValueError for another method.
+    method: "dpo" or "orpo". chosen_weight: of the preferred answer's own surprise beside DPO's
+    loss; ORPO always has it. Raises ValueError for another method, or a weight below 0.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    if not chosen_weight >= 0:
+        raise ValueError(f"chosen_weight must be at least 0; got {chosen_weight}")
 
     def loss(model: Any, batch: Batch) -> Tensor:
         x, y, reference, _ = batch
-        log_p = log_probabilities(model, x, y)
-        if method == "dpo":
-            return dpo_loss(log_p, reference.astype(log_p.dtype), beta)
-        return orpo_loss(log_p / np.maximum((y != IGNORE).sum(axis=-1), 1).astype(log_p.dtype), beta)
+        log_p = log_probabilities(model, x, y)  # (P, 2)
+        of_a_token = log_p / np.maximum((y != IGNORE).sum(axis=-1), 1).astype(log_p.dtype)
+        if method == "orpo":
+            return orpo_loss(of_a_token, beta)
+        loss = dpo_loss(log_p, reference.astype(log_p.dtype), beta)
+        return loss - chosen_weight * of_a_token[:, 0].mean() if chosen_weight else loss
 
     return loss
 
