@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm import files, generate, tokenizer
+from minillm import files, generate, models, tokenizer
 from minillm.models.folder.saving import read_chat_template
 from minillm.training.convert import to_file, to_folder
 from minillm.training.run import load_run
@@ -74,8 +74,13 @@ def test_logits_and_greedy_text_are_those_of_transformers(opened, prompts):
         expected = theirs(torch.tensor(ids)).logits.numpy()
     assert np.abs(opened.model(ids).data - expected).max() < 1e-3 * np.abs(expected).max()
     answers, results = ours(opened, prompts)
-    assert answers == texts_of(theirs, prompts)
+    expected_texts = texts_of(theirs, prompts)
+    assert answers == expected_texts
     assert {result.finish_reason for result in results} == {"end_of_turn", "length"}
+    in_blocks = load_run(FILE, stored=True)  # Q4_1, as they lie in the file
+    assert isinstance(in_blocks.model, models.StoredModel)
+    assert np.abs(in_blocks.model(ids).data - expected).max() < 1e-3 * np.abs(expected).max()
+    assert ours(in_blocks, prompts)[0] == expected_texts
 
 
 def test_ids_of_5000_texts(opened):
