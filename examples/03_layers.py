@@ -50,11 +50,11 @@ print(f"the best straight line has {separable(points, wanted, new_points, new_wa
 # # A layer, and why it must bend
 #
 # A **layer** is many neurons side by side that see the same inputs: a matrix of weights, a bias each, and
-# `tanh`. It makes a new list of numbers of each point, and a list of numbers is a place in a space. So a
-# layer takes every point somewhere else: it *redraws the space*. And the next layer works with the new
+# `tanh`. It makes a new list of numbers out of each point, and a list of numbers is a place in a space. So
+# a layer takes every point somewhere else: it *redraws the space*. And the next layer works with the new
 # places, not with the old ones.
 #
-# Could we leave the `tanh` away? Without it, a layer can turn, stretch and shift the space, but straight
+# Could we leave the `tanh` out? Without it, a layer can turn, stretch and shift the space, but straight
 # lines stay straight. Ten such layers are no more than one: `(x @ A) @ B` is `x @ (A @ B)`, one matrix
 # again. Bending is what makes depth worth something. Compare.
 
@@ -209,9 +209,9 @@ lesson.picture(
 # - **The deeper, the better.** Each layer finishes a part of the work and hands it on. None of them was
 #   told which part.
 # - **Even before training, the first layers are better than the plane.** Twelve neurons with weights drawn
-#   by lot make twelve numbers of two, and in twelve directions there is more room for a wall. Learning must
-#   do better than that luck, and may give some of it away: layer 1 is not paid for what a line could do
-#   there. In the last layer, where there are two numbers only, luck has nothing to offer.
+#   at random make twelve numbers out of two, and in twelve directions there is more room for a wall.
+#   Learning must do better than that luck, and may give some of it away: layer 1 is not paid for what a
+#   line could do there. In the last layer, where there are two numbers only, luck has nothing to offer.
 # - **What does the fifth number of layer 2 mean?** Nothing by itself. Only the places of the points to each
 #   other count; another start finds another arrangement, as good as this one.
 #
@@ -222,7 +222,7 @@ lesson.picture(
 # %% [markdown]
 # # Exercises
 #
-# 1. Two layers that do not bend are one. Which weights and which bias has it?
+# 1. Two layers that do not bend are one. What are its weights and its bias?
 # 2. Redraw space by hand: the points in a disc around 0, and those on a ring around the disc. Which one
 #    number, made of a point's two, is small for the first and large for the second?
 
@@ -230,7 +230,7 @@ lesson.picture(
 
 
 def check_one_layer(f):
-    """Against the two, on points drawn by lot."""
+    """Against the two, on points drawn at random."""
     rng = np.random.default_rng(1)
     x, A, a, B, b = (rng.standard_normal(shape) for shape in ((5, 2), (2, 3), (3,), (3, 4), (4,)))
     got = f(A, a, B, b)

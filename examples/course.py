@@ -103,7 +103,8 @@ class Lesson:
                 print(_coloured(f"exercise {name}: right", 32))
             except Exception as error:  # whatever the reader's code does, the lesson goes on
                 unwritten = isinstance(error, NotWritten)
-                said = "yours to write" if unwritten else f"not yet: {error or type(error).__name__}"
+                empty = "yours to write (it returns nothing)"
+                said = empty if unwritten else f"not yet: {error or type(error).__name__}"
                 print(_coloured(f"exercise {name}: {said}", 31))
                 self.failed.append(name)
             return function
