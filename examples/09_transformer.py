@@ -172,7 +172,7 @@ def draw(figure):
         right.plot(tokens / 1000, losses, style, color=colour, markersize=4, label=name)
     right.axhline(floor, color=lesson.ink, linewidth=1)
     right.text(6, floor - 0.03, "the floor: no model can be below", fontsize=8, va="top")
-    right.set(title="stories: both come down to the floor", xlabel="tokens read (thousands)")
+    right.set(title="stories: both come down towards the floor", xlabel="tokens read (thousands)")
     right.set(ylabel="loss on new stories (nats per token)", xlim=(0, None), ylim=(0, None))
     right.legend()
 

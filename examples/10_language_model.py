@@ -64,7 +64,9 @@ print(f"floor:           {floor:.3f} nats per token")
 # Each step: some stories, the loss of all their tokens at once, `backward`, a step of AdamW. The learning rate rises
 # for a few steps, stays, and then falls to 0, for a model that still jumps cannot settle. `Trainer` is this loop; it
 # also measures the loss on the 400 stories, and saves checkpoints in a **run folder**. A run that was interrupted
-# goes on from the last checkpoint, and one that is complete is not done again.
+# goes on from the last checkpoint, and one that is complete is not done again. Look at the very first loss: it is
+# *above* the baseline. Random weights are not modest, they are sure of nonsense; the first thing learned is to be
+# unsure.
 #
 # Why 400 other stories? On those it has learned from, a model may just remember.
 

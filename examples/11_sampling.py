@@ -172,7 +172,8 @@ lesson.picture(
 #
 # - `frequency_penalty`: the logit falls by so much for each time the token was drawn already;
 # - `presence_penalty`: it falls once, however often the token came;
-# - `repetition_penalty`: a positive logit is divided by it, a negative one multiplied; the prompt counts, too;
+# - `repetition_penalty`: a positive logit is divided by it, a negative one multiplied; the prompt, the text that the
+#   model was given, counts too;
 # - `no_repeat_ngram_size=2`: no pair of tokens comes twice;
 # - `logit_bias`: so much is added to the logits of chosen tokens, to want a word, or with -100 to ban it;
 # - `min_new_tokens`: the tokens that end the text are excluded until so many were drawn.
