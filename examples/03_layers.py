@@ -50,9 +50,9 @@ print(f"the best straight line has {separable(points, wanted, new_points, new_wa
 # # A layer, and why it must bend
 #
 # A **layer** is many neurons side by side that see the same inputs: a matrix of weights, a bias each, and
-# `tanh`. It makes a new list of numbers out of each point, and a list of numbers is a place in a space. So
-# a layer takes every point somewhere else: it *redraws the space*. And the next layer works with the new
-# places, not with the old ones.
+# `tanh`, its **activation**. It makes a new list of numbers out of each point, and a list of numbers is a
+# place in a space. So a layer takes every point somewhere else: it *redraws the space*. And the next layer
+# works with the new places, not with the old ones.
 #
 # Could we leave the `tanh` out? Without it, a layer can turn, stretch and shift the space, but straight
 # lines stay straight. Ten such layers are no more than one: `(x @ A) @ B` is `x @ (A @ B)`, one matrix
@@ -101,7 +101,7 @@ for said, sizes, bends in (
 # Now a deeper one: three hidden layers of 12 neurons, then one of 2, which we can draw as it is. While it
 # learns, we stop from time to time and take the numbers that each layer makes. They are called the
 # **hidden** states, because nobody said what they should be. Then we ask the same question as above, after
-# each layer: could a straight line part the spirals *here*?
+# each layer: could a straight line part the spirals *here*, are they **linearly separable**?
 #
 # The line is a judge from outside; the network does not know it. It is trained for one thing only: that
 # its last neuron is right. But that neuron can draw nothing but a straight line (in many dimensions: a

@@ -266,6 +266,10 @@ lesson.picture(
 # the batch that one wants: gradients add, so four batches of 16, their gradients summed and divided by 4,
 # are one of 64. And a little noise is not only harm: it shakes a walker out of small hollows in which it
 # would stay for ever.
+#
+# The rule that turns gradients into steps is the **optimizer**: `SGD` takes them as they are, `AdamW`, as
+# in lesson 3, gives each weight a step size of its own. It can also pull all weights a little towards 0 at
+# each step (**weight decay**), so that only those that are needed stay large.
 
 # %% [markdown]
 # # Exercises

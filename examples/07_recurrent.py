@@ -65,10 +65,11 @@ print("nn.RNN, which is compiled, gives the same states")
 # Let the cell read two texts that differ in the first letter alone. The difference of the two states is
 # all that is left of that letter. It fades with every step, since `U` shrinks it and `tanh` flattens it.
 #
-# In the other direction the same happens to the gradient. How much would the last state change if the
-# input at step t changed? The chain rule multiplies one factor *for every step in between*. If each
-# factor is 0.6, after 20 steps some 0.00004 is left: the network is never told that the first letter
-# mattered. (Factors above 1 are no better: the gradient explodes. That is why one clips it.)
+# In the other direction the same happens to the gradient. How much would the last state change if the input
+# at step t changed? The chain rule multiplies one factor *for every step in between*. If each factor is
+# 0.6, after 20 steps some 0.00004 is left: the network is never told that the first letter mattered. This
+# is the **vanishing gradient**. (Factors above 1 are no better: the gradient explodes. That is why one
+# clips it.)
 
 # %%
 other = x[0].copy()

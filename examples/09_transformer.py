@@ -13,8 +13,9 @@
 #     x = x + attention(norm(x))        look at the tokens before, and at oneself
 #     x = x + mlp(norm(x))              think about what was found: two layers of neurons, for each token alone
 #
-# `norm` brings the numbers of a token to one size. `x` holds one vector for each token. Both lines *add* to
-# it, so that what is there stays, and the gradient has a straight way back through all blocks.
+# `norm` brings the numbers of a token to one size. `x` holds one vector for each token. Both lines *add* to it
+# (a **residual connection**), so that what is there stays, and the gradient has a straight way back through
+# all blocks.
 #
 # In lesson 8 a past state did two things: the query was compared with it, and it was averaged. Here each token
 # makes a vector of its own for each of the two, by two more matrices: the **key** and the **value**. And there

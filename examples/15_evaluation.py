@@ -130,7 +130,8 @@ for name, kind in {
 # # A leak
 #
 # Now a mistake, of the kind that happens: half of the test stories have slipped into the training data.
-# They are on the web twice, say. We train a larger model on these data, for longer.
+# They are on the web twice, say. We train a larger model on these data, for longer: long enough to know
+# them by heart, which is called **overfitting**.
 
 # %%
 leaked = np.arange(len(test)) % 2 == 0
