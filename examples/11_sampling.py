@@ -144,8 +144,9 @@ def panels(figure, named):
     """A panel for each (title, before, after, the tokens to show): pale bars before, coloured after; crosses where a
     token can no longer be drawn.
     """
-    for i, (axes, (title, p, q, ids)) in enumerate(zip(figure.subplots(2, 3).ravel(), named, strict=True)):
-        places, top = np.arange(len(ids)), 1.15 * max(p[ids].max(), q[ids].max())
+    top = 1.15 * max(probabilities[ids].max() for _, p, q, ids in named for probabilities in (p, q))
+    for i, (axes, (title, p, q, ids)) in enumerate(zip(figure.subplots(2, 3, sharey=True).flat, named, strict=True)):
+        places = np.arange(len(ids))
         axes.bar(places, p[ids], color=lesson.grey, alpha=0.35, width=0.9, label="before")
         axes.bar(places, q[ids], color=f"C{i % 3}", width=0.5, label="after")
         out = places[q[ids] == 0]

@@ -177,6 +177,20 @@ def test_the_tables_are_those_of_the_recorded_run():
         assert f"<!-- table -->\n{course.course_table(suffix)}\n<!-- end of table -->" in text
 
 
+def test_a_text_of_two_lines_is_one_cell_of_the_table():
+    assert course.one_line('Left: "a"\n  | right, l\'autre') == "Left: &quot;a&quot; &#124; right, l'autre"
+    for suffix in course.HEADS:
+        assert all(line.startswith("| ") or line.startswith("|---") for line in course.course_table(suffix).split("\n"))
+
+
+@pytest.mark.parametrize("command", [["notebook", "99"], ["run", "--only", "1", "99"]])
+def test_a_lesson_that_is_not_there_is_refused(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["python -m examples", *command])
+    with pytest.raises(SystemExit, match="2"):
+        course.main()
+    assert "no lesson 99; there are 1, 2, 3" in capsys.readouterr().err
+
+
 def test_recorded_pictures_are_there():
     for name, row in course.load_results().items():
         for picture in row["pictures"]:
