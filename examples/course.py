@@ -85,6 +85,10 @@ class Lesson:
                 for kind in ("png",) if self.options.record else ("png", "svg"):
                     path = self.out / f"{self.name}_{name}{suffix}.{kind}"
                     figure.savefig(path, metadata=None if kind == "png" else {"Description": alt, "Date": None})
+        if "ipykernel" in sys.modules:  # a notebook shows it at once
+            from IPython.display import Image, display
+
+            display(Image(filename=str(self.out / f"{self.name}_{name}.png")))
         print(f"picture: {self.out / f'{self.name}_{name}.png'} (light and dark, .png and .svg)")
         print(f"         {alt}")
 

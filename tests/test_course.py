@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,18 @@ def test_a_notebook_has_the_cells(tmp_path):
     first = made["cells"][0]
     assert first["cell_type"] == "markdown" and first["source"][0] == "# Un neurone\n"
     assert json.loads(json.dumps(made))["nbformat"] == 4
+
+
+def test_a_notebook_shows_each_picture_once(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py"])
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=seen.append, Image=dict))
+    lesson = Lesson("01_neuron")
+    lesson.out = tmp_path
+    lesson.picture("dot", lambda figure: figure.subplots().plot([0], [0], "o"), alt="a dot")
+    assert seen == [{"filename": str(tmp_path / "01_neuron_dot.png")}]
 
 
 def test_the_model_of_lesson_10_is_trained_once_and_anew_where_its_recipe_changed(tmp_path, monkeypatch):
