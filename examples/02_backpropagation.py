@@ -337,5 +337,5 @@ lesson.end(
     changed="a graph, and one walk back through it",
     parameters=sum(p.size for p in parameters),
     read=["minillm/autograd/engine.py", "minillm/tensor.py", "minillm/functional/activations.py", "minillm/autograd/",
-          "examples/whole.py"],
+          "minillm/check/trace/", "examples/whole.py"],
 )  # fmt: skip

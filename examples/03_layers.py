@@ -14,7 +14,7 @@
 
 # %%
 import numpy as np
-from course import Lesson, close
+from course import Lesson, close, same
 
 from minillm import Tensor, nn, no_grad, optim
 from minillm import functional as F
@@ -250,7 +250,7 @@ def check_redraw(f):
     rng = np.random.default_rng(2)
     angle, radius = rng.uniform(0, 2 * np.pi, 200), np.r_[rng.uniform(0, 1, 100), rng.uniform(1.2, 2, 100)]
     got = f(np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1))
-    close(None if got is None else np.shape(got), (200,), "the shape of your result for 200 points")
+    same(None if got is None else np.shape(got), (200,), "the shape of your result for 200 points")
     assert np.max(got[:100]) < np.min(got[100:]), "some point of the disc gets more than some point of the ring"
 
 

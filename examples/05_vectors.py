@@ -20,7 +20,7 @@
 import re
 
 import numpy as np
-from course import Lesson, close
+from course import Lesson, close, same
 
 import minillm
 from minillm import Tensor, data, nn, no_grad, optim
@@ -296,7 +296,7 @@ lesson.picture(
 def check_on_circle(f):
     """Neighbours are near, also over midnight; opposites are farthest."""
     got = [f(hour) for hour in range(24)]
-    close(None if got[0] is None else np.shape(got[0]), (2,), "the shape of one hour")
+    same(None if got[0] is None else np.shape(got[0]), (2,), "the shape of one hour")
     step = [np.linalg.norm(np.subtract(got[hour], got[(hour + 1) % 24])) for hour in range(24)]
     close(step, np.full(24, step[0]), "the distances from each hour to the next, the last over midnight")
     far = [np.linalg.norm(np.subtract(got[0], hour)) for hour in got]

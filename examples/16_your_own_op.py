@@ -21,7 +21,7 @@ import inspect
 import time
 
 import numpy as np
-from course import Lesson, close
+from course import Lesson, close, same
 
 from minillm import Tensor, detect_anomaly, gradcheck, kernels, nn, no_grad, optim
 from minillm import functional as F
@@ -374,7 +374,7 @@ def check_scale_backward(f):
     rng = np.random.default_rng(5)
     x, w = rng.standard_normal((4, 3)), rng.standard_normal(3)
     got = f(np.ones((4, 3)), x, w)
-    close(None if got is None else np.shape(got[1]), (3,), "the shape of dw, where w has three numbers")
+    same(None if got is None else np.shape(got[1]), (3,), "the shape of dw, where w has three numbers")
     gradcheck(scale, [Tensor(x), Tensor(w)])
 
 
