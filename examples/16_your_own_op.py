@@ -38,11 +38,11 @@ def built(x: Tensor, w: Tensor) -> Tensor:
 # %% [markdown]
 # # Definition and derivative
 #
-# An operation is two functions of arrays. **Forward** is the formula. **Backward** is given `dy`, the
-# gradient of the loss with respect to the result, of the result's shape, and must return the gradient with
-# respect to each input, of that input's shape. On paper: if `x[n, c]` grows, `y[n, k]` grows by
-# `2 (x[n, c] - w[k, c])`, for *every* k; if `w[k, c]` grows, by minus that, for *every* n. And where one
-# number acts in several places, gradients add (lesson 2):
+# An operation is two functions of arrays. **Forward** is the formula. **Backward** is given `dy`, the gradient of the
+# loss with respect to the result, of the result's shape, and must return the gradient with respect to each input, of
+# that input's shape: a tuple, also where there is one input only. On paper: if `x[n, c]` grows, `y[n, k]` grows by
+# `2 (x[n, c] - w[k, c])`, for *every* k; if `w[k, c]` grows, by minus that, for *every* n. And where one number acts
+# in several places, gradients add (lesson 2):
 #
 #     dx[n, c] =   sum over k of dy[n, k] * 2 (x[n, c] - w[k, c])
 #     dw[k, c] = - sum over n of dy[n, k] * 2 (x[n, c] - w[k, c])
