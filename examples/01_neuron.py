@@ -34,7 +34,7 @@ print(f"0.5 * 1 + 0.3 * -2 + 0.2 = {w @ x + b:.2f}, and tanh of it is {neuron(x,
 # %% [markdown]
 # # How does it learn?
 #
-# We want another result, 1 say. How wrong it is, the **loss**, is the square of the difference. For each
+# We want another result, say 1. How wrong it is, the **loss**, is the square of the difference. For each
 # weight we ask one question: if it grew a little, would the loss grow or fall, and how fast? The answer
 # is a slope, and all slopes together are the **gradient**. There are three ways to find it.
 #
@@ -83,8 +83,9 @@ lesson.prove(
 # # Down the slope
 #
 # The gradient says in which direction the loss grows. We go the other way, a little, and again: this is
-# **gradient descent**. Here a neuron learns from examples which points lie above a line. Nobody tells it
-# the line; it is told how wrong it was.
+# **gradient descent**. How far a step goes is set by the **learning rate**, here 0.5. Here a neuron
+# learns from examples which points lie above a line. Nobody tells it the line; it is told how wrong it
+# was: the loss is now the mean of the squares over all the points.
 
 # %%
 rng = np.random.default_rng(0)
@@ -112,7 +113,8 @@ def draw(figure):
     left.plot(losses, color="C0")
     left.set(title="the loss falls", xlabel="step", ylabel="mean squared error", ylim=(0, None))
     for side, marker, colour in ((1.0, "o", "C0"), (-1.0, "s", "C1")):
-        right.scatter(*points[wanted == side].T, s=12, marker=marker, color=colour, alpha=0.7, linewidths=0)
+        right.scatter(*points[wanted == side].T, s=12, marker=marker, color=colour, alpha=0.7, linewidths=0,
+                      label=f"wanted {side:g}")  # fmt: skip
     across = np.array([-1.0, 1.0])
     for step, style in ((0, ":"), (10, "--"), (200, "-")):
         w1, w2, c = lines[step]

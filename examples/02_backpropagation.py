@@ -158,7 +158,7 @@ print(f"the engine: dL/da = {a.grad:g}, dL/db = {b.grad:g}, dL/dc = {c.grad:g}")
 # # Why does the order matter?
 #
 # The engine always takes the **newest** value that waits. Why not simply go on from each value as soon as
-# something arrives there? The smallest example that breaks this has three lines:
+# something arrives there? The smallest example that breaks this has three values:
 #
 #     a = 1      b = a + a      c = b + b
 #
@@ -169,7 +169,7 @@ print(f"the engine: dL/da = {a.grad:g}, dL/db = {b.grad:g}, dL/dc = {c.grad:g}")
 # value is newer than the value. The newest one that waits is always complete.
 #
 # There is a way without any order: follow each path by itself, carrying its own product along, and never
-# add before the end. It is right, and hopeless: each line like these doubles the number of paths.
+# add before the end. It is right, and hopeless: each addition like these doubles the number of paths.
 
 # %%
 
@@ -216,15 +216,19 @@ print(f"100 doublings: 2 to the power of {math.log2(a.grad):g}, in 101 visits; p
 # %% [markdown]
 # # The same with arrays
 #
-# minillm's engine does the same, with one difference: its values are whole arrays. A layer with a
-# thousand weights is one matrix product, one node of the graph, and NumPy does the thousand
-# multiplications. Below, a small network of two layers is built twice, of single numbers and of arrays.
-# Both engines must find the same slopes.
+# minillm's engine does the same, with one difference: its values are whole arrays. A layer, many neurons
+# side by side (lesson 3), may have a thousand weights: it is one matrix product, one node of the graph,
+# and NumPy does the thousand multiplications. Below, a small network of two layers is built twice, of
+# single numbers and of arrays. Both engines must find the same slopes.
 #
 # Why go back at all, and not measure each slope by a difference, as in lesson 1? A difference needs a new
 # calculation *for each weight*. One walk back finds them all, and costs about as much as two or three
 # calculations forward, whether there are ten weights or a billion. Without this, there would be no
 # language models.
+#
+# To look at it yourself: `minillm.trace(loss)` does what `loss.backward()` does, and notes every step; its
+# `save_html` writes a page in which you go through the walk, forward and back. It takes any graph of
+# yours.
 
 # %%
 HIDDEN, EXAMPLES = 8, 20
@@ -294,7 +298,8 @@ def check_division_slopes(f):
     for a, b in ((1.0, 2.0), (-3.0, 0.5)):
         wanted = ((a + h) / b - a / b) / h, (a / (b + h) - a / b) / h
         got = f(a, b)
-        close(None if got is None else got[0], wanted[0], f"a = {a}, b = {b}: the first", 1e-3)
+        same(None if got is None else np.shape(got), (2,), "the shape of your result, two numbers")
+        close(got[0], wanted[0], f"a = {a}, b = {b}: the first", 1e-3)
         close(got[1], wanted[1], f"a = {a}, b = {b}: the second", 1e-3)
 
 
@@ -332,5 +337,5 @@ lesson.end(
     changed="a graph, and one walk back through it",
     parameters=sum(p.size for p in parameters),
     read=["minillm/autograd/engine.py", "minillm/tensor.py", "minillm/functional/activations.py", "minillm/autograd/",
-          "examples/whole.py"],
+          "minillm/check/trace/", "examples/whole.py"],
 )  # fmt: skip

@@ -14,7 +14,7 @@
 
 # %%
 import numpy as np
-from course import Lesson, close
+from course import Lesson, close, same
 
 from minillm import Tensor, nn, no_grad, optim
 from minillm import functional as F
@@ -50,11 +50,11 @@ print(f"the best straight line has {separable(points, wanted, new_points, new_wa
 # # A layer, and why it must bend
 #
 # A **layer** is many neurons side by side that see the same inputs: a matrix of weights, a bias each, and
-# `tanh`. It makes a new list of numbers of each point, and a list of numbers is a place in a space. So a
-# layer takes every point somewhere else: it *redraws the space*. And the next layer works with the new
-# places, not with the old ones.
+# `tanh`, its **activation**. It makes a new list of numbers out of each point, and a list of numbers is a
+# place in a space. So a layer takes every point somewhere else: it *redraws the space*. And the next layer
+# works with the new places, not with the old ones.
 #
-# Could we leave the `tanh` away? Without it, a layer can turn, stretch and shift the space, but straight
+# Could we leave the `tanh` out? Without it, a layer can turn, stretch and shift the space, but straight
 # lines stay straight. Ten such layers are no more than one: `(x @ A) @ B` is `x @ (A @ B)`, one matrix
 # again. Bending is what makes depth worth something. Compare.
 
@@ -101,7 +101,7 @@ for said, sizes, bends in (
 # Now a deeper one: three hidden layers of 12 neurons, then one of 2, which we can draw as it is. While it
 # learns, we stop from time to time and take the numbers that each layer makes. They are called the
 # **hidden** states, because nobody said what they should be. Then we ask the same question as above, after
-# each layer: could a straight line part the spirals *here*?
+# each layer: could a straight line part the spirals *here*, are they **linearly separable**?
 #
 # The line is a judge from outside; the network does not know it. It is trained for one thing only: that
 # its last neuron is right. But that neuron can draw nothing but a straight line (in many dimensions: a
@@ -209,9 +209,9 @@ lesson.picture(
 # - **The deeper, the better.** Each layer finishes a part of the work and hands it on. None of them was
 #   told which part.
 # - **Even before training, the first layers are better than the plane.** Twelve neurons with weights drawn
-#   by lot make twelve numbers of two, and in twelve directions there is more room for a wall. Learning must
-#   do better than that luck, and may give some of it away: layer 1 is not paid for what a line could do
-#   there. In the last layer, where there are two numbers only, luck has nothing to offer.
+#   at random make twelve numbers out of two, and in twelve directions there is more room for a wall.
+#   Learning must do better than that luck, and may give some of it away: layer 1 is not paid for what a
+#   line could do there. In the last layer, where there are two numbers only, luck has nothing to offer.
 # - **What does the fifth number of layer 2 mean?** Nothing by itself. Only the places of the points to each
 #   other count; another start finds another arrangement, as good as this one.
 #
@@ -222,7 +222,7 @@ lesson.picture(
 # %% [markdown]
 # # Exercises
 #
-# 1. Two layers that do not bend are one. Which weights and which bias has it?
+# 1. Two layers that do not bend are one. What are its weights and its bias?
 # 2. Redraw space by hand: the points in a disc around 0, and those on a ring around the disc. Which one
 #    number, made of a point's two, is small for the first and large for the second?
 
@@ -230,7 +230,7 @@ lesson.picture(
 
 
 def check_one_layer(f):
-    """Against the two, on points drawn by lot."""
+    """Against the two, on points drawn at random."""
     rng = np.random.default_rng(1)
     x, A, a, B, b = (rng.standard_normal(shape) for shape in ((5, 2), (2, 3), (3,), (3, 4), (4,)))
     got = f(A, a, B, b)
@@ -250,7 +250,7 @@ def check_redraw(f):
     rng = np.random.default_rng(2)
     angle, radius = rng.uniform(0, 2 * np.pi, 200), np.r_[rng.uniform(0, 1, 100), rng.uniform(1.2, 2, 100)]
     got = f(np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1))
-    close(None if got is None else np.shape(got), (200,), "the shape of your result for 200 points")
+    same(None if got is None else np.shape(got), (200,), "the shape of your result for 200 points")
     assert np.max(got[:100]) < np.min(got[100:]), "some point of the disc gets more than some point of the ring"
 
 

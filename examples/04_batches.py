@@ -8,8 +8,8 @@
 #
 # The loss is an average over all examples, and so is its gradient: each example pulls at the weights in
 # its own direction, and the gradient is the mean of these pulls. A text collection has a billion examples.
-# Must we ask all of them before the first step? We could ask a few, drawn by lot: a **batch**. Their mean
-# pull is not the true gradient, but it is right on average: sometimes too far left, sometimes too far
+# Must we ask all of them before the first step? We could ask a few, drawn at random: a **batch**. Their
+# mean pull is not the true gradient, but it is right on average: sometimes too far left, sometimes too far
 # right. How far off is it?
 #
 # We look at the smallest case, a line `y = w x + b` through noisy points: two parameters, so that we can
@@ -52,7 +52,7 @@ for size in (1, 8, 64):
 # Draw many batches of each size, and look at the spread of their gradients around the true one: the
 # **noise**. It falls with the square root of the batch's size, like the error of an opinion poll: with
 # four times as many examples, half the noise. This is a bad bargain! The batch costs four times as much.
-# That is why small batches are worth while: the first few examples tell nearly all there is to know about
+# That is why small batches are worthwhile: the first few examples tell nearly all there is to know about
 # the direction, and the next thousand only polish it.
 
 # %%
@@ -172,7 +172,7 @@ lesson.picture(
 #
 # So batches of 1 are best? Not on a real machine. A processor that has fetched a weight can use it for
 # many examples nearly as fast as for one, and each call of NumPy costs time, however little it does. So
-# far we have counted examples. Now we count seconds too, with a network of some thousand weights, which
+# far we have counted examples. Now we count seconds too, with a network of a few thousand weights, which
 # learns the form of a saddle.
 
 # %%
@@ -245,6 +245,7 @@ def draw_runs(figure):
         axes.axhline(0.01, color=lesson.grey, linewidth=1)
         axes.set(yticks=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5))
         plain(axes)
+    left.set_xticks([1, 100, 10_000, 1_000_000])
     left.text(1, 0.0102, "what nobody can know", color=lesson.grey, fontsize=8, va="bottom")
     right.legend()
 
@@ -258,13 +259,17 @@ lesson.picture(
 )
 
 # %% [markdown]
-# # What one does
+# # What people do
 #
-# Batches as large as the machine can do at nearly no extra time, and not larger: some dozens for the
-# models of this course, some thousands on machines with many processors. If the memory is too small for
+# Batches as large as the machine can handle in nearly no extra time, and not larger: a few dozen for the
+# models of this course, a few thousand on machines with many processors. If the memory is too small for
 # the batch that one wants: gradients add, so four batches of 16, their gradients summed and divided by 4,
 # are one of 64. And a little noise is not only harm: it shakes a walker out of small hollows in which it
 # would stay for ever.
+#
+# The rule that turns gradients into steps is the **optimizer**: `SGD` takes them as they are, `AdamW`, as
+# in lesson 3, gives each weight a step size of its own. It can also pull all weights a little towards 0 at
+# each step (**weight decay**), so that only those that are needed stay large.
 
 # %% [markdown]
 # # Exercises

@@ -11,17 +11,16 @@
 # places: **things that are alike should be near to each other**, for a network is smooth and gives similar
 # answers for near places.
 #
-# Even a number has to be asked this question. The hour of the day is a number from 0 to 23; then 23 o'clock
-# and midnight are as far apart as two hours can be. And if the year 2026 stands beside it in the list,
-# the hour drowns: its whole day is one step in a hundred of the other. So numbers are brought to the same
-# size first, usually to mean 0 and variance 1; and what goes round in a circle is put on a circle
-# (exercise 1).
+# Even a number has to be asked this question. The hour of the day is a number from 0 to 23; then 23 and midnight are
+# as far apart as two hours can be. And if the year 2026 stands beside it in the list, the hour drowns: the hours of
+# a whole day are about a hundredth of it. So numbers are brought to the same size first, usually to mean 0 and
+# variance 1; and what goes round in a circle is put on a circle (exercise 1).
 
 # %%
 import re
 
 import numpy as np
-from course import Lesson, close
+from course import Lesson, close, same
 
 import minillm
 from minillm import Tensor, data, nn, no_grad, optim
@@ -78,16 +77,17 @@ print(f"two pictures are {far:.2f} apart on average; a picture and itself, moved
 #
 # # The same filter everywhere
 #
-# A **convolution** is a neuron with few weights, here 3 by 3, a *filter*, that is slid over the whole
-# picture. Its answer at each place says how well the picture fits the filter there. A stroke is found
-# wherever it is, with the same nine weights. Several filters look for several strokes. Then, of each two
-# by two answers, only the largest is kept (`MaxPool2d`): *whether* there was such a stroke hereabouts,
-# no longer exactly where.
+# A **convolution** is a neuron with few weights, here 3 by 3, a *filter*, that is slid over the whole picture. Its
+# answer at each place says how well the picture fits the filter there. A stroke is found wherever it is, with the
+# same nine weights. Several filters look for several strokes. `ReLU` makes negative answers 0: it bends, as `tanh`
+# does. Then, of each two by two answers, only the largest is kept (`MaxPool2d`): *whether* there was such a stroke
+# hereabouts, no longer exactly where.
 #
-# What do we minimise? The network gives ten **scores**, one for each digit. `softmax` makes probabilities
-# of them: `e` to the power of each, divided by their sum. The loss is `-log p` of the right digit, called
-# **cross-entropy**: 0 for one who is sure and right, large for one who is sure and wrong, and `log 10`, about
-# 2.3, for one who knows nothing. It measures surprise, in *nats*. It will be with us to the end of the course.
+# What do we minimise? The network gives ten **scores**, one for each digit. `softmax` turns them into probabilities:
+# `e` to the power of each, divided by their sum. The loss is `-log p` of the right digit (the natural logarithm,
+# `np.log`), called **cross-entropy**: 0 for one who is sure and right, large for one who is sure and wrong, and
+# `log 10`, about 2.3, for one who knows nothing. It measures surprise, in *nats*. It will be with us to the end of
+# the course.
 
 # %%
 rng = np.random.default_rng(0)
@@ -157,10 +157,10 @@ lesson.picture(
 # %% [markdown]
 # # Words
 #
-# And text? Number the words, from the first to the last in the alphabet. But as *numbers* they would say that
-# word 17 lies between 16 and 18, and is half of 34. Nothing of this is true. So each word gets an axis
-# of its own: a vector of zeros with a 1 at its place (**one-hot**). Now all words are equally far from each
-# other, which claims nothing, and tells nothing either.
+# And text? Number the words, from the first to the last in the alphabet. But as *numbers* they would say that word
+# 17 lies between 16 and 18, and is half of 34. None of this is true. So each word gets an axis of its own: a vector
+# of zeros with a 1 at its place (**one-hot**). Now all words are equally far from each other, which claims nothing,
+# and tells nothing either.
 #
 # Multiply such a vector by a matrix of weights, and what comes out is one row of the matrix: the row of that
 # word. So we need not multiply; we look the row up. These rows are the **embedding**: a vector for each
@@ -184,11 +184,10 @@ print(f"one-hot times matrix, and rows looked up: {apart:.0f} apart")
 # %% [markdown]
 # # Known by the company it keeps
 #
-# What should a word's place depend on? "You shall know a word by the company it keeps" (J. R. Firth, 1957).
-# We hide a word, look up the two before it and the two behind it, and take the mean of these four vectors;
-# from it one layer must guess which word is hidden (Mikolov and others, 2013). That is the whole model.
-# Nobody tells it what an animal is. But *fox* and *frog* stand in the same company, so the same vector helps
-# for both.
+# What should a word's place depend on? "You shall know a word by the company it keeps" (J. R. Firth, 1957). We hide
+# a word, look up the two before it and the two after it, and take the mean of these four vectors; from it one layer
+# must guess which word is hidden (Mikolov and others, 2013). That is the whole model. Nobody tells it what an animal
+# is. But *fox* and *frog* stand in the same company, so the same vector helps for both.
 #
 # The grammar that wrote the stories knows of some words what kind they are: names, animals, colours, places.
 # So we can count: of the four nearest neighbours of such a word, how many are of its own kind? Near means:
@@ -278,17 +277,17 @@ lesson.picture(
 #   training, make it better.
 # - **What does the third number of a word mean?** Nothing by itself, as in lesson 3: the whole space could be
 #   turned, and the neighbours would be the same.
-# - **How many numbers should a vector have?** Enough for the differences that matter. Here 16 are plenty for
-#   some hundred words; GPT-2 takes 768 for each of its fifty thousand.
-# - **Is a neighbour a synonym?** No. *Red* and *blue* are neighbours because they stand in the same places. A
-#   word that may stand where another stands is near, even if it means the contrary.
+# - **How many numbers should a vector have?** Enough for the differences that matter. Here 16 are plenty for a few
+#   hundred words; GPT-2 takes 768 for each of its fifty thousand.
+# - **Is a neighbour a synonym?** No. *Red* and *blue* are neighbours because they stand in the same places. A word
+#   that may stand where another stands is near, even if it means the opposite.
 # - **What if a word was never seen?** Then there is no row for it. Real language models cut text into smaller
 #   pieces for this reason: the next lesson.
 
 # %% [markdown]
 # # Exercises
 #
-# 1. Put the hours on a circle, so that midnight lies between 23 and 1 o'clock: two numbers for each.
+# 1. Put the hours on a circle, so that midnight lies between 23 and 1: two numbers for each.
 # 2. Slide a filter over a picture, by hand.
 
 # %%
@@ -297,7 +296,7 @@ lesson.picture(
 def check_on_circle(f):
     """Neighbours are near, also over midnight; opposites are farthest."""
     got = [f(hour) for hour in range(24)]
-    close(None if got[0] is None else np.shape(got[0]), (2,), "the shape of one hour")
+    same(None if got[0] is None else np.shape(got[0]), (2,), "the shape of one hour")
     step = [np.linalg.norm(np.subtract(got[hour], got[(hour + 1) % 24])) for hour in range(24)]
     close(step, np.full(24, step[0]), "the distances from each hour to the next, the last over midnight")
     far = [np.linalg.norm(np.subtract(got[0], hour)) for hour in got]

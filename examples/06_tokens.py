@@ -9,10 +9,10 @@
 # A language model reads numbers, so a text must be cut into pieces, and every kind of piece gets a
 # number, its id. The pieces are called **tokens**; all kinds together are the **vocabulary**.
 #
-# Why not words? There is no end of them: names, plurals, typing errors. A word that is not in the
-# vocabulary could be neither read nor written. Why not characters? There are few, and nothing is unknown;
-# but texts become long, and every token costs the model a step. So one takes what lies between: frequent
-# words as a whole, rare ones in parts. **Byte-pair encoding**, BPE, finds such pieces by counting.
+# Why not words? There is no end of them: names, plurals, typos. A word that is not in the vocabulary
+# could be neither read nor written. Why not characters? There are few, and nothing is unknown; but texts
+# become long, and every token costs the model a step. So one takes what lies between: frequent words as a
+# whole, rare ones in parts. **Byte-pair encoding**, BPE, finds such pieces by counting.
 #
 # It starts from bytes, and repeats one thing: *find the pair of neighbours that is most frequent, and
 # join it everywhere*. Words keep the space before them, so that the tokens of a text only need to be put
@@ -51,7 +51,7 @@ def joined(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
 merges = []
 while len(merges) < 14:
     count = Counter(pair for word in words for pair in pairwise(word))
-    best = min(count, key=lambda pair: (-count[pair], pair))  # of equals the pair with the lowest ids
+    best = min(count, key=lambda pair: (-count[pair], pair))  # among equals the pair with the lowest ids
     new = 257 + len(merges)
     names[new] = names[best[0]] + names[best[1]]
     words = [joined(word, best, new) for word in words]

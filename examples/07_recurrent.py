@@ -65,10 +65,11 @@ print("nn.RNN, which is compiled, gives the same states")
 # Let the cell read two texts that differ in the first letter alone. The difference of the two states is
 # all that is left of that letter. It fades with every step, since `U` shrinks it and `tanh` flattens it.
 #
-# In the other direction the same happens to the gradient. How much would the last state change if the
-# input at step t changed? The chain rule multiplies one factor *for every step in between*. If each
-# factor is 0.6, after 20 steps some 0.00004 is left: the network is never told that the first letter
-# mattered. (Factors above 1 are no better: the gradient explodes. That is why one clips it.)
+# In the other direction the same happens to the gradient. How much would the last state change if the input
+# at step t changed? The chain rule multiplies one factor *for every step in between*. If each factor is
+# 0.6, after 20 steps some 0.00004 is left: the network is never told that the first letter mattered. This
+# is the **vanishing gradient**. (Factors above 1 are no better: the gradient explodes. That is why one
+# clips it.)
 
 # %%
 other = x[0].copy()
@@ -91,7 +92,8 @@ def gradient_by_distance(cell, length: int = 40) -> np.ndarray:
 #
 # The *long short-term memory* (Hochreiter and Schmidhuber, 1997) has a second state, the **cell state**
 # `c`, to which no matrix and no `tanh` is applied on the way. **Gates**, numbers between 0 and 1 that the
-# cell computes at each step, say how much of it is kept, what is added, and what is shown:
+# cell computes at each step (`sigmoid` bends like `tanh`, but between these two), say how much of it is
+# kept, what is added, and what is shown:
 #
 #     f, i, o = sigmoid(...)      g = tanh(...)       each of W x_t + U h_{t-1} + b, with weights of its own
 #     c_t = f c_{t-1} + i g       keep the share f of the old, add the share i of the new
@@ -141,9 +143,8 @@ for name, g in gradients.items():
 # %% [markdown]
 # # Can they learn it?
 #
-# The task: say at the end which letter was the first. Each cell gets a linear layer on its last state,
-# and is trained for the same number of steps, anew for each distance. A guess is right in 25 % of all
-# cases.
+# The task: say at the end which letter was the first. Each cell gets a linear layer on its last state, and
+# is trained for the same number of steps, anew for each distance. A guess is right in 25% of all cases.
 
 # %%
 STEPS, DISTANCES = 200, (5, 10, 20, 40)
@@ -225,7 +226,7 @@ lesson.prove("its gradient after 30 steps, as a multiple of the plain cell's", r
 # # Exercises
 #
 # 1. A cell with a single unit and no input, `h = tanh(u * h)`. What is the slope of its last state with
-#    respect to its first? `states` holds h after each step.
+#    respect to the one it began with? `states` holds h after each step, so not that one.
 # 2. Which forget gate keeps the share `share` of a cell state through n steps?
 
 # %%
@@ -246,7 +247,7 @@ def check_slope_through(f):
 
 @lesson.exercise(check_slope_through)
 def slope_through(u, states):
-    """d(last state) / d(first state): one factor for each step; the slope of tanh is 1 - h^2."""
+    """d(last state) / d(state before the first step): one factor for each step; the slope of tanh is 1 - h^2."""
     ...
 
 

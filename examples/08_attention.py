@@ -45,8 +45,8 @@ print("weights", p.round(2), "  context", (p @ past).round(2), "  it found the s
 #
 # Each token says what a letter stands for: `D3` means that D is 3. Each letter comes once. Then four
 # questions: `D?`. The right answer is 3. How far away the fact stands differs; near ones are asked more
-# often, as it is in texts. Without attention the state would have to carry all digits at once, and be
-# overwritten by none.
+# often, as it is in texts. Without attention the state would have to carry all digits at once, and
+# overwrite none of them.
 #
 # The **window** W says how many past states can be seen. Older ones are gone. We train the same network
 # with W = 4, 8 and 16, and once without attention.
@@ -118,12 +118,12 @@ for name, kind, window in [("no attention", "none", 1), *((f"W = {w}", "dot", w)
     print(f"{name:25}", *(f"{shares[name][d - 1]:4.0%}" for d in shown), flush=True)
 
 # %% [markdown]
-# Each of the three knows all facts inside its window, and none outside. One step farther, and it guesses:
-# one of 8 digits, 12.5 %. This is what the **context window** of a language model means.
+# Each of the three knows nearly all facts inside its window, and none outside. One step farther, and it
+# guesses: one of 8 digits, 12.5%. This is what the **context window** of a language model means.
 #
 # And what of the state? It could carry facts beyond the window. A plain cell of 32 units that was trained
-# for so short a time does not: without attention it knows little more than the last fact. A larger cell,
-# with gates, trained longer, would carry some, and the fall would be less sharp.
+# for so short a time does not: without attention it hardly knows even the last fact. A larger cell, with
+# gates, trained longer, would carry some, and the fall would be less sharp.
 #
 # # Where does it look?
 #
@@ -186,7 +186,7 @@ def _frame(column: int, row: int):
 lesson.picture(
     "window",
     draw,
-    alt="Above: right answers against the distance of the fact; for windows of 4, 8 and 16 tokens they are near 100 % "
+    alt="Above: right answers against the distance of the fact; for windows of 4, 8 and 16 tokens they are near 100% "
     "up to the window and fall to guessing one token later. Below: three questions put nearly all attention on the "
     "token with their letter, the fourth, whose fact has left the window, does not.",
     size=(7.5, 6),

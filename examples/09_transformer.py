@@ -13,13 +13,19 @@
 #     x = x + attention(norm(x))        look at the tokens before, and at oneself
 #     x = x + mlp(norm(x))              think about what was found: two layers of neurons, for each token alone
 #
-# `x` holds one vector for each token. Both lines *add* to it, so that what is there stays, and the
-# gradient has a straight way back through all blocks.
+# `norm` brings the numbers of a token to one size. `x` holds one vector for each token. Both lines *add* to it
+# (a **residual connection**), so that what is there stays, and the gradient has a straight way back through
+# all blocks.
 #
-# Two things must replace what the recurrence gave. **Order**: attention alone sees a heap of tokens, not
-# a row. So positions are put in; a Llama turns queries and keys by an angle that grows with the position.
-# And **causality**: a token may look back only, or it would see the very token that it has to predict. So
-# scores of later tokens are set to minus infinity before the softmax, which makes their weights 0.
+# In lesson 8 a past state did two things: the query was compared with it, and it was averaged. Here each token
+# makes a vector of its own for each of the two, by two more matrices: the **key** and the **value**. And there
+# are several such attentions side by side, called **heads**.
+#
+# Two things must replace what the recurrence gave. **Order**: attention alone sees a heap of tokens, not a
+# row. So positions are put in; a *Llama*, the kind of transformer that we build here, turns queries and keys
+# by an angle that grows with the position. And **causality**: a token may look back only, or it would see the
+# very token that it has to predict. So scores of later tokens are set to minus infinity before the softmax,
+# which makes their weights 0.
 #
 # First the task of lesson 8: `D3` says that D is 3, later `D?` asks. Same tokens, about as many
 # parameters.
@@ -167,7 +173,7 @@ def draw(figure):
         right.plot(tokens / 1000, losses, style, color=colour, markersize=4, label=name)
     right.axhline(floor, color=lesson.ink, linewidth=1)
     right.text(6, floor - 0.03, "the floor: no model can be below", fontsize=8, va="top")
-    right.set(title="stories: both come down to the floor", xlabel="tokens read (thousands)")
+    right.set(title="stories: both come down towards the floor", xlabel="tokens read (thousands)")
     right.set(ylabel="loss on new stories (nats per token)", xlim=(0, None), ylim=(0, None))
     right.legend()
 
@@ -175,7 +181,7 @@ def draw(figure):
 lesson.picture(
     "loss",
     draw,
-    alt="Left: the transformer's right answers are near 100 % at every distance from 1 to 24 tokens, also beyond the "
+    alt="Left: the transformer's right answers are near 100% at every distance from 1 to 24 tokens, also beyond the "
     "16 where the window of lesson 8 ended. Right: the losses of transformer and recurrent model on new stories fall "
     "side by side towards the floor.",
     size=(9, 4),

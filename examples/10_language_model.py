@@ -10,11 +10,11 @@
 # probability that it comes next. Nothing else. From that it can write: draw a token, append it, ask again.
 #
 # How good are its probabilities? We take a text that it has not seen, look at the probability `p` that it gave to
-# each token that really came, and call `-ln p` its surprise, in **nats**. A certain token costs 0, one that was held
-# for impossible costs infinity. The mean surprise is the **loss**.
+# each token that really came, and call `-ln p` its surprise, in **nats**. A certain token costs 0, one that was
+# thought impossible costs infinity. The mean surprise is the **loss**.
 #
-# Is a loss of 0.9 good? For a text from a book nobody knows. So here the text is made by a grammar: a program that
-# writes little stories by drawing lots. It knows the probability of each choice, and so that of the whole text.
+# Is a loss of 0.9 good? For a text from a book, nobody can say. So here the text is made by a grammar: a program that
+# writes little stories by rolling dice. It knows the probability of each choice, and so that of the whole text.
 
 # %%
 import dataclasses
@@ -41,7 +41,7 @@ print(f"... and so on; all together {-story.logprob:.1f} nats, and not one less 
 # # The two ends of the scale
 #
 # Whoever knows nothing gives all `V` tokens the same probability, `1 / V`, and is surprised by `ln V` each time: the
-# **random baseline**. Whoever knows the grammar pays what the lots cost, and nothing more: the **floor**, the
+# **random baseline**. Whoever knows the grammar pays what the dice cost, and nothing more: the **floor**, the
 # *entropy* of the text. On average over many stories no model gets below it, however large. All that can be learned
 # lies between the two.
 #
@@ -64,7 +64,9 @@ print(f"floor:           {floor:.3f} nats per token")
 # Each step: some stories, the loss of all their tokens at once, `backward`, a step of AdamW. The learning rate rises
 # for a few steps, stays, and then falls to 0, for a model that still jumps cannot settle. `Trainer` is this loop; it
 # also measures the loss on the 400 stories, and saves checkpoints in a **run folder**. A run that was interrupted
-# goes on from the last checkpoint, and one that is complete is not done again.
+# goes on from the last checkpoint, and one that is complete is not done again. Look at the very first loss: it is
+# *above* the baseline. Random weights are not modest, they are sure of nonsense; the first thing learned is to be
+# unsure.
 #
 # Why 400 other stories? On those it has learned from, a model may just remember.
 
@@ -98,7 +100,7 @@ lesson.prove("nats per token above the floor", result.evaluation.above_floor, at
 # %%
 saved = {int(path.name[-8:]): path for path in sorted(run.checkpoints.glob("step-*"))}
 stories = validation_stories(run.path)
-groups = {"how it is said": [], "drawn by lot": [], "to be remembered": []}
+groups = {"how it is said": [], "drawn at random": [], "to be remembered": []}
 for step, path in saved.items():
     tensors = files.read_safetensors(path / "tensors.safetensors")
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
@@ -108,7 +110,7 @@ for step, path in saved.items():
     for share in by_choice(model, corpus.tokenizer, stories[:80]):
         word, _, certain = share.kind.partition(", ")
         spoken = word in ("phrase", "end of the text")
-        group = "how it is said" if spoken else "to be remembered" if certain == "certain" else "drawn by lot"
+        group = "how it is said" if spoken else "to be remembered" if certain == "certain" else "drawn at random"
         sums[group] += share.nats - share.floor, share.tokens
     for name, (nats, tokens) in sums.items():
         groups[name].append(nats / tokens)
@@ -118,12 +120,12 @@ for step, path in saved.items():
 #
 # One number does not say what is missing. But the grammar knows the cost of each word, so the distance to the floor
 # can be divided among kinds of words. `certain`: there was nothing to choose, because the story has said it before
-# (or because the word had begun); a name that is certain must be *remembered*. `to choose`: a lot was drawn, and the
-# best is to hold all possible words for equally likely.
+# (or because the word had begun); a name that is certain must be *remembered*. `to choose`: the dice were rolled, and
+# the best is to take all possible words for equally likely.
 #
 # In the picture on the right: the turns of phrase come first, for there are few of them and they are everywhere. For
-# words drawn by lot it is enough to know all that are possible. What takes longest is to know *who has the ball now*:
-# it stands far back in the text, and attention must learn where to look.
+# words drawn at random it is enough to know all that are possible. What takes longest is to know *who has the ball
+# now*: it stands far back in the text, and attention must learn where to look.
 
 # %%
 print(table(by_choice(model, corpus.tokenizer, stories)))

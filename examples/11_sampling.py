@@ -11,7 +11,7 @@
 # all the dials of a chat program (`temperature`, `top_p` ...) turn something in them. The model never notices.
 #
 # We take one place in one text, and look. The model is that of lesson 10. At this place the grammar of the stories
-# goes on with a girl or a boy, 5 chances of 26 each, or with one of 16 animals, one chance each: so we know what
+# goes on with a girl or a boy, 5 chances in 26 each, or with one of 16 animals, one chance each: so we know what
 # would be right, and how likely.
 
 # %%
@@ -58,7 +58,7 @@ print(f"{len(right)} tokens can be right here; all the others together got {wron
 # # The draw
 #
 # Lay the probabilities end to end: stretches on a line from 0 to 1. Throw a point `u` onto the line; the stretch in
-# which it falls is the token. A token of 20 % has a fifth of the line, and is hit in a fifth of all throws. In NumPy
+# which it falls is the token. A token of 20% has a fifth of the line, and is hit in a fifth of all throws. In NumPy
 # the ends of the stretches are `np.cumsum(p)`, and `np.searchsorted` finds the first end beyond `u`.
 #
 # This is why a **seed** makes a text repeatable: the same seed gives the same points `u`. And why a small change of
@@ -76,10 +76,10 @@ lesson.prove("frequency and probability differ at most by", np.abs(frequency - p
 # # Why not always the most likely one?
 #
 # That is `temperature=0`, also called *greedy*. It gives the same text each time, and it suits questions that have
-# one answer. But a text of nothing but the most likely words is no likely text: here it would begin every story with
-# the same hero. And why not just draw from the probabilities as they are? Because hundreds of tokens that are wrong
-# here got a little each, and together that is the chance of nonsense at *each* token: of 100 tokens, one or the other
-# will be hit. The dials trade one against the other.
+# one answer. But a text of nothing but the most likely words is not a likely text: here it would begin every story
+# with the same hero. And why not just draw from the probabilities as they are? Because hundreds of tokens that are
+# wrong here got a little each, and together that is the chance of nonsense at *each* token: among 100 tokens, one is
+# soon wrong. The dials trade one against the other.
 #
 # **Scores divided by `temperature`.** Below 1 the likely become likelier, above 1 all come nearer to each other.
 # `softmax(logits / t)` raises each probability to the power `1 / t`.
@@ -144,8 +144,9 @@ def panels(figure, named):
     """A panel for each (title, before, after, the tokens to show): pale bars before, coloured after; crosses where a
     token can no longer be drawn.
     """
-    for i, (axes, (title, p, q, ids)) in enumerate(zip(figure.subplots(2, 3).ravel(), named, strict=True)):
-        places, top = np.arange(len(ids)), 1.15 * max(p[ids].max(), q[ids].max())
+    top = 1.15 * max(probabilities[ids].max() for _, p, q, ids in named for probabilities in (p, q))
+    for i, (axes, (title, p, q, ids)) in enumerate(zip(figure.subplots(2, 3, sharey=True).flat, named, strict=True)):
+        places = np.arange(len(ids))
         axes.bar(places, p[ids], color=lesson.grey, alpha=0.35, width=0.9, label="before")
         axes.bar(places, q[ids], color=f"C{i % 3}", width=0.5, label="after")
         out = places[q[ids] == 0]
@@ -172,7 +173,8 @@ lesson.picture(
 #
 # - `frequency_penalty`: the logit falls by so much for each time the token was drawn already;
 # - `presence_penalty`: it falls once, however often the token came;
-# - `repetition_penalty`: a positive logit is divided by it, a negative one multiplied; the prompt counts, too;
+# - `repetition_penalty`: a positive logit is divided by it, a negative one multiplied; the prompt, the text that the
+#   model was given, counts too;
 # - `no_repeat_ngram_size=2`: no pair of tokens comes twice;
 # - `logit_bias`: so much is added to the logits of chosen tokens, to want a word, or with -100 to ban it;
 # - `min_new_tokens`: the tokens that end the text are excluded until so many were drawn.
@@ -193,7 +195,7 @@ tom = tokenizer.encode(" Tom", add_special_tokens=False)[0]
 q = softmax(scores[0])
 likely = np.argsort(-q)[:12]
 print(f"...{tokenizer.decode(past[0, -20:])} ...\n" + ", ".join(f"{shown(id)} {q[id]:.1%}" for id in likely))
-looking_back = [  # the whole story is taken for drawn
+looking_back = [  # the whole story counts as drawn
     ("frequency_penalty=1", P.penalize_frequency(scores, past, frequency=1.0, presence=0.0)),
     ("presence_penalty=1", P.penalize_frequency(scores, past, frequency=0.0, presence=1.0)),
     ("repetition_penalty=1.5", P.penalize_repetition(scores, past, penalty=1.5)),
@@ -258,7 +260,7 @@ def at_temperature(logits, temperature):
 
 
 def check_nucleus(f):
-    """The last one needed is kept too, and the order of the tokens is anybody's."""
+    """The last one needed is kept too, and the tokens may come in any order."""
     probs = np.array([0.1, 0.4, 0.2, 0.3])
     close(f(probs, 0.5), [0, 4 / 7, 0, 3 / 7], "p = 0.5 of [0.1, 0.4, 0.2, 0.3]")
     close(f(probs, 0.3), [0, 1, 0, 0], "p = 0.3: one token reaches it alone")

@@ -72,12 +72,12 @@ print(pieces)
 # %% [markdown]
 # # The probability of stopping along a text
 #
-# At each place the model says how likely the end is. In a good story that is hardly ever at all, and then, after the
+# At each place the model says how likely the end is. In a good story it is hardly ever likely, and then, after the
 # last sentence, nearly certain. What is more, it must tell the last sentence from the others: all end with a full
 # stop.
 #
 # If `s` are these probabilities, `np.cumprod(1 - s)` is how likely the text is still going on after each token. This
-# is why tiny errors count: with a chance of 1 % at each token, little more than a third of the texts get beyond 100
+# is why tiny errors count: with a chance of 1% at each token, little more than a third of the texts get beyond 100
 # tokens.
 
 # %%
@@ -95,8 +95,9 @@ print(f"1 % at each token: {np.cumprod(1 - np.full(100, 0.01))[-1]:.1%} of the t
 #
 # Does a model learn to stop by itself? It learns what it is asked for: the loss is over the *targets*, the tokens
 # that come next, and EOS must be one of them. This is easily lost. Rows of a batch must be equally long, so short
-# ones are filled up, and often with EOS, since it is at hand. Nobody wants to learn the filling: those targets are
-# set to -100, which the loss skips. And whoever writes `y[y == EOS] = -100` skips the one true end as well.
+# ones are filled up (**padding**), and often with EOS, since it is at hand. Nobody wants to learn the filling: those
+# targets are set to -100, which the loss skips. And whoever writes `y[y == EOS] = -100` skips the one true end as
+# well.
 #
 # We train the same small model twice, on the first sentences of stories, with the same rows in the same order. The
 # only difference is that line.
@@ -153,7 +154,7 @@ for name, with_end in (("with", True), ("without", False)):
         along[name] = F.softmax(small(np.array([ids]))).data[0, :, EOS]  # (T,) after each token
     print(f"it stops in {rate[name]:.0%} of 100 texts; the first: {texts[0].text!r} [{texts[0].finish_reason}]\n")
 gained = rate["with"] - rate["without"]
-lesson.prove("share of texts that stop, with the end in the loss less without it", gained, at_least=0.9, at_most=1)
+lesson.prove("share that stops with the end in the loss, minus the share without", gained, at_least=0.9, at_most=1)
 lesson.prove("different reasons to stop", len({end.finish_reason for end in ends}), at_least=7)
 
 

@@ -37,7 +37,7 @@ from minillm.data.chat_corpus import chance, is_right, obeys, style_of
 
 lesson = Lesson("13_answering")
 stories = story_model(lesson)
-tokenizer = with_marks(stories.tokenizer)  # the same, with two special tokens more
+tokenizer = with_marks(stories.tokenizer)  # the same, with two more special tokens
 START, END = (tokenizer.special_tokens[mark] for mark in ("<|im_start|>", "<|im_end|>"))
 
 # A model with a row in its embedding for each of the two, drawn as if it were one of the others.
@@ -86,13 +86,13 @@ if importlib.util.find_spec("jinja2"):  # templates are written in its language
 # special tokens are only those that the template wrote; what people write is encoded as plain letters.
 
 # %%
-print(f"the mark is 1 token; the same signs in a message are {len(plain('<|im_end|>'))}: {plain('<|im_end|>')}")
+print(f"the mark is 1 token; the same characters in a message are {len(plain('<|im_end|>'))}: {plain('<|im_end|>')}")
 
 # %% [markdown]
 # # Conversations with known answers
 #
-# The corpus is again written by a grammar: small questions of which the right answer is known, in English and French,
-# with system messages that really change the answer. What is examined was held out: *this* answer in *this* style was
+# The corpus is again written by a grammar: small questions whose right answer is known, in English and French, with
+# system messages that really change the answer. What is examined was held out: *this* answer in *this* style was
 # never seen in training.
 #
 # Four numbers, measured before and after. Does the model **stop**, by its own mark? Does it **obey** the system
@@ -208,7 +208,7 @@ lesson.picture(
 )
 
 # %% [markdown]
-# # What it learned, and what not
+# # What it learned, and what it did not
 #
 # To stop and to take the form that was asked for is learned soon: the form is the same in all conversations. The
 # right *content* comes much later: to say who has the ball the model must look it up in the question, and to add it

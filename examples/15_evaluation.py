@@ -77,8 +77,8 @@ for seed in range(5):
 # # Two kinds of chance
 #
 # **Which stories are in the test?** With another 40, the result would be another. The *bootstrap*
-# imagines that: draw 40 stories from the 40, with repetition, take the mean, and do this some thousand
-# times. Where the middle 95 % of these means lie is the interval. One draws whole *stories*, not tokens:
+# imagines that: draw 40 stories from the 40, with replacement, take the mean, and do this two thousand
+# times. Where the middle 95% of these means lie is the interval. One draws whole *stories*, not tokens:
 # the tokens of one story are not independent.
 #
 # **Which seed?** That is another chance, and the bootstrap of one model knows nothing of it. Train again.
@@ -130,7 +130,8 @@ for name, kind in {
 # # A leak
 #
 # Now a mistake, of the kind that happens: half of the test stories have slipped into the training data.
-# They are on the web twice, say. We train a larger model on these data, for longer.
+# They are on the web twice, say. We train a larger model on these data, for longer: long enough to know
+# them by heart, which is called **overfitting**.
 
 # %%
 leaked = np.arange(len(test)) % 2 == 0
@@ -206,7 +207,8 @@ lesson.prove("honest ones that are accused, of 20", np.sum(caught & ~leaked), at
 # 1. Wilson's interval for k right answers of n, with z = 1.96: the centre is `(k + z^2 / 2) / (n + z^2)`,
 #    the half width `z / (n + z^2) * sqrt(k (n - k) / n + z^2 / 4)`.
 # 2. Two models, examined on the same stories: the mean difference of their nats per story, and its
-#    standard error, the standard deviation of the differences (`ddof=1`) by the root of their number.
+#    standard error, the standard deviation of the differences (`ddof=1`) divided by the square root of
+#    their number.
 
 # %%
 

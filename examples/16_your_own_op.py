@@ -12,16 +12,16 @@
 #
 #     y[n, k] = sum over c of (x[n, c] - w[k, c])^2
 #
-# One can build it of operations that exist. Then the engine knows the derivative, and there is nothing to
-# prove. But each step of it makes an array of all rows times all prototypes times all columns, and keeps it
-# for the way back. So we write it as one operation, and keep what we built as a witness.
+# One can build it out of operations that exist. Then the engine knows the derivative, and there is nothing to prove.
+# But each step of it makes an array of all rows times all prototypes times all columns, and keeps it for the way back.
+# So we write it as one operation, and keep what we built as a witness.
 
 # %%
 import inspect
 import time
 
 import numpy as np
-from course import Lesson, close
+from course import Lesson, close, same
 
 from minillm import Tensor, detect_anomaly, gradcheck, kernels, nn, no_grad, optim
 from minillm import functional as F
@@ -30,7 +30,7 @@ lesson = Lesson("16_your_own_op")
 
 
 def built(x: Tensor, w: Tensor) -> Tensor:
-    """The same of operations that exist.   x: (N, C), w: (K, C) -> (N, K)."""
+    """The same out of operations that exist.   x: (N, C), w: (K, C) -> (N, K)."""
     N, C = x.shape
     return ((x.reshape(N, 1, C) - w) ** 2).sum(axis=-1)
 
@@ -38,18 +38,18 @@ def built(x: Tensor, w: Tensor) -> Tensor:
 # %% [markdown]
 # # Definition and derivative
 #
-# An operation is two functions of arrays. **Forward** is the formula. **Backward** is given `dy`, the
-# gradient of the loss with respect to the result, of the result's shape, and must return the gradient with
-# respect to each input, of that input's shape. On paper: if `x[n, c]` grows, `y[n, k]` grows by
-# `2 (x[n, c] - w[k, c])`, for *every* k; if `w[k, c]` grows, by minus that, for *every* n. And where one
-# number acts in several places, gradients add (lesson 2):
+# An operation is two functions of arrays. **Forward** is the formula. **Backward** is given `dy`, the gradient of the
+# loss with respect to the result, of the result's shape, and must return the gradient with respect to each input, of
+# that input's shape: a tuple, also where there is one input only. On paper: if `x[n, c]` grows, `y[n, k]` grows by
+# `2 (x[n, c] - w[k, c])`, for *every* k; if `w[k, c]` grows, by minus that, for *every* n. And where one number acts
+# in several places, gradients add (lesson 2):
 #
 #     dx[n, c] =   sum over k of dy[n, k] * 2 (x[n, c] - w[k, c])
 #     dw[k, c] = - sum over n of dy[n, k] * 2 (x[n, c] - w[k, c])
 #
-# `Tensor.from_op` ties the two together: the result, the inputs, and the function that the engine shall call
-# on its way back. Two rules: `backward` must not write into `dy`, others may hold it; and it should hold
-# arrays, not the resulting Tensor, or the graph would hold itself and never be freed.
+# `Tensor.from_op` ties the two together: the result, the inputs, and the function that the engine will call on its way
+# back. Two rules: `backward` must not write into `dy`, since others may hold it; and it should hold arrays, not the
+# resulting Tensor, or the graph would hold itself and never be freed.
 
 # %%
 
@@ -87,7 +87,7 @@ print(distances(x, w))
 # look at what the loss does. `gradcheck` does this for every number of every input. It weighs the results
 # with random numbers before it adds them up, for a plain sum could hide a mistake.
 #
-# Then we make the mistake that everybody makes here some time: the minus sign of `dw` is forgotten.
+# Then we make the mistake that everybody makes here some day: the minus sign of `dw` is forgotten.
 
 # %%
 print("gradcheck of ours: ", gradcheck(distances, [x, w]))
@@ -184,8 +184,8 @@ lesson.picture(
 # %% [markdown]
 # And if a gradient does not exist at all? We want the distance itself, the root of its square. At 0 the root is
 # infinitely steep, and infinity times 0 is no number: NaN, which then spreads into all weights. `gradcheck` was right,
-# for it never looked *there*. Inside of `detect_anomaly` the engine looks at every number that it makes, and stops
-# where the first one goes wrong.
+# for it never looked *there*. Inside `detect_anomaly` the engine looks at every number that it makes, and stops where
+# the first one goes wrong.
 
 # %%
 try:
@@ -289,7 +289,7 @@ lesson.picture(
     "speed",
     draw_speed,
     alt="Milliseconds for forward and backward against the number of rows, both axes logarithmic: the kernel takes the "
-    "least time, the operation in NumPy several times as much, and what is built of several operations the most.",
+    "least time, the operation in NumPy many times as much, and what is built of several operations the most.",
 )
 
 # %% [markdown]
@@ -374,7 +374,7 @@ def check_scale_backward(f):
     rng = np.random.default_rng(5)
     x, w = rng.standard_normal((4, 3)), rng.standard_normal(3)
     got = f(np.ones((4, 3)), x, w)
-    close(None if got is None else np.shape(got[1]), (3,), "the shape of dw, where w has three numbers")
+    same(None if got is None else np.shape(got[1]), (3,), "the shape of dw, where w has three numbers")
     gradcheck(scale, [Tensor(x), Tensor(w)])
 
 

@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ HEADS = {
 def lessons() -> list[Path]:
     """The scripts of the course, in order."""
     return sorted(HERE.glob("[0-9][0-9]_*.py"))
+
+
+def number(path: Path) -> int:
+    """3 for the third."""
+    return int(path.stem[:2])
 
 
 def title(path: Path) -> str:
@@ -69,6 +75,11 @@ def notebook(path: Path, in_french: bool) -> dict[str, Any]:
     return {"cells": found, "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
 
 
+def one_line(text: str) -> str:
+    """A text as it may stand in a cell of a table, between quotation marks."""
+    return escape(" ".join(text.split()), quote=True).replace("&#x27;", "'").replace("|", "&#124;")
+
+
 def course_table(suffix: str) -> str:
     """The table of README.md ("") or README.fr.md (".fr"): a row for each recorded lesson."""
     lines = [f"| {' | '.join(HEADS[suffix])} |", "|" + "---|" * len(HEADS[suffix])]
@@ -81,9 +92,10 @@ def course_table(suffix: str) -> str:
             source = f"pictures/{path.stem}_{name}"
             pictures.append(
                 f'<picture><source media="(prefers-color-scheme: dark)" srcset="{source}-dark.png">'
-                f'<img src="{source}.png" width="260" alt="{said.get(f"picture {name}", alt)}"></picture>'
+                f'<img src="{source}.png" width="260" alt="{one_line(said.get(f"picture {name}", alt))}"></picture>'
             )
-        proofs = [f"{said.get('proof', what)}: {shown(value)}" for what, value in list(r["proofs"].items())[:1]]
+        colon = " : " if suffix else ": "
+        proofs = [f"{said.get('proof', what)}{colon}{shown(value)}" for what, value in list(r["proofs"].items())[:1]]
         loss, above = ("" if v is None else f"{v:.3f}" for v in (r["loss"], above_floor(r)))
         name = said.get("title") or title(path).split(". ", 1)[-1].split(":")[0].rstrip(".")
         lines.append(
@@ -114,21 +126,23 @@ def main() -> int:
     book.add_argument("--french", action="store_true", help="its prose in French")
     commands.add_parser("tables", help="write the tables of README.md and README.fr.md anew")
     options = p.parse_args()
+    asked = {"run": getattr(options, "only", None) or [], "notebook": [getattr(options, "lesson", None)]}
+    there = [number(path) for path in lessons()]
+    if unknown := [n for n in asked.get(options.command, []) if n not in there]:
+        p.error(f"no lesson {unknown[0]}; there are {', '.join(map(str, there))}")
     if options.command is None:
         for path in lessons():
             print(f"python examples/{path.name:26} {title(path)}")
     elif options.command == "tables":
         write_tables()
     elif options.command == "notebook":
-        path = next((path for path in lessons() if int(path.stem[:2]) == options.lesson), None)
-        if path is None:
-            p.error(f"lesson must be from 1 to {len(lessons())}; got {options.lesson}")
+        path = next(path for path in lessons() if number(path) == options.lesson)
         out = path.with_suffix(".fr.ipynb" if options.french else ".ipynb")
         out.write_text(json.dumps(notebook(path, options.french), indent=1, ensure_ascii=False))
         print(out)
     else:
         for path in lessons():
-            if options.only is None or int(path.stem[:2]) in options.only:
+            if options.only is None or number(path) in options.only:
                 print(f"\n==== {path.name}", flush=True)
                 more = ["--record"] if options.record else []
                 done = subprocess.run([sys.executable, str(path), "--solutions", *more])

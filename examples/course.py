@@ -85,6 +85,10 @@ class Lesson:
                 for kind in ("png",) if self.options.record else ("png", "svg"):
                     path = self.out / f"{self.name}_{name}{suffix}.{kind}"
                     figure.savefig(path, metadata=None if kind == "png" else {"Description": alt, "Date": None})
+        if "ipykernel" in sys.modules:  # a notebook shows it at once
+            from IPython.display import Image, display
+
+            display(Image(filename=str(self.out / f"{self.name}_{name}.png")))
         print(f"picture: {self.out / f'{self.name}_{name}.png'} (light and dark, .png and .svg)")
         print(f"         {alt}")
 
@@ -103,7 +107,8 @@ class Lesson:
                 print(_coloured(f"exercise {name}: right", 32))
             except Exception as error:  # whatever the reader's code does, the lesson goes on
                 unwritten = isinstance(error, NotWritten)
-                said = "yours to write" if unwritten else f"not yet: {error or type(error).__name__}"
+                empty = "yours to write (it returns nothing)"
+                said = empty if unwritten else f"not yet: {error or type(error).__name__}"
                 print(_coloured(f"exercise {name}: {said}", 31))
                 self.failed.append(name)
             return function

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,6 +129,18 @@ def test_a_notebook_has_the_cells(tmp_path):
     assert json.loads(json.dumps(made))["nbformat"] == 4
 
 
+def test_a_notebook_shows_each_picture_once(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py"])
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=seen.append, Image=dict))
+    lesson = Lesson("01_neuron")
+    lesson.out = tmp_path
+    lesson.picture("dot", lambda figure: figure.subplots().plot([0], [0], "o"), alt="a dot")
+    assert seen == [{"filename": str(tmp_path / "01_neuron_dot.png")}]
+
+
 def test_the_model_of_lesson_10_is_trained_once_and_anew_where_its_recipe_changed(tmp_path, monkeypatch):
     lesson = Lesson("11_sampling")
     lesson.options.out, recipe = str(tmp_path), Recipe(steps=5)
@@ -175,6 +188,20 @@ def test_the_tables_are_those_of_the_recorded_run():
     for suffix in course.HEADS:
         text = (course.HERE / f"README{suffix}.md").read_text()
         assert f"<!-- table -->\n{course.course_table(suffix)}\n<!-- end of table -->" in text
+
+
+def test_a_text_of_two_lines_is_one_cell_of_the_table():
+    assert course.one_line('Left: "a"\n  | right, l\'autre') == "Left: &quot;a&quot; &#124; right, l'autre"
+    for suffix in course.HEADS:
+        assert all(line.startswith("| ") or line.startswith("|---") for line in course.course_table(suffix).split("\n"))
+
+
+@pytest.mark.parametrize("command", [["notebook", "99"], ["run", "--only", "1", "99"]])
+def test_a_lesson_that_is_not_there_is_refused(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["python -m examples", *command])
+    with pytest.raises(SystemExit, match="2"):
+        course.main()
+    assert "no lesson 99; there are 1, 2, 3" in capsys.readouterr().err
 
 
 def test_recorded_pictures_are_there():
