@@ -311,5 +311,8 @@ def together(gradients, sizes):
 lesson.end(
     changed="gradients from batches",
     parameters=model.num_parameters(),
-    read=["minillm/optim.py", "minillm/data/batches.py", "minillm/functional/losses.py"],
-)
+    read=[
+        "minillm/optim.py", "minillm/data/batches.py", "minillm/functional/losses.py", "minillm/nn/dropout.py",
+        "minillm/nn/batch_norm.py", "minillm/functional/checks.py", "minillm/functional/products.py",
+    ],
+)  # fmt: skip

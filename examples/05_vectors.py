@@ -328,7 +328,11 @@ def slide(picture, weights):
 lesson.end(
     changed="digits and words as vectors",
     parameters=embedding.num_parameters() + scores.num_parameters(),
-    read=["minillm/functional/conv.py", "minillm/nn/conv.py", "minillm/functional/losses.py",
-          "minillm/functional/embedding.py", "minillm/nn/embedding.py", "minillm/check/summary.py",
-          "minillm/data/stories.py", "minillm/data/story_corpus.py", "minillm/data/story_words.py"],
+    read=[
+        "minillm/functional/conv.py", "minillm/nn/conv.py", "minillm/functional/losses.py",
+        "minillm/functional/embedding.py", "minillm/nn/embedding.py", "minillm/check/summary.py",
+        "minillm/data/stories.py", "minillm/data/story_corpus.py", "minillm/data/story_words.py",
+        "minillm/functional/shaping.py", "minillm/data/text.py", "minillm/data/encode.py", "minillm/data/shards.py",
+        "minillm/data/shard_dataset.py",
+    ],
 )  # fmt: skip

@@ -239,5 +239,7 @@ lesson.end(
         "minillm/functional/attention.py", "minillm/functional/norm.py", "minillm/functional/embedding.py",
         "minillm/nn/attention.py", "minillm/nn/norm.py", "minillm/nn/embedding.py", "minillm/data/stories.py",
         "minillm/data/batches.py", "minillm/training/trainer.py", "minillm/training/config.py",
+        "minillm/models/t5.py", "minillm/models/llama_kin.py", "minillm/models/checks.py", "minillm/data/pairs.py",
+        "minillm/data/pair_files.py", "minillm/data/spans.py",
     ],
 )  # fmt: skip

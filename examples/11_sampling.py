@@ -280,6 +280,6 @@ lesson.end(
     read=[
         "minillm/generation/processors.py", "minillm/generation/config.py", "minillm/generation/config_file.py",
         "minillm/generation/generator.py", "minillm/generation/beam.py", "minillm/generation/large_vocabulary.py",
-        "minillm/cli/generate.py", "minillm/cli/probabilities.py",
+        "minillm/cli/generate.py", "minillm/cli/probabilities.py", "minillm/models/fast/", "minillm/cli/",
     ],
 )  # fmt: skip

@@ -228,5 +228,6 @@ lesson.end(
     read=[
         "minillm/generation/stopping.py", "minillm/generation/result.py", "minillm/generation/prompt.py",
         "minillm/tokenizer/stream.py", "minillm/tokenizer/specials.py", "minillm/data/batches.py",
+        "minillm/generation/", "minillm/check/stop_plot.py", "minillm/check/figure.py",
     ],
 )  # fmt: skip

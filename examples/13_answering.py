@@ -259,6 +259,6 @@ lesson.end(
     floor=floor,
     read=[
         "minillm/chat/", "minillm/data/chat_grammar.py", "minillm/data/chat_corpus.py", "minillm/data/tasks.py",
-        "minillm/tokenizer/chat_format.py", "minillm/cli/sft.py",
+        "minillm/tokenizer/chat_format.py", "minillm/cli/sft.py", "minillm/data/french.py",
     ],
 )  # fmt: skip

@@ -209,5 +209,8 @@ def dpo(preferred, other, beta):
 lesson.end(
     changed="LoRA, preferences",
     parameters=int(round(share * base.num_parameters())),
-    read=["minillm/finetune/", "minillm/optim.py", "minillm/nn/module.py", "examples/tune_smollm2.py"],
-)
+    read=[
+        "minillm/finetune/", "minillm/optim.py", "minillm/nn/module.py", "examples/tune_smollm2.py",
+        "minillm/models/folder/", "minillm/nn/saving.py", "minillm/data/chat_preferences.py",
+    ],
+)  # fmt: skip

@@ -1,6 +1,7 @@
 """The course: its lessons, all of them at once, as notebooks, and the tables of its README.
 
     python -m examples                       # list the lessons
+    python -m examples 3                     # lesson 3
     python -m examples run                   # all, with the solutions: each must prove its number
     python -m examples notebook 3 --french   # lesson 3 as a notebook, its prose in French
     python -m examples tables                # write the tables of README.md and README.fr.md anew
@@ -116,6 +117,10 @@ def write_tables() -> None:
 
 def main() -> int:
     """Do what was asked; returns the exit code."""
+    if sys.argv[1:] and sys.argv[1].isdigit():  # a lesson's number: that lesson, with its own options
+        for path in lessons():
+            if number(path) == int(sys.argv[1]):
+                return subprocess.run([sys.executable, str(path), *sys.argv[2:]]).returncode
     p = argparse.ArgumentParser(prog="python -m examples", description="The course, from one neuron on.")
     commands = p.add_subparsers(dest="command")
     run = commands.add_parser("run", help="run all lessons with their solutions; each must prove its number")

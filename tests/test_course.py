@@ -81,6 +81,18 @@ def test_the_french_says_the_same(path):
     assert {f"picture {name}" for name in drawn} == {name for name in said if name.startswith("picture")}
 
 
+def test_every_file_of_the_library_is_named_by_a_lesson():
+    named = set()
+    for path in course.lessons():
+        end = next(node for node in ast.walk(ast.parse(path.read_text()))
+                   if isinstance(node, ast.Call) and ast.unparse(node.func) == "lesson.end")  # fmt: skip
+        named |= set(ast.literal_eval(next(keyword.value for keyword in end.keywords if keyword.arg == "read")))
+    assert all((HOME / name).exists() for name in named)
+    folders = tuple(name for name in named if name.endswith("/"))
+    files = {str(file.relative_to(HOME)) for file in (HOME / "minillm").rglob("[!_]*.py")}
+    assert {file for file in files - named if not file.startswith(folders)} == set()
+
+
 @pytest.mark.parametrize("path", LESSONS)
 def test_exercises_ask_only_what_was_taught(path):
     """The solutions use no name that the code of this lesson, or of one before, does not."""

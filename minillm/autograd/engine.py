@@ -162,8 +162,8 @@ class Node:
             this_thread.observer.on_backward(self, dy, gradients)
         if len(gradients) != len(self._inputs):
             raise RuntimeError(
-                f"backward of '{self.op}' gave {len(gradients)} gradients for {len(self._inputs)} inputs; "
-                "None is one too"
+                f"backward of '{self.op}' must return a tuple with a gradient, or None, for each of its "
+                f"{len(self._inputs)} inputs; it returned {len(gradients)}"
             )
         for i, (t, g) in enumerate(zip(self._inputs, gradients)):  # noqa: B905 - as long, see above
             if g is not None and (g.shape if type(g) is np.ndarray else np.shape(g)) != t._data.shape:
