@@ -228,7 +228,7 @@ lesson.picture(
 # lead to the best end.
 
 # %%
-for temperature in (0.3, 0.8, 1.3):
+for temperature in (0.6, 0.7, 1.3):
     settings = GenerationConfig(temperature=temperature, max_new_tokens=40, seed=1)
     print(f"temperature {temperature}: {generate(model, tokenizer, text, settings).text}\n")
 greedy = generate(model, tokenizer, text, GenerationConfig(temperature=0, max_new_tokens=30))
