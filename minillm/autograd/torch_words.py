@@ -155,6 +155,8 @@ OTHERS = {  # what is no function here
     "normalize": "x / F.norm(x, axis=-1, keepdims=True)",
     "batch_norm": "nn.BatchNorm1d(channels)(x), or nn.BatchNorm2d",
     "interpolate": "x[:, :, np.arange(2 * H) // 2][..., np.arange(2 * W) // 2], for the nearest of twice the size",
+    "multinomial": "np.random.default_rng(seed).choice(len(p), p=p)",
+    "topk": "np.argsort(-x.data) for the places, x.data for the values",
     "gumbel_softmax": "F.softmax((x - F.log(-F.log(u))) / temperature), with u = rng.random(x.shape)",
 }
 NN = {
@@ -316,6 +318,11 @@ MINILLM = {
     "FloatTensor": "Tensor(np.asarray(values, np.float32))",
     "LongTensor": "Tensor(np.asarray(values, np.int64))",
     "compile": "nothing: kernels are compiled already",
+    "jit": "nothing: kernels are compiled already",
+    "amp": "nothing: float32 and float64 are the dtypes here",
+    "autocast": "nothing: float32 and float64 are the dtypes here",
+    "backends": _NOTHING,
+    "mps": _NOTHING,
 }
 ARGUMENTS = {  # torch's argument -> what to do; "... dim=" follows
     "dim": "axes are NumPy's: write axis= for",
@@ -369,6 +376,14 @@ ARGUMENTS = {  # torch's argument -> what to do; "... dim=" follows
     "correction": "write ddof= for",
     "unbiased": "write ddof=1 for True, 0 for False, in place of",
     "out": "a result is always new: leave out",
+    "need_weights": "with minillm.record_attention(model) as weights: shows them, without",
+    "return_weights": "with minillm.record_attention(model) as weights: shows them, without",
+    "average_attn_weights": "minillm.record_attention gives the weights of each head: leave out",
+    "key_padding_mask": "write mask= for",
+    "query": "give x without a name, for",
+    "key": "write context= for",
+    "value": "keys and values come of one context: leave out",
+    "set_to_none": "gradients are None afterwards: leave out",
     "create_graph": "a gradient is an array, which has none itself: leave out",
 }
 
@@ -421,7 +436,7 @@ def torch_arguments(function: Function) -> Function:
             given = [name for name in kwargs if name in ARGUMENTS and name not in own]
             if not given:
                 raise
-            name = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
+            name = type(args[0]).__name__ if function.__name__ in ("__init__", "forward") else function.__name__
             raise TypeError(f"{name}: {ARGUMENTS[given[0]]} {given[0]}=") from None
 
     return call  # type: ignore[return-value]
