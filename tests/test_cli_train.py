@@ -259,7 +259,6 @@ def test_learning_that_makes_no_sense(capsys, home):
         ("--model gpt2 --kv-heads 2", "--kv-heads must be left out: a model of the kind gpt2 has no such setting"),
         ("--dropout 0.1", "--dropout must be left out: a model of the kind llama has no such setting"),
         ("--attention dot", "--attention must be left out: a model of the kind llama has no such setting"),
-        ("--tokenizer char --vocab-size 300", "--vocab-size must be left out: the tokens of a char tokenizer"),
         ("--heads 4 --kv-heads 3", "--kv-heads must be a divisor of --heads = 4; got 3"),
         ("--schedule linear", "--schedule must be one of cosine, wsd, constant; got 'linear'"),
         ("--finetune x", "unknown option --finetune; did you mean --from?"),

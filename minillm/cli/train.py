@@ -128,8 +128,6 @@ def _begin(options: argparse.Namespace) -> int:
     from ..training.start import started_recipe
 
     data = None if options.data is None else str(Path(options.data).resolve())
-    if options.tokenizer == "char" and options.vocab_size is not None:
-        raise ValueError("--vocab-size must be left out: the tokens of a char tokenizer are the characters of the text")
     if options.out is not None:
         Run.refuse_existing(options.out)
     chosen = _chosen(options)
