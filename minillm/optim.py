@@ -73,6 +73,7 @@ class Optimizer:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(sentence(type(self).__name__, name, OPTIMIZER), name=name, obj=self)
 
+    @torch_arguments
     def zero_grad(self) -> None:
         """Forget all gradients: the next `backward()` begins from nothing instead of adding to
         them.

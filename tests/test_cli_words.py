@@ -86,6 +86,17 @@ def test_what_depends_on_the_model_is_in_the_words_of_the_command(folder, capsys
     assert complaint(capsys, "train", "--data", "nowhere.txt").startswith("minillm: no such file or folder")
 
 
+def test_a_file_without_text_is_named(capsys, tmp_path):
+    (tmp_path / "empty.txt").touch()
+    told = complaint(capsys, "train", "--data", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "run"))
+    assert told.endswith("empty.txt holds no text, only white space or nothing at all")
+
+
+def test_an_unknown_option_is_named_before_its_value(capsys):
+    assert complaint(capsys, "warmup", "--threads", "4").startswith("minillm: unknown option --threads")
+    assert complaint(capsys, "warmup", "lama").endswith("got 'lama'; did you mean llama? (see: minillm warmup --help)")
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +121,7 @@ def test_memory_is_told_before_anything_is_built(folder, capsys, tmp_path, monke
     for options in (["--layers", "100000000"], ["--batch-size", "100000000000"], ["--steps", "1000000000"],
                     ["--context", "2000000000"], [*text, "--batch-size", "100000000000"]):  # fmt: skip
         assert "GiB of memory, and 24 are free" in complaint(capsys, "train", *options)
+    assert complaint(capsys, "train", "--layers", "100000000").endswith("a smaller context or fewer layers")
     for options in (["--context", "9"], ["--batch-size", "100000000"]):  # of a short text: it is no longer than itself
         assert main(["eval", str(folder), *text, *options]) == 0
     monkeypatch.setattr(memory, "available", lambda: 240 * 9 * 2)

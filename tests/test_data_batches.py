@@ -191,7 +191,7 @@ class TestBuckets:
         assert x.tolist() == [[0, 1, 2, 3], [4, 5, 6, 0]] and y.tolist() == [[1, 2, 3, 4], [5, 6, 0, -100]]
 
     def test_less_than_one_context_is_refused(self):
-        told = "shorter than one context: its 2 documents have 5 tokens, a context of 6 needs at least as many"
+        told = "shorter than one context: its 2 documents have 5 tokens, a context of 6 needs at least as many: choose"
         with pytest.raises(ValueError, match=told):
             BucketedDataset([[1, 2], [3]], [[1]], context=6, eos_id=0)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -113,6 +114,15 @@ def test_a_picture_has_all_curves_and_lines(run, tmp_path, monkeypatch):
         "o$l$d: training 2.060, validation 2.200, 1.300 above the floor",
     ]
     assert not any(text.get_parse_math() for text in legend.get_texts())
+
+
+def test_a_name_that_the_font_lacks_is_drawn_without_a_warning(tmp_path):
+    pytest.importorskip("matplotlib")
+    runs = read_curves([make_run(tmp_path / "roses 🦙")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_runs(runs, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command(run, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .terminal import say
-from .values import Choice
+from .values import not_one_of
 
 PARTS = ("tokenizers", "llama", "gpt2", "rnn", "t5", "int8")
 
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         "next time; without this command each kernel compiles when it is first used.",
     )
     p.add_argument(
-        "part", nargs="*", type=Choice(PARTS), metavar="PART", help=f"what to compile: {', '.join(PARTS)}; default all"
+        "part", nargs="*", metavar="PART", help=f"what to compile: {', '.join(PARTS)}; default all"
     )
     p.set_defaults(run=run)
 
@@ -31,6 +31,9 @@ def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from .. import kernels
 
+    for part in options.part:  # here, so that an unknown option is named before the value that follows it
+        if part not in PARTS:
+            raise ValueError(f"PART {not_one_of(PARTS, part)} (see: minillm warmup --help)")
     if kernels.KERNELS == "numpy":
         say(f"nothing to compile: the NumPy definitions compute ({kernels.REASON})")
         return 0

@@ -69,3 +69,10 @@ __all__ = [
     "text_files",
     "train_and_validation",
 ]
+
+
+def __getattr__(name: str) -> None:
+    """A sentence for somebody who looks here for what torch's module of that name has."""
+    from ..autograd.torch_words import DATA, sentence
+
+    raise AttributeError(sentence("minillm.data", name, DATA))

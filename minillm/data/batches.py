@@ -140,7 +140,8 @@ class DocumentDataset:
         if self.tokens_per_epoch < context:
             raise ValueError(
                 f"DocumentDataset: the training text is shorter than one context: its {len(train)} documents "
-                f"have {self.tokens_per_epoch} tokens, a context of {context} needs at least as many"
+                f"have {self.tokens_per_epoch} tokens, a context of {context} needs at least as many: "
+                "choose a smaller one"
             )
         if not validation:
             raise ValueError("DocumentDataset: validation_docs must hold at least one document; got none")

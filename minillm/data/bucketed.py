@@ -45,7 +45,8 @@ class BucketedDataset:
         if self.tokens_per_epoch < context:
             raise ValueError(
                 f"BucketedDataset: the training text is shorter than one context: its {len(train_docs)} documents "
-                f"have {self.tokens_per_epoch} tokens, a context of {context} needs at least as many"
+                f"have {self.tokens_per_epoch} tokens, a context of {context} needs at least as many: "
+                "choose a smaller one"
             )
         self._buckets: dict[int, list[slice]] = {}  # of the training rows, for each batch size
         self._epoch: tuple[tuple[int, int, int], list[np.ndarray]] | None = None  # that was asked for last

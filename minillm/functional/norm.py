@@ -92,5 +92,7 @@ def rms_norm_backward(
 def _check_norm(name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     last_axis(name, x)
     for part, t in (("weight", weight), ("bias", bias)):
+        if t is not None and not isinstance(t, Tensor):
+            raise TypeError(f"{name}: {part} must be a Tensor, with the shape of x's last axis; got {t!r}")
         if t is not None and t.shape != x.shape[-1:]:
             raise ValueError(f"{name}: {part} must have the shape of x's last axis, {x.shape[-1:]}; got {t.shape}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..autograd.torch_words import torch_arguments
 from ..training.evaluate import evaluating
 from .beam import beam_search
 from .config import GenerationConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["generate", "generate_batch", "stream"]
 
 
+@torch_arguments
 def generate(
     model: LanguageModel,
     tokenizer: Tokenizer,
@@ -60,6 +62,7 @@ def generate(
     return _Writer("generate", model, tokenizer, config, cancel, criterion).texts([prompt], rng)[0]
 
 
+@torch_arguments
 def generate_batch(
     model: LanguageModel,
     tokenizer: Tokenizer,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..autograd.torch_words import torch_arguments
 from ..tensor import Tensor
 from .linear import Linear
 from .module import Module
@@ -49,6 +50,7 @@ class MultiHeadAttention(Module):
         self.v_proj = Linear(width, kv_heads * D, bias, rng)
         self.o_proj = Linear(heads * D, width, bias, rng)
 
+    @torch_arguments
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
         """Attend: (B, T, width) -> (B, T, width).
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..autograd import Hook
 from ..autograd.html import table
-from ..autograd.torch_words import MODULE, sentence
+from ..autograd.torch_words import MODULE, sentence, torch_arguments
 from ..tensor import Tensor
 
 MOST_ROWS = 40  # of modules that a notebook shows
@@ -172,6 +172,7 @@ class Module:
                 else:
                     parameter.data = np.asarray(state[name], dtype=parameter.dtype)
 
+    @torch_arguments
     def zero_grad(self) -> None:
         """Forget the gradients: ``backward()`` adds to what is there, and each step wants its own.
         """

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ def save(state: Module | Mapping[str, Any], path: Pathlike) -> None:
     state: a Module, or a dictionary whose values are arrays, Tensors, numbers, Modules, or such
     dictionaries again. Raises TypeError for what is no number, ValueError for a name with a slash.
     """
+    if isinstance(state, str | os.PathLike):
+        raise TypeError(f"save: state must be a Module or a dictionary, and stand before the path; got {state!r:.60}")
     with atomic_file(path) as staging:
         write_safetensors(staging, dict(_flat("", state)))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import optim
+from ..autograd.torch_words import torch_arguments
 from .evaluate import Evaluation
 
 __all__ = ["TrainConfig", "TrainResult", "usual_warmup"]
@@ -97,6 +98,9 @@ class TrainConfig:
 def usual_warmup(steps: int) -> int:
     """Steps of warm-up where nobody chose: a twentieth of all, at most 200."""
     return min(200, steps // 20)
+
+
+TrainConfig.__init__ = torch_arguments(TrainConfig.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

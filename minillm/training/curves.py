@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import files
+from .plot import drawable
 from .run import LOG, Run
 
 PANELS = {  # what a log holds -> how a picture calls it
@@ -181,7 +182,7 @@ def plot_runs(runs: Sequence[Curves], path: str | os.PathLike[str]) -> None:
         axes.annotate(f"{name} {y:.3f}", (1, y), xycoords=axes.get_yaxis_transform(), xytext=(6, 0),
                       textcoords="offset points", color=INK, fontsize=9, va="center")  # fmt: skip
     if drawn:
-        names = [f"{files.shown(run.name)}{_ending(run)}" for run in runs if run.name in drawn]
+        names = [f"{drawable(files.shown(run.name))}{_ending(run)}" for run in runs if run.name in drawn]
         legend = figure.legend([drawn[run.name] for run in runs if run.name in drawn], names, loc="outside upper left",
                                ncols=1 if len(runs) < 4 else 2, frameon=False, fontsize=9, labelcolor=INK)  # fmt: skip
         for text in legend.get_texts():

@@ -39,13 +39,13 @@ def check_recipe(recipe: Recipe, model: Module | None = None) -> None:
         text = PER_BYTE * sum(file.stat().st_size for file in files)
         shrink = "a corpus on the disk: minillm encode makes it of a text"
     learned, known = recipe.tokenizer in ("bpe", "unigram"), recipe.tokenizer == STARTED
-    V = min(recipe.vocab_size, text) if learned else recipe.vocab_size if known else 1  # at least
+    V = max(1, min(recipe.vocab_size, text)) if learned else recipe.vocab_size if known else 1  # at least
     parameters = model.num_parameters() if model else count_parameters(recipe, V)
     width, tokens = recipe.width, recipe.batch_size * recipe.context
     kept = KEPT.get(recipe.model, KEPT_BY_OTHERS) * recipe.layers * width
     _check({
         "fewer layers or a smaller width": 16 * parameters,
-        "a smaller batch or a smaller context": 4 * tokens * (kept + 2 * V),
+        "a smaller batch, a smaller context or fewer layers": 4 * tokens * (kept + 2 * V),
         shrink: text,
     })  # fmt: skip
 

@@ -87,13 +87,13 @@ def empty_figure(title: str, what: str, below: str) -> tuple[Any, Any]:
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(below, color=GREY, fontsize=9)
-    name = f"{_drawable(title)}\n" if title else ""
+    name = f"{drawable(title)}\n" if title else ""
     axes.set_title(name, loc="left", color=INK, fontsize=12, fontweight="bold", **PLAIN)
     axes.text(0, 1.02, what, transform=axes.transAxes, color=GREY, fontsize=9)
     return figure, axes
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """The text with a box for each character that the font of the pictures does not have."""
     from matplotlib.font_manager import FontProperties, findfont
     from matplotlib.ft2font import FT2Font
