@@ -147,7 +147,7 @@ def draw(figure):
     left.axhline(loss_on(base, old), color=lesson.grey, linestyle=":", label="the model before, on its own stories")
     left.set_xscale("log")
     names = ["rank 1", "rank 4", "rank 16", "all"]
-    left.set_xticks(shares, [f"{name}\n{share:.2g} %" for name, share in zip(names, shares, strict=True)])
+    left.set_xticks(shares, [f"{name}\n{share:.0f} %" for name, share in zip(names, shares, strict=True)])
     left.xaxis.set_minor_formatter("")
     left.set(xlabel="numbers that were trained", ylabel="loss (nats per token)", title="learned, and forgotten")
     left.legend(loc=(0.32, 0.25))

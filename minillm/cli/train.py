@@ -51,8 +51,9 @@ def add(commands: Any) -> None:
         "--data",
         type=name_of_something,
         metavar="PATH",
-        help="a UTF-8 text file, a folder of .txt files, or of what minillm encode made; for a t5 a .jsonl "
-        'file with {"question": ..., "answer": ...} on each line, or a .tsv file with a tab between the two; default: '
+        help="a UTF-8 text file (<|endoftext|> between its documents), a folder of .txt files, or of what minillm "
+        'encode made; for a t5 a .jsonl file with {"question": ..., "answer": ...} on each line, or a .tsv file with a '
+        "tab between the two; default: "
         "made-up stories",
     )
     p.add_argument(
