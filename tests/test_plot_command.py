@@ -1,5 +1,6 @@
 """``minillm plot``: what stands on the terminal and in the picture is what the logs hold."""
 
+import importlib.util
 import json
 import sys
 import warnings
@@ -158,4 +159,5 @@ def test_mistakes(run, tmp_path, capsys):
     assert "line 1: step must be a number; got None" in complaint(make_run(tmp_path / "b", without=("step",)))
     (run / "log.jsonl").write_text("")
     assert "nothing was logged yet" in complaint(run)
-    assert "No such file" in complaint(make_run(tmp_path / "c"), "--out", tmp_path / "no" / "x.png")
+    drawn = "No such file" if importlib.util.find_spec("matplotlib") else "pip install matplotlib"
+    assert drawn in complaint(make_run(tmp_path / "c"), "--out", tmp_path / "no" / "x.png")
