@@ -42,9 +42,13 @@ class StoredModel(ListedModel):
 
     why_not = "blocks cannot be trained; open the file without stored=True to train it in float32"
 
+    def __init__(self, config: Any, context: int | None, arrays: Decoder, load: Callable[[], Any], count: int) -> None:
+        super().__init__(config, context, arrays, functools.cache(load))
+        self._count = count
+
     def num_parameters(self) -> int:
         """How many numbers were learned."""
-        return self.dequantized().num_parameters()
+        return self._count
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The parameters in float32, by name."""
@@ -85,4 +89,5 @@ def stored_model(model: LanguageModel, stored: Mapping[str, Any], load: Callable
     def array(a: np.ndarray | None) -> np.ndarray | None:
         return None if a is None else np.array(stored[names[id(a)]].read(), np.float32)
 
-    return StoredModel(model.config, model.context, rebuilt(arrays, matrix, array), functools.cache(load))
+    rows = rebuilt(arrays, matrix, array)
+    return StoredModel(model.config, model.context, rows, load, model.num_parameters())
