@@ -10,6 +10,7 @@ import pytest
 
 from minillm import Tensor, kernels
 from minillm import functional as F
+from minillm.tokenizer.pieces import unique_pieces
 from minillm.training import warm_up
 from minillm.training.recipe import Recipe
 
@@ -112,6 +113,18 @@ class TestProcess:
             warm.all_compiled()
         with warm_up.WarmUp(Recipe()):
             assert len(started) == 2
+
+    @needs_numba
+    @pytest.mark.parametrize(
+        "chosen, by", [({}, "definition"), ({"data": "book.txt"}, "kernel"), ({"tokenizer": "unigram"}, "kernel")]
+    )
+    def test_few_words_are_learned_by_the_definitions_while_kernels_compile(self, started, monkeypatch, chosen, by):
+        pieces = (b"abab", [2, 4], [3, 1])
+        arrays = np.frombuffer(pieces[0], np.uint8), *(np.array(numbers, np.int64) for numbers in pieces[1:])
+        monkeypatch.setitem(kernels._what_runs, "unique_pieces", lambda *arguments: "kernel")
+        with warm_up.WarmUp(Recipe(**chosen)) as warm, warm.preparing():
+            found = unique_pieces(*arrays)
+        assert found == "kernel" if by == "kernel" else (found[0].tobytes(), found[2].tolist()) == (b"ab", [4])
 
     @pytest.mark.parametrize("name, value", [("get_num_threads", 1), ("cache_folder", None), ("KERNELS", "numpy")])
     def test_none_is_started_where_nothing_would_be_gained(self, started, monkeypatch, name, value):

@@ -180,7 +180,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
 
     clock, inform = Clock(), (lambda text: None) if options.quiet else say
     with computing(options, about=60) as notice, WarmUp(recipe) as warm_up:
-        with clock.timing("preparing"):
+        with clock.timing("preparing"), warm_up.preparing():
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
             folder = resumed.path if resumed and resumed.holds_model else None
             made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None, folder, inform)

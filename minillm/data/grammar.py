@@ -31,6 +31,8 @@ finds it from left to right, without ever going back.
 from __future__ import annotations
 
 import bisect
+import functools
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -118,7 +120,7 @@ class Pen:
     def _write(self, options: Sequence[str], weights: Sequence[float] | None = None, matters: bool = False) -> int:
         chosen = self._hand(options, weights, matters)
         self.pieces.append(options[chosen])
-        self.nats.append(_nats(options, weights, chosen))
+        self.nats.append(_one_in(len(options)) if weights is None else _nats(options, weights, chosen))
         return chosen
 
 
@@ -138,7 +140,7 @@ class Grammar:
         def draw(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
             if weights is None:
                 return int(rng.random() * len(options)) if len(options) > 1 else 0
-            return int(np.searchsorted(np.cumsum(weights), rng.random() * sum(weights), side="right"))
+            return bisect.bisect(list(itertools.accumulate(weights)), rng.random() * sum(weights))
 
         pen = self._write(draw)
         return Document("".join(pen.pieces), -sum(pen.nats))
@@ -311,6 +313,12 @@ def _share(options: Sequence[str], weights: Sequence[float] | None, *chosen: int
 
 def _nats(options: Sequence[str], weights: Sequence[float] | None, *chosen: int) -> float:
     return -math.log(_share(options, weights, *chosen))
+
+
+@functools.cache
+def _one_in(n: int) -> float:
+    """The nats of one option among ``n`` equal ones: the same few numbers, a million times."""
+    return -math.log(1 / n)
 
 
 def _shape(world: World) -> Any:

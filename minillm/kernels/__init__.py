@@ -106,6 +106,16 @@ Call = tuple[str, str, tuple[Any, ...]]  # file, name, arguments
 
 
 @contextlib.contextmanager
+def by_definition(*packages: str) -> Iterator[None]:
+    """Inside, the definitions compute whose kernels lie in these folders: it is worth it where that
+    takes less time than compiling.
+    """
+    chosen = {name: rule for name, (file, rule) in DEFINITIONS.items() if file.split(".")[0] in packages}
+    with _instead(chosen):
+        yield
+
+
+@contextlib.contextmanager
 def noting_calls() -> Iterator[list[Call]]:
     """Inside, the definitions compute, and each call of one is noted: the first of its kind, for
     arguments of the same types call the same kernels.
@@ -113,7 +123,6 @@ def noting_calls() -> Iterator[list[Call]]:
     ``load(file, name)(*arguments)`` then compiles the kernel, in whatever order one likes.
     """
     calls: dict[Any, Call] = {}
-    before = dict(_what_runs)
 
     def noting(file: str, name: str, definition: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -122,13 +131,23 @@ def noting_calls() -> Iterator[list[Call]]:
 
         return call
 
-    _what_runs.update({name: noting(file, name, definition) for name, (file, definition) in DEFINITIONS.items()})
     noted: list[Call] = []
     try:
-        yield noted
+        with _instead({name: noting(file, name, definition) for name, (file, definition) in DEFINITIONS.items()}):
+            yield noted
+    finally:
+        noted += calls.values()
+
+
+@contextlib.contextmanager
+def _instead(functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, these run, whatever ran under their names before."""
+    before = dict(_what_runs)
+    _what_runs.update(functions)
+    try:
+        yield
     finally:
         _what_runs.update(before)
-        noted += calls.values()
 
 
 def _kind(value: Any) -> Any:

@@ -4,7 +4,8 @@ Machine code goes into a cache on the disk, and whoever needs a kernel looks the
 process can compile for another. `WarmUp` starts one that takes the kernels from the last to the
 first: the optimiser's, those of backward, those of forward. The training needs them the other way
 round. Where the two meet, everything is done, in about half the time, and nobody has waited for
-anybody. Then it goes on, with low priority, to the kernels of sampling.
+anybody. Then it goes on, with low priority, to the kernels of sampling, and to those of a tokenizer
+that had so little to learn that it did so without them.
 
     python -m minillm.training.warm_up '{"model": "llama"}'          what the second process does
 """
@@ -16,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from .evaluate import next_token_loss
 from .recipe import Recipe
 
 __all__ = ["WarmUp"]
+
+Trained = BPETokenizer | UnigramTokenizer  # the tokenizers that have kernels
 
 
 class WarmUp:
@@ -57,6 +61,12 @@ class WarmUp:
             self.process.kill()
             self.process.wait()
 
+    def preparing(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the tokenizer learns by its definitions while its kernels are still to be
+        compiled, if there is little to learn: the built-in stories have a few hundred words.
+        """
+        return kernels.by_definition("text") if self.process and _few_words(self.recipe) else contextlib.nullcontext()
+
     @property
     def is_needless(self) -> bool:
         """Whether a run of this kind has left word that all is compiled."""
@@ -67,6 +77,13 @@ class WarmUp:
         if self.stamp is not None:
             with contextlib.suppress(OSError):
                 self.stamp.touch()
+
+
+def _few_words(recipe: Recipe) -> bool:
+    """Whether its tokenizer has so little to learn that the definitions do it sooner than kernels
+    compile.
+    """
+    return recipe.data is None and recipe.tokenizer == "bpe"
 
 
 # subtle: -m would look in the current folder first, and a checkout there has a cache of its own
@@ -139,10 +156,11 @@ def compile_int8() -> None:
         compile_sampling(models.quantize(model))
 
 
-def compile_tokenizers() -> None:
+def compile_tokenizers(kinds: Sequence[type[Trained]] = (BPETokenizer, UnigramTokenizer)) -> None:
     """Compile what BPE and Unigram need to learn from texts and to encode them."""
     texts = [document.text for document in data.corpus(20)]
-    for tokenizer in (BPETokenizer.train(texts, 300), UnigramTokenizer.train(texts, 300)):
+    for kind in kinds:
+        tokenizer = kind.train(texts, 300)
         tokenizer.encode_batch(texts)
         tokenizer.encode(texts[0])
 
@@ -156,6 +174,8 @@ def main(arguments: list[str]) -> None:
         compile_t5()
     else:  # kernels do not depend on sizes: a model to start with is as good as any of its kind
         compile_decoder(recipe.model, Recipe(model=recipe.model) if recipe.start else recipe)
+    if _few_words(recipe):
+        compile_tokenizers([BPETokenizer])
     if stamp := _stamp(recipe):
         stamp.touch()
 
