@@ -53,13 +53,6 @@ def embedding_backward(dy: np.ndarray, ids: np.ndarray, vocabulary: int) -> np.n
 # ---- rotary positions ----------------------------------------------------------------------------
 
 
-@jit(inner=True)
-def _turn(first, second, cos, sin, first_turned, second_turned):
-    for j in range(cos.size):
-        first_turned[j] = first[j] * cos[j] - second[j] * sin[j]
-        second_turned[j] = second[j] * cos[j] + first[j] * sin[j]
-
-
 @loop(_FEW)
 def _rotate(x, cos, sin, heads, times, head_step, time_step, y):
     # x, y: flat, (B, H, T, D) or (B, T, H, D); cos, sin: (T, D/2) or (B T, D/2)
@@ -67,10 +60,14 @@ def _rotate(x, cos, sin, heads, times, head_step, time_step, y):
     for n in prange(x.size // (heads * 2 * half)):
         row = np.int64(n)  # Numba counts in unsigned integers here
         angle, at = row % cos.shape[0], row // times * batch_step + row % times * time_step
+        c, s = cos[angle], sin[angle]
         for h in range(heads):
-            i = at + h * head_step
-            j, k = i + half, i + 2 * half
-            _turn(x[i:j], x[j:k], cos[angle], sin[angle], y[i:j], y[j:k])
+            start = at + h * head_step
+            head, turned = x[start : start + 2 * half], y[start : start + 2 * half]
+            for j in range(half):
+                first, second = head[j], head[half + j]
+                turned[j] = first * c[j] - second * s[j]
+                turned[half + j] = second * c[j] + first * s[j]
 
 
 def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
