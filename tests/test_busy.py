@@ -63,9 +63,9 @@ def test_threads_sleep_after_a_look_that_found_the_machine_busy():
 
 def test_where_linux_does_not_count_nothing_is_watched(monkeypatch):
     monkeypatch.setattr(os.path, "exists", lambda path: False)
-    begun = []
-    monkeypatch.setattr(threading.Thread, "start", begun.append)
-    assert busy.start.__wrapped__() is False and not begun
+    before = [thread.name for thread in threading.enumerate()].count("minillm-busy")  # the tests may be watched, too
+    assert busy.start.__wrapped__() is False
+    assert [thread.name for thread in threading.enumerate()].count("minillm-busy") == before
 
 
 # ---- with real threads -----------------------------------------------------------------------------------------------

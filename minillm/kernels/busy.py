@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import os
 import threading
 import time
@@ -101,9 +102,8 @@ def _start_openmp_threads(n: int) -> None:
 
 def _openmp() -> ctypes.CDLL:
     """The OpenMP that Numba's threads are of."""
-    from numba.np.ufunc import omppool
-
-    return ctypes.CDLL(omppool.__file__)  # finds the names of the libraries that it was linked with
+    layer: Any = importlib.import_module("numba.np.ufunc.omppool")
+    return ctypes.CDLL(layer.__file__)  # finds the names of the libraries that it was linked with
 
 
 @functools.cache
