@@ -20,6 +20,7 @@ def test_what_linux_counts_is_read_for_each_thread(tmp_path):
         if text:
             (tmp_path / thread / "schedstat").write_text(text)
     assert busy.read_times(tmp_path) == {"7": (500, 20), "8": (9_000_000_000, 1)}  # thread 9 has just ended
+    assert busy.read_times(tmp_path / "none") == {}
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,11 @@ Times = dict[str, tuple[int, int]]  # thread -> nanoseconds for which it has run
 def read_times(tasks: Path = Path("/proc/self/task")) -> Times:
     """What Linux has counted for each thread of this process."""
     times = {}
-    for thread in os.listdir(tasks):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            ran, waited, *_ = (tasks / thread / "schedstat").read_text().split()
-            times[thread] = int(ran), int(waited)
+    with contextlib.suppress(OSError):  # no file can be opened just now
+        for thread in os.listdir(tasks):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                ran, waited, *_ = (tasks / thread / "schedstat").read_text().split()
+                times[thread] = int(ran), int(waited)
     return times
 
 
