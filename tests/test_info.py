@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from minillm import models
+from minillm import kernels, models
 from minillm.cli import info, main
 from minillm.tokenizer import CharTokenizer
 from minillm.tokenizer.chat_format import ChatFormat
@@ -62,3 +62,12 @@ def test_an_answer_is_printed_without_its_question(tmp_path, capsys):
     MODELS["t5"]().save_pretrained(tmp_path / "model", tokenizer=TOKENIZER)
     assert main(["generate", str(tmp_path / "model"), "cab cab", "--max-new-tokens", "3", "--seed", "0"]) == 0
     assert not capsys.readouterr().out.startswith("cab cab")
+
+
+def test_whether_the_settings_of_the_process_are_changed_is_told(monkeypatch):
+    rows = {}
+    for kind in ("tuned", "plain"):
+        monkeypatch.setenv("MINILLM_PROCESS", kind)
+        rows[kind] = re.search(r"^process +(.*)$", info.of_installation(), re.MULTILINE)[1]
+    tuned = "tuned (MINILLM_PROCESS=plain leaves its settings alone)"
+    assert rows == {"tuned": tuned if kernels.KERNELS == "numba" else "left alone", "plain": "left alone"}

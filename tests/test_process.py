@@ -201,16 +201,18 @@ assert in_a_thread(computes_with) == in_a_thread(kernels.get_num_threads) == 1
 # ---- settings of the process -----------------------------------------------------------------------------------------
 
 SETTINGS = """
-import os, numpy as np
+import os, threading, numpy as np
 from minillm import kernels, optim
 optim.sum_of_squares([np.ones(9, np.float32)])
 from numba import config
-print(os.environ.get("GOMP_SPINCOUNT"), *config.THREADING_LAYER_PRIORITY)
+watched = "minillm-busy" in [thread.name for thread in threading.enumerate()]
+print(os.environ.get("GOMP_SPINCOUNT"), *config.THREADING_LAYER_PRIORITY, watched)
 """
 
 
 def test_settings_of_the_process_are_changed_and_can_be_left():
-    assert run(SETTINGS) == "10000 omp tbb workqueue"
-    assert run(SETTINGS, GOMP_SPINCOUNT="7") == "7 omp tbb workqueue"
-    assert run(SETTINGS, NUMBA_THREADING_LAYER_PRIORITY="workqueue omp tbb") == "10000 workqueue omp tbb"
-    assert run(SETTINGS, MINILLM_PROCESS="plain") == "None tbb omp workqueue"
+    on_linux = os.path.exists("/proc/self/schedstat")
+    assert run(SETTINGS) == f"10000 omp tbb workqueue {on_linux}"
+    assert run(SETTINGS, GOMP_SPINCOUNT="7") == f"7 omp tbb workqueue {on_linux}"
+    assert run(SETTINGS, NUMBA_THREADING_LAYER_PRIORITY="workqueue omp tbb") == "10000 workqueue omp tbb False"
+    assert run(SETTINGS, MINILLM_PROCESS="plain") == "None tbb omp workqueue False"

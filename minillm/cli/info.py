@@ -57,6 +57,9 @@ def of_installation() -> str:
         "kernels": f"{kernels.KERNELS} ({kernels.REASON})",
         "matmul": kernels.matmul_path(),
         "threading layer": kernels.threading_layer(),
+        "process": "tuned (MINILLM_PROCESS=plain leaves its settings alone)"
+        if kernels.KERNELS == "numba" and kernels.settings.may_tune_process()
+        else "left alone",
         "optional": ", ".join(
             f"{name} {version(name)}"
             for name in ("matplotlib", "jinja2", "sentencepiece")

@@ -1,6 +1,7 @@
 """What acts on the whole process, or must know what else happens in it: threads, forks, memory.
 
-Three settings of the process are changed when Numba is imported, unless ``MINILLM_PROCESS=plain``:
+Three settings of the process are changed when Numba is imported, unless ``MINILLM_PROCESS=plain``
+(which also keeps ``busy.py`` from watching how busy the machine is):
 
 * ``GOMP_SPINCOUNT=10000`` in the environment, unless it is set: how long OpenMP's waiting threads
   spin before they sleep. 10,000 turns outlast the 100 us of Python between two kernels; the default
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from . import settings
+from . import busy, settings
 
 LOADING = threading.RLock()  # held while a kernel is imported
 forked = False  # whether this is a child of a process whose kernels have threads, of which a child has none
@@ -123,7 +124,11 @@ def guarded(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """
     numba = numba_module()
     numba.get_num_threads()  # starts the threads, which decides on the layer
-    one_at_a_time = numba.threading_layer() == "workqueue"
+    layer = numba.threading_layer()
+    one_at_a_time = layer == "workqueue"
+    if layer == "omp" and settings.may_tune_process():
+        with LOADING:
+            busy.start()
     if not one_at_a_time and settings.threads() is None:
         return kernel
 
