@@ -129,7 +129,11 @@ def test_the_command(folders, tuned, base, tmp_path, capsys, monkeypatch):
 
     assert main(["why", tuned_folder, "why?", "--raw", "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith(generate(model, tokenizer, "why?", CONFIG).text + "\n\nlength: --max-")
-    assert main(["why", base_folder, "a ball", "--out", str(out)]) == 0
+    monkeypatch.chdir(tmp_path)
+    out.unlink()
+    assert main(["why", base_folder, "a ball"]) == 0
+    assert (folders / "base/why.png").is_file() and not out.exists(), "like the picture of plot: with the run"
+    (folders / "base/why.png").unlink()
     assert "\neos (<|endoftext|>):\n" in capsys.readouterr().out
 
 
