@@ -204,7 +204,8 @@ conversations = [
     chat.encode([{"role": "user", "content": question}, {"role": "assistant", "content": answer}], tokenizer)
     for question, answer in examples()
 ]
-dataset = ChatDataset(conversations[:-8], conversations[-8:], context=model.context)
+taught = [conversation for i, conversation in enumerate(conversations) if i % 12]
+dataset = ChatDataset(taught, conversations[::12], context=model.context)
 trained = finetune.add_lora(model, rank=8, alpha=16, rng=0)
 print(f"{len(conversations)} examples, {dataset.tokens_per_epoch:,} tokens to learn; {trained}")
 config = TrainConfig(options.steps, batch_size=8, learning_rate=1e-3, weight_decay=0.0, evaluate_every=options.steps)
