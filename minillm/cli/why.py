@@ -37,7 +37,12 @@ def add(commands: Any) -> None:
         "--before", type=name_of_something, metavar="RUN0",
         help="show the model that RUN was tuned from too: how likely it is to stop in the same text",
     )  # fmt: skip
-    p.add_argument("--out", default="why.png", type=_picture, metavar="FILE", help="the picture; default: why.png")
+    p.add_argument(
+        "--out",
+        type=_picture,
+        metavar="FILE",
+        help="the picture, .png, .svg or .pdf; default: why.png in RUN, in the current folder where RUN is a GGUF file",
+    )
     p.add_argument("--raw", action="store_true", help="the prompt is read as it is, also by a chat model")
     add_parameters(p, without=("--n", "--beams", "--logprobs"))
     add_threads(p)
@@ -53,8 +58,9 @@ def run(options: argparse.Namespace) -> int:
     changes = chosen_parameters(options)
     if changes.get("max_new_tokens") == 0:
         raise ValueError("--max-new-tokens must be at least 1: a text without tokens stops nowhere")
-    if not options.out.parent.is_dir():
-        raise FileNotFoundError(f"--out: {options.out.parent}: no such folder")
+    path = options.out or Path(options.folder if Path(options.folder).is_dir() else ".") / "why.png"
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out: {path.parent}: no such folder")
     with computing(options):
         model, tokenizer, config = open_model(options, changes)
         config = config.replace(n=1)
@@ -70,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     told = f"{reason(text)}, after {len(text.ids):,} tokens"
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     titles = {group: f"{group} ({', '.join(names.get(id, f'token {id}') for id in groups[group])})" for group in groups}
-    picture = _draw(options.out, after, earlier, titles, text.ids, tokenizer, told)
+    picture = _draw(path, after, earlier, titles, text.ids, tokenizer, told)
     write(f"{text.text}\n\n{told}\n")
     for where, curves in (("", after), (f", before, in {options.before}", earlier)):
         for group, curve in (curves or {}).items():
