@@ -22,7 +22,7 @@ from ..nn import init
 from ..tokenizer import BPETokenizer, Tokenizer
 from ..tokenizer.chat_format import ChatFormat
 from ..tokenizer.from_json import from_json
-from .encode import Encoded, encode
+from .encode import Encoded, encode_each
 from .messages import Messages, texts_in
 from .template import CHATML
 
@@ -132,10 +132,10 @@ def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:
 
 def encode_all(conversations: Sequence[Messages], tokenizer: Tokenizer, source: str = "") -> list[Encoded]:
     """Each conversation as ids and mask; an error names the place in ``source``, from 1 on."""
-    encoded = []
-    for number, messages in enumerate(conversations, start=1):
-        try:
-            encoded.append(encode(messages, tokenizer))
-        except ValueError as error:
-            raise ValueError(f"{source}, conversation {number}: {error}" if source else str(error)) from None
+    encoded: list[Encoded] = []
+    try:
+        for one in encode_each(conversations, tokenizer):
+            encoded.append(one)
+    except ValueError as error:
+        raise ValueError(f"{source}, conversation {len(encoded) + 1}: {error}" if source else str(error)) from None
     return encoded

@@ -31,6 +31,7 @@ finds it from left to right, without ever going back.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -134,6 +135,11 @@ class Grammar:
 
     def sample(self, rng: np.random.Generator) -> Document:
         """Draw a text: each choice by lot."""
+        drawn = self.drawn(rng)
+        return Document("".join(choice.text for choice in drawn), -sum(choice.nats for choice in drawn))
+
+    def drawn(self, rng: np.random.Generator) -> list[Choice]:
+        """The choices of a text that is drawn: what `choices` would find in it."""
 
         def draw(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
             if weights is None:
@@ -141,7 +147,8 @@ class Grammar:
             return int(np.searchsorted(np.cumsum(weights), rng.random() * sum(weights), side="right"))
 
         pen = self._write(draw)
-        return Document("".join(pen.pieces), -sum(pen.nats))
+        positions = itertools.accumulate(map(len, pen.pieces), initial=0)
+        return [Choice(*found) for found in zip(positions, pen.pieces, pen.nats, strict=False)]
 
     def logprob(self, text: str) -> float:
         """Return log p(text) in nats; raises ValueError, with the position, where it leaves the
