@@ -86,6 +86,12 @@ def with_rows(model: Any, tokenizer: Tokenizer, used: Collection[int] = ()) -> A
     return grown
 
 
+def grown(model: Any, before: Any) -> list[str]:
+    """The parameters of `with_rows` that have new rows, which nothing but training can fill."""
+    shapes = {name: parameter.shape for name, parameter in before.named_parameters()}
+    return [name for name, parameter in model.named_parameters() if parameter.shape != shapes[name]]
+
+
 def unmet(rows: np.ndarray, tokenizer: Tokenizer) -> set[int]:
     """The tokens that a model never met in training, by their rows (V, C) in its embedding.
 
