@@ -47,12 +47,10 @@ def read_prompt(
     the tokenizer knows that from its folder: see `_beginning`. Ids are taken as they are. An empty
     prompt is the beginning of a text alone.
 
-    Raises ValueError without a tokenizer, for ids outside the vocabulary, for an empty prompt where
-    nothing marks the beginning of a text, and, unless config.slide is on, for a prompt longer than
-    the model's context.
+    Raises ValueError for ids outside the vocabulary, for an empty prompt where nothing marks the
+    beginning of a text, and, unless config.slide is on, for a prompt longer than the model's
+    context.
     """
-    if tokenizer is None:
-        raise ValueError(f"{caller}: tokenizer must be the one that the model was trained with; got None")
     if isinstance(prompt, str):
         plain, text = tokenizer.encode(prompt), prompt
         ids = tokenizer.encode(prompt, "all") if config.special else plain
