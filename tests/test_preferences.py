@@ -18,7 +18,6 @@ from minillm.finetune.preference_report import PreferenceReport, table
 from minillm.finetune.preferences import (
     PreferenceDataset,
     dpo_loss,
-    keep_tokens,
     kl_divergence,
     log_probabilities,
     margins,
@@ -189,15 +188,6 @@ def test_each_pair_has_the_same_weight_however_a_batch_is_cut(tokenizer, dataset
         assert losses == pytest.approx(states[0][0], abs=1e-12)
         for name, array in state.items():
             np.testing.assert_allclose(array, states[0][1][name], rtol=0, atol=1e-9)
-
-
-def test_the_tokens_keep_their_places(tokenizer, dataset):
-    model = small_model(tokenizer.vocab_size, np.float64)
-    keep_tokens(model)
-    before = {name: array.copy() for name, array in model.state_dict().items()}
-    Trainer(model, dataset, TrainConfig(steps=1, batch_size=8), quiet=True, loss=preference_loss("dpo")).train_step()
-    changed = {name for name, array in model.state_dict().items() if not np.array_equal(array, before[name])}
-    assert changed == before.keys() - {"model.embed_tokens.weight"}
 
 
 def test_what_does_not_fit_is_left_out_and_counted(tokenizer):

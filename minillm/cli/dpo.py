@@ -60,7 +60,7 @@ def _tune(options: argparse.Namespace) -> int:
     from ..files import shell_path
     from ..finetune.pairs import encode_pairs, prompt_ids, read_preferences
     from ..finetune.preference_report import measure, table
-    from ..finetune.preferences import PreferenceDataset, keep_tokens, preference_loss
+    from ..finetune.preferences import PreferenceDataset, preference_loss
     from ..training.config import TrainConfig
     from ..training.run import Run
     from ..training.start import open_start
@@ -99,7 +99,6 @@ def _tune(options: argparse.Namespace) -> int:
     asked = [prompt_ids(pair, tokenizer) for pair in parts[1]]
     prompts = [ids for ids in asked if reference.context is None or len(ids) < reference.context]
     model = copy.deepcopy(reference)
-    keep_tokens(model)
     before = measure(model, reference, tokenizer, dataset, prompts, known)
     run = resumed or Run.create(out, settings, about)
     loaded.generation.save(run.path)

@@ -41,7 +41,6 @@ from ..chat.dataset import SimilarLengths, chat_batch
 from ..chat.encode import Encoded
 from ..data.batches import Batch
 from ..generation import GenerationConfig, generate_batch
-from ..nn import Embedding
 from ..tensor import Tensor, no_grad
 from ..tokenizer import Tokenizer
 from ..training.evaluate import Loss, evaluating
@@ -111,17 +110,6 @@ def log_probabilities(model: Any, x: np.ndarray, y: np.ndarray) -> Tensor:
     logits = model(x.reshape(-1, T))  # (B, T, V)
     nats = F.cross_entropy(logits, y.reshape(-1, T), reduction="none")  # (B, T), 0 where nothing is asked
     return -nats.sum(axis=-1).reshape(rows)
-
-
-def keep_tokens(model: Any) -> None:
-    """Freeze the embedding, so that every token keeps its place among the others.
-
-    The preferred answers hold few of the tokens. The others are pushed down at each step, and if
-    the embedding could give way, the model would lose answers that it knew and was not asked for.
-    """
-    for module in model.modules():
-        if isinstance(module, Embedding):
-            module.weight.requires_grad = False
 
 
 # ---- batches -------------------------------------------------------------------------------------
