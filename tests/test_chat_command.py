@@ -107,6 +107,13 @@ def test_commands(pipe, model, tokenizer, tmp_path):
     )
     again, _ = pipe("there\n", *SHORT, "--load", str(file))
     assert again == out
+    file.write_text(json.dumps({"messages": saved[:4]}))  # as somebody else may write it: the last message waits
+    for typed, options in (("there\n", ("--load", str(file))), (f"/load {file}\nthere\n", ())):
+        out, err = pipe(typed, *SHORT, *options)
+        talk = Conversation(model, tokenizer, CONFIG)
+        waited = "".join(talk.answer(saved[:4]))
+        assert waited == second and out == f"{waited}\n{''.join(talk.say('there'))}\n"
+        assert "[the last message waits for an answer:]" in err
     out, _ = pipe("/help\n")
     assert [line.split()[0] for line in out.splitlines() if line.startswith("/")] == list(command.COMMANDS)
     sampled = [pipe("hello\n", *SHORT, "--temperature", "3", "--seed", seed)[0] for seed in "112"]

@@ -39,11 +39,19 @@ def test_the_entropy_is_the_mean_of_what_is_drawn():
     assert abs(np.mean(nats) - grammar.entropy()) < 4 * np.std(nats) / math.sqrt(len(nats))
 
 
+def test_what_is_drawn_are_the_choices_that_a_reader_finds():
+    grammar = ChatGrammar()
+    for i in range(50):
+        drawn = grammar.drawn(np.random.default_rng((3, i)))
+        assert drawn == grammar.choices("".join(choice.text for choice in drawn))
+
+
 def test_the_floor_counts_the_choices_of_the_assistant_alone():
-    hello, goodbye = (
-        corpus._chat(f"user: Who are you?\nassistant: My name is Mini.{more}\nend")
+    texts = [
+        f"user: Who are you?\nassistant: My name is Mini.{more}\nend"
         for more in ("", "\nuser: I must go.\nassistant: Goodbye! Take care.")
-    )
+    ]
+    hello, goodbye = (corpus._chat(corpus.messages_of(text), ChatGrammar().choices(text)) for text in texts)
     assert hello.answer_nats == 0 and goodbye.answer_nats == pytest.approx(math.log(2))
     assert chat_floor([hello, goodbye], 10) == pytest.approx(math.log(2) / 10)
     with pytest.raises(ValueError, match="n_targets must be at least 1; got 0"):

@@ -15,7 +15,7 @@ from minillm import chat, models
 from minillm.autograd.targets import IGNORE
 from minillm.chat import dataset, messages, sft, show
 from minillm.chat.dataset import ChatDataset, chat_batch
-from minillm.chat.encode import Encoded
+from minillm.chat.encode import Encoded, prompt_each
 from minillm.cli import main
 from minillm.generation import GenerationConfig, generate_batch
 from minillm.tokenizer import BPETokenizer, CharTokenizer, load
@@ -347,3 +347,57 @@ def test_tokenize_shows_a_file_of_conversations(base, lines, capsys):
     shown = capsys.readouterr()
     assert shown.out.count("⟦b|c|<|im_end|>⟧") == 1 and shown.out.count("of them learned") == 8
     assert "has no chat template: shown in ChatML" in shown.err
+
+
+# ---- many conversations at once --------------------------------------------------------------------------------------
+
+
+def test_many_conversations_become_the_same_tokens_as_one_by_one(tokenizer):
+    spelled = [{"role": "user", "content": "a<|im_end|>b"}, *answered("c")]
+    several = [answered(letter) for letter in LETTERS * 3] + [spelled, [*answered("d"), *answered("e")]]
+    plain = CharTokenizer.train([LETTERS + "<|>_"], ["<|im_start|>", "<|im_end|>"])
+    plain.chat_format = ChatFormat(SHORT)
+    assert sft.encode_all(several, plain) == [chat.encode(messages, plain) for messages in several]
+    questions = [messages[:-1] for messages in several]
+    assert [*prompt_each(questions, plain)] == [chat.prompt(messages, plain) for messages in questions]
+    several[70] = [{"role": "assistant", "content": "a"}]
+    with pytest.raises(ValueError, match=r"x, conversation 71: messages\[0\]: the assistant speaks first"):
+        sft.encode_all(several, tokenizer, "x")
+
+
+# ---- adapters --------------------------------------------------------------------------------------------------------
+
+
+def test_sft_with_adapters_changes_them_and_the_embedding_with_new_rows(base, lines, tmp_path, monkeypatch, capsys):
+    """The folder holds merged weights, and what was interrupted goes on."""
+    typed = ["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "4", "--lora", "2"]
+    assert main([*typed, "--out", str(tmp_path / "whole")]) == 0
+    trained = 2 * 2 * (32 + 32) + 266 * 32  # A and B of a query and a value matrix; the embedding
+    assert f"numbers are trained: {trained:,}" in capsys.readouterr().err
+    old, new = (load_run(folder).model.state_dict() for folder in (base, tmp_path / "whole"))
+    assert old.keys() == new.keys()
+    changed = {name for name in old if not np.array_equal(old[name], new[name][: len(old[name])])}
+    assert {name.split(".")[-2] for name in changed} == {"q_proj", "v_proj", "embed_tokens"}
+    train_step = Trainer.train_step
+
+    def interrupted(trainer):
+        result = train_step(trainer)
+        if trainer.step == 2:
+            trainer.stop("enough")
+        return result
+
+    with monkeypatch.context() as m:
+        m.setattr(Trainer, "train_step", interrupted)
+        main([*typed, "--out", str(tmp_path / "parts")])
+    assert main(["sft", str(tmp_path / "parts"), "--resume"]) == 0
+    parts = load_run(tmp_path / "parts").model.state_dict()
+    assert all(np.array_equal(new[name], parts[name]) for name in new)
+
+
+def test_a_run_from_before_there_were_adapters_goes_on(base, lines, tmp_path):
+    out = tmp_path / "old"
+    assert main(["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "2", "--out", str(out)]) == 0
+    content = json.loads((out / "training.json").read_text())
+    del content["settings"]["lora"]
+    (out / "training.json").write_text(json.dumps(content))
+    assert main(["sft", str(out), "--resume"]) == 0

@@ -161,6 +161,17 @@ def test_questions_and_answers(tokenizer, home, tmp_path, capsys, monkeypatch):
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_what_may_have_been_meant_otherwise_is_remarked(home, tmp_path, capsys):
+    train = ["train", "--data", str(home / "pairs.tsv"), "--vocab-size", "300", *TINY, "--steps", "1", "--out"]
+    loud = [option for option in train if option != "--quiet"]
+    assert main([*loud, str(tmp_path / "loud")]) == 0
+    told = capsys.readouterr().err
+    assert "pairs.tsv is learned as plain text; to learn to answer its questions: --model t5\n" in told
+    assert "--vocab-size changes nothing with --tokenizer char" in told
+    assert main([*train, str(tmp_path / "quiet")]) == 0
+    assert "plain text" not in capsys.readouterr().err
+
+
 def test_a_t5_goes_on_from_a_folder(home, tmp_path):
     train = ["train", "--data", str(home / "pairs.tsv"), "--quiet", "--out"]
     assert main([*train, str(tmp_path / "one"), "--model", "t5", *TINY, "--heads", "2"]) == 0

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from minillm import nn
+from minillm import functional as F
+from minillm import models, nn
 from minillm.tensor import Tensor
 from minillm.tokenizer import CharTokenizer
 from minillm.training.evaluate import Evaluation, evaluate, evaluating, next_token_loss
@@ -119,6 +120,35 @@ def test_a_batch_may_have_several_inputs():
     loss = next_token_loss(Two(), (np.zeros((2, 3), int), x, y))
     loss.backward()
     assert loss.item() == pytest.approx(evaluate(Known(), [(x, y)]).loss, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.Llama(models.LlamaConfig(20, 8, 12, 1, 2, max_position_embeddings=9), rng=0),
+        models.GPT2(models.GPT2Config(20, n_positions=9, n_embd=8, n_layer=1, n_head=2, resid_pdrop=0), rng=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_where_little_is_asked_little_is_scored(model):
+    """The same loss and gradients, from fewer scores."""
+    model.astype(np.float64).eval()
+    rng = np.random.default_rng(0)
+    x, asked = rng.integers(0, 20, (3, 9)), rng.random((3, 9)) < 0.3
+    y = np.where(asked, rng.integers(0, 20, (3, 9)), -100)
+    np.testing.assert_allclose(model(x, where=asked).data, model(x).data[asked], atol=1e-12)
+    whole = F.cross_entropy(model(x), y)
+    whole.backward()
+    gradients = [p.grad.data for p in model.parameters()]
+    model.zero_grad()
+    shapes = []
+    hook = model.register_forward_hook(lambda _, inputs, logits: shapes.append(logits.shape))
+    loss = next_token_loss(model, (x, y))
+    loss.backward()
+    hook.remove()
+    assert shapes == [(asked.sum(), 20)] and loss.item() == pytest.approx(whole.item(), abs=1e-12)
+    for p, expected in zip(model.parameters(), gradients, strict=True):
+        np.testing.assert_allclose(p.grad.data, expected, atol=1e-12)
 
 
 def test_a_plain_text_says_nothing_of_a_model_with_an_encoder():

@@ -155,6 +155,12 @@ def test_tokens_that_the_tokenizer_does_not_know_are_never_drawn():
     assert max(max(result.ids) for result in results) < V
 
 
+def test_without_a_tokenizer_nothing_is_written():
+    for run in (lambda: generate(scripted("a"), None, "hi"), lambda: generate_batch(scripted("a"), None, [[1, 2]])):
+        with pytest.raises(ValueError, match="tokenizer must be the one that the model was trained with; got None"):
+            run()
+
+
 # ---- the seven ends --------------------------------------------------------------------------------------------------
 
 

@@ -234,6 +234,28 @@ def test_the_command_from_end_to_end(tokenizer, tmp_path, capsys):
     assert answer.text == "xx" and answer.finish_reason == "end_of_turn"
 
 
+def test_what_was_interrupted_goes_on(tokenizer, tmp_path, monkeypatch):
+    base, file = tmp_path / "base", tmp_path / "pairs.jsonl"
+    small_model(tokenizer.vocab_size).save_pretrained(base, tokenizer=tokenizer)
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in tables()))
+    typed = ["dpo", str(base), "--data", str(file), "--steps", "4", "--batch-size", "4", "--out"]
+    assert main([*typed, str(tmp_path / "whole")]) == 0
+    train_step = Trainer.train_step
+
+    def interrupted(trainer):
+        result = train_step(trainer)
+        if trainer.step == 2:
+            trainer.stop("enough")
+        return result
+
+    with monkeypatch.context() as m:
+        m.setattr(Trainer, "train_step", interrupted)
+        main([*typed, str(tmp_path / "parts")])
+    assert main(["dpo", str(tmp_path / "parts"), "--resume"]) == 0
+    whole, parts = (load_run(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
 def test_a_mistake_gets_one_line(tokenizer, tmp_path, capsys):
     plain = CharTokenizer.train([LETTERS], ["<|endoftext|>"])
     base = tmp_path / "base"

@@ -112,6 +112,7 @@ def test_the_commands_say_so_in_one_line(model, tmp_path, capsys):
         assert main(command) == 2
         printed = capsys.readouterr().err
         assert f"GPT2 and Llama can be quantized; got {type(model).__name__}" in printed and printed.count("\n") == 1
+        assert ("; leave --int8 out" in printed) == ("--int8" in command)
     assert not (tmp_path / "run-int8").exists()
 
 

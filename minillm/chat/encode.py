@@ -15,21 +15,24 @@ one that ends its turn. Without that last one the model never learns to stop.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..tokenizer import Tokenizer
 from ..tokenizer.specials import Span
 from .messages import Messages, texts_in
-from .template import Script
+from .sandbox import Rendered
+from .template import End, Script, parts_of
 
-__all__ = ["Encoded", "encode", "prompt"]
+__all__ = ["Encoded", "encode", "encode_each", "prompt", "prompt_each"]
 
 _PRIVATE = range(0xF0000, 0xF1000)  # characters to which no meaning is given
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TOGETHER, _LINES = 64, 1 << 15  # conversations that are written at once; lines that are remembered
 Stretch = tuple[int, int]  # [start, end) of a text
+Cut = Callable[[str], tuple[list[int], list[Stretch]]]  # a text into tokens, and where each stands
 
 
 class Encoded(NamedTuple):
@@ -57,21 +60,49 @@ def encode(
     ones follow; and when it changes a text in which a special token is spelled out.
     """
     script = Script(messages, tokenizer, tools, template, variables)
-    turns = [i for i, message in enumerate(script.messages) if message["role"] == "assistant"]
+    return _encoded(script, script.parts(_ends(script)), tokenizer, _cutter(tokenizer))
+
+
+def encode_each(conversations: Sequence[Messages], tokenizer: Tokenizer) -> Iterator[Encoded]:
+    """What `encode` gives for each, in less time: the template writes many at once, and a line that
+    was cut into tokens lately is not cut again, for conversations repeat themselves.
+    """
+    cut = functools.lru_cache(_LINES)(_cutter(tokenizer))
+    for script, parts in _written(conversations, tokenizer, _ends):
+        yield _encoded(script, parts, tokenizer, cut)
+
+
+def _turns(script: Script) -> list[int]:
+    """Which messages are the assistant's."""
+    return [i for i, message in enumerate(script.messages) if message["role"] == "assistant"]
+
+
+def _is_marked(script: Script) -> bool:
+    return _GENERATION.search(script.template) is not None
+
+
+def _ends(script: Script) -> list[End]:
+    """The beginnings of a conversation that show where the assistant's words are; first, all of it.
+    """
+    turns = _turns(script)
     if turns[:1] == [0]:
         raise ValueError("messages[0]: the assistant speaks first, and nobody can learn what it answers to")
-    marked = _GENERATION.search(script.template) is not None
-    ends = [] if marked else [end for i in turns for end in ((i, True), (i + 1, False))]
-    written, *beginnings = script.parts([(len(script.messages), False), *ends])
+    ends = [] if _is_marked(script) else [end for i in turns for end in ((i, True), (i + 1, False))]
+    return [(len(script.messages), False), *ends]
+
+
+def _encoded(script: Script, parts: Sequence[Rendered], tokenizer: Tokenizer, cut: Cut) -> Encoded:
+    """parts: what the template makes of `_ends`."""
+    written, *beginnings = parts
     hidden = _with_hidden_signs(script, tokenizer, written.text, script.text)
-    ids, places = _ids(tokenizer, written.text, hidden)
-    if marked:
+    ids, places = _ids(tokenizer, written.text, hidden, cut)
+    if _is_marked(script):
         answers = written.generations
     else:
         specials = tokenizer.special_spans(hidden)
         answers = [
             _answer(i, introduced.text, answered.text, written.text, specials)
-            for i, introduced, answered in zip(turns, beginnings[::2], beginnings[1::2], strict=True)
+            for i, introduced, answered in zip(_turns(script), beginnings[::2], beginnings[1::2], strict=True)
         ]
     return Encoded(ids, [any(start < high and low < end for low, high in answers) for start, end in places])
 
@@ -89,9 +120,34 @@ def prompt(
     The arguments, and what is raised, are those of `render` and `encode`.
     """
     script = Script(messages, tokenizer, tools, template, variables)
-    write = script.continued if continue_final_message else partial(script.text, True)
+    write = script.continued if continue_final_message else functools.partial(script.text, True)
     text = write()
-    return _ids(tokenizer, text, _with_hidden_signs(script, tokenizer, text, write))[0]
+    return _ids(tokenizer, text, _with_hidden_signs(script, tokenizer, text, write), _cutter(tokenizer))[0]
+
+
+def prompt_each(conversations: Sequence[Messages], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """What `prompt` gives for each, in less time: see `encode_each`."""
+    cut = functools.lru_cache(_LINES)(_cutter(tokenizer))
+    for script, (whole,) in _written(conversations, tokenizer, lambda script: [(len(script.messages), True)]):
+        hidden = _with_hidden_signs(script, tokenizer, whole.text, functools.partial(script.text, True))
+        yield _ids(tokenizer, whole.text, hidden, cut)[0]
+
+
+def _written(
+    conversations: Sequence[Messages], tokenizer: Tokenizer, ends: Callable[[Script], Sequence[End]]
+) -> Iterator[tuple[Script, list[Rendered]]]:
+    """Each conversation with its beginnings, many of which the template writes at once."""
+    for start in range(0, len(conversations), _TOGETHER):
+        several = conversations[start : start + _TOGETHER]
+        try:
+            scripts = [Script(messages, tokenizer) for messages in several]
+            parts = parts_of([(script, ends(script)) for script in scripts])
+        except (ValueError, TimeoutError):  # one is at fault: each by itself, and that one will say so
+            for messages in several:
+                script = Script(messages, tokenizer)
+                yield script, script.parts(ends(script))
+        else:
+            yield from zip(scripts, parts, strict=True)
 
 
 # ---- special tokens ------------------------------------------------------------------------------
@@ -142,13 +198,17 @@ def _unseparable(messages: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
     )
 
 
-def _ids(tokenizer: Tokenizer, text: str, hidden: str) -> tuple[list[int], list[Stretch]]:
+def _cutter(tokenizer: Tokenizer) -> Cut:
+    return functools.partial(tokenizer.encode_with_offsets, add_special_tokens=False)
+
+
+def _ids(tokenizer: Tokenizer, text: str, hidden: str, cut: Cut) -> tuple[list[int], list[Stretch]]:
     """The ids of a text, and where each stands; special are those that `hidden` shows."""
     ids: list[int] = []
     places: list[Stretch] = []
 
     def ordinary(start: int, end: int) -> None:
-        found, offsets = tokenizer.encode_with_offsets(text[start:end], add_special_tokens=False)
+        found, offsets = cut(text[start:end])
         ids.extend(found)
         places.extend((start + low, start + high) for low, high in offsets)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.chat_corpus import Chat, chance, is_right, kind_of, obeys, style_of
 from ..generation import Generation, GenerationConfig, generate_batch
 from ..tokenizer import Tokenizer
-from .encode import prompt
+from .encode import prompt_each
 from .messages import Messages
 
 LONGEST_ANSWER = 32  # tokens
@@ -63,7 +63,7 @@ def measure(model: Any, tokenizer: Tokenizer, asked: Sequence[Chat]) -> ChatRepo
 def answer_all(model: Any, tokenizer: Tokenizer, asked: Sequence[Messages]) -> list[Generation]:
     """The most likely answer to each conversation."""
     config = GenerationConfig(temperature=0, max_new_tokens=LONGEST_ANSWER)
-    prompts = [prompt(messages, tokenizer) for messages in asked]
+    prompts = [*prompt_each(asked, tokenizer)]
     answers: list[Generation] = []
     for start in range(0, len(prompts), ROWS):
         answers += generate_batch(model, tokenizer, prompts[start : start + ROWS], config)

@@ -22,7 +22,7 @@ from ..nn import init
 from ..tokenizer import BPETokenizer, Tokenizer
 from ..tokenizer.chat_format import ChatFormat
 from ..tokenizer.from_json import from_json
-from .encode import Encoded, encode
+from .encode import Encoded, encode_each
 from .messages import Messages, texts_in
 from .template import CHATML
 
@@ -86,6 +86,12 @@ def with_rows(model: Any, tokenizer: Tokenizer, used: Collection[int] = ()) -> A
     return grown
 
 
+def grown(model: Any, before: Any) -> list[str]:
+    """The parameters of `with_rows` that have new rows, which nothing but training can fill."""
+    shapes = {name: parameter.shape for name, parameter in before.named_parameters()}
+    return [name for name, parameter in model.named_parameters() if parameter.shape != shapes[name]]
+
+
 def unmet(rows: np.ndarray, tokenizer: Tokenizer) -> set[int]:
     """The tokens that a model never met in training, by their rows (V, C) in its embedding.
 
@@ -132,10 +138,10 @@ def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:
 
 def encode_all(conversations: Sequence[Messages], tokenizer: Tokenizer, source: str = "") -> list[Encoded]:
     """Each conversation as ids and mask; an error names the place in ``source``, from 1 on."""
-    encoded = []
-    for number, messages in enumerate(conversations, start=1):
-        try:
-            encoded.append(encode(messages, tokenizer))
-        except ValueError as error:
-            raise ValueError(f"{source}, conversation {number}: {error}" if source else str(error)) from None
+    encoded: list[Encoded] = []
+    try:
+        for one in encode_each(conversations, tokenizer):
+            encoded.append(one)
+    except ValueError as error:
+        raise ValueError(f"{source}, conversation {len(encoded) + 1}: {error}" if source else str(error)) from None
     return encoded

@@ -58,6 +58,9 @@ def render(
     return script.continued() if continue_final_message else script.text(add_generation_prompt)
 
 
+End = tuple[int, bool]  # of a beginning of a conversation: how many messages; is the assistant's answer introduced?
+
+
 class Script:
     """A conversation and the template that will write it."""
 
@@ -102,9 +105,8 @@ class Script:
             raise ValueError(f"{where}: it cannot be continued, the chat template does not show its content")
         return before if after.startswith(" ") else before.rstrip()
 
-    def parts(self, ends: Sequence[tuple[int, bool]], changed: Callable[[str], str] = str) -> list[Rendered]:
-        """The beginnings of the conversation: for each (how many messages, whether the assistant's
-        answer is introduced).
+    def parts(self, ends: Sequence[End], changed: Callable[[str], str] = str) -> list[Rendered]:
+        """The beginnings of the conversation.
 
         changed: what becomes of every text that the messages, tools and documents hold.
         """
@@ -129,6 +131,16 @@ class Script:
                 continue
             return f"messages[{i}]: "
         return ""
+
+
+def parts_of(scripts: Sequence[tuple[Script, Sequence[End]]]) -> list[list[Rendered]]:
+    """`Script.parts` of several conversations with one template, in one request.
+
+    Raises ValueError and TimeoutError, as `Sandbox.render` does, without saying which is at fault.
+    """
+    written = [script._variables(script.messages[:count], prompt) for script, ends in scripts for count, prompt in ends]
+    rendered = iter(_sandbox.render(scripts[0][0].template, written))
+    return [[next(rendered) for _ in ends] for _, ends in scripts]
 
 
 HELLO = [{"role": "user", "content": "Hello!"}]  # which no template refuses

@@ -20,6 +20,7 @@ from .values import between, name_of_something, not_one_of
 
 if TYPE_CHECKING:
     from ..chat import Conversation
+    from ..chat.messages import Messages
     from ..training.compile_notice import CompileNotice
 
 LONGEST_ANSWER = 1024  # tokens, unless --max-new-tokens says otherwise
@@ -71,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
         person = sys.stdin.isatty()
         if person:
             say(f"[talking with {Path(options.folder).name}; /help shows what can be typed, Ctrl-D leaves]")
-        Session(talk, notice, person).run()
+        session = Session(talk, notice, person)
+        session.answer_what_waits()
+        session.run()
     return 0
 
 
@@ -92,7 +95,7 @@ class Session:
                 if text.startswith("/") and not quoted:
                     self.command(*text.split(maxsplit=1))
                 elif text.strip():
-                    self.answer(text)
+                    self.answer([*self.talk.messages, {"role": "user", "content": text}])
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -104,8 +107,15 @@ class Session:
                     raise
                 say(f"[{one_line(error)}]")
 
-    def answer(self, text: str) -> None:
-        """Say something to the model, and show the answer while it is written."""
+    def answer_what_waits(self) -> None:
+        """A conversation that ends with a question gets its answer before anything else is said."""
+        said = self.talk.messages
+        if said and said[-1]["role"] == "user":
+            say("[the last message waits for an answer:]")
+            self.answer(said)
+
+    def answer(self, messages: Messages) -> None:
+        """Let the model answer, and show that while it is written."""
         talk, forgotten, ended = self.talk, self.talk.forgotten, threading.Event()
 
         def end(*_: Any) -> None:
@@ -116,7 +126,7 @@ class Session:
         last, begun, first = talk.last, time.perf_counter(), 0.0
         with on_ctrl_c(end) if self.person else contextlib.nullcontext():
             try:
-                with contextlib.closing(talk.say(text, ended)) as pieces:
+                with contextlib.closing(talk.answer(messages, ended)) as pieces:
                     for piece in pieces:
                         first = first or time.perf_counter() - begun
                         write(piece)
@@ -180,6 +190,7 @@ class Session:
         self.talk.load(path)
         self.files.add(path)
         say(f"[{len(self.talk.messages)} messages, and now yours]")
+        self.answer_what_waits()
 
     def why(self, _: str) -> None:
         """Why the last answer stopped."""

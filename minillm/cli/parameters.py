@@ -92,7 +92,10 @@ def open_model(options: argparse.Namespace, changes: Mapping[str, Any]) -> Loade
     with in_words_of_the_command(OPTIONS):
         config = config.replace(**changes)
     if options.int8 and not isinstance(model, models.QuantizedModel):
-        model = models.quantize(model)
+        try:
+            model = models.quantize(model)
+        except ValueError as error:
+            raise ValueError(f"{error}; leave --int8 out") from None
     return LoadedRun(model, tokenizer, config)
 
 

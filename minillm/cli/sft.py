@@ -13,13 +13,14 @@ from .values import between, positive, seed
 
 TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
 STEPS, PASSES = 800, 3  # from these conversations; over a file of others
-USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": 2e-3, "seed": 0}
+USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": 2e-3, "seed": 0, "lora": None}
 
 NUMBERS = (
     ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
     ("--batch-size", positive(), "conversations in a batch; default 32"),
     ("--learning-rate", between(0, 1000), "at its highest; default 0.002"),
     ("--seed", seed, "of the data and its order; default 0"),
+    ("--lora", positive(), "learn adapters of this rank (8, say) beside the weights, and fold them in at the end"),
 )
 
 
@@ -47,12 +48,13 @@ def _tune(options: argparse.Namespace) -> int:
     from ..chat import report, sft
     from ..chat.dataset import ChatDataset
     from ..files import shell_path
+    from ..finetune import add_lora
     from ..training.config import TrainConfig
     from ..training.run import Run
     from ..training.start import open_start
     from ..training.trainer import Trainer
 
-    settings, resumed = settings_of(options, USUAL)
+    settings, resumed = settings_of(options, USUAL, added={"lora": None})
     out = resumed.path if resumed else new_folder(options, "chat")
     path, seed, rows = settings["data"], settings["seed"], settings["batch_size"]
     loaded = open_start(settings["start"])
@@ -72,6 +74,8 @@ def _tune(options: argparse.Namespace) -> int:
     encoded = sft.encode_all([*parts[0], *parts[1]], tokenizer, path or "")  # a file's in its own order
     held_out, learned = encoded[: len(parts[0])], encoded[len(parts[0]) :]
     model = sft.with_rows(loaded.model, tokenizer, {id for encoded in learned for id in encoded.ids})
+    if settings["lora"]:
+        say(str(add_lora(model, settings["lora"], rng=seed, beside=sft.grown(model, loaded.model))))
     dataset = ChatDataset(learned, held_out, model.context)
     if dataset.left_out:
         count = f"{dataset.left_out:,} conversation{'s' * (dataset.left_out != 1)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,18 @@ def _begin(options: argparse.Namespace) -> int:
             recipe = started_recipe(chosen.pop("start"), data, **chosen)
         else:
             recipe = Recipe(data, **chosen)
+    if not options.quiet:
+        for remark in _remarks(recipe, chosen):
+            say(remark)
     return _train(options, recipe, None)
+
+
+def _remarks(recipe: Recipe, chosen: Mapping[str, Any]) -> Iterator[str]:
+    """What somebody may have meant otherwise."""
+    if recipe.data is not None and recipe.model != "t5" and Path(recipe.data).suffix.lower() in (".tsv", ".jsonl"):
+        yield f"{Path(recipe.data).name} is learned as plain text; to learn to answer its questions: --model t5"
+    if recipe.tokenizer == "char" and "vocab_size" in chosen:
+        yield "--vocab-size changes nothing with --tokenizer char: its tokens are the characters of the text"
 
 
 def _resume(options: argparse.Namespace, run: Run) -> int:

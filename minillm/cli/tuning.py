@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .computing import add_threads
@@ -39,9 +40,13 @@ def add_options(p: Any, what: str, data: str, numbers: Sequence[tuple[str, Numbe
     add_threads(p)
 
 
-def settings_of(options: argparse.Namespace, usual: Mapping[str, Any]) -> tuple[dict[str, Any], Run | None]:
+def settings_of(
+    options: argparse.Namespace, usual: Mapping[str, Any], added: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[dict[str, Any], Run | None]:
     """The settings, and the run that goes on with them, if one does: those that were typed, or what
     is usual; or those in its folder.
+
+    added: those that older runs do not name, as they were then.
 
     Raises ValueError for a run of another kind, and for settings that are typed with --resume.
     """
@@ -59,9 +64,10 @@ def settings_of(options: argparse.Namespace, usual: Mapping[str, Any]) -> tuple[
     run = Run.open(options.folder)
     if run.command != options.command:
         raise ValueError(f"{run.path} was not made by minillm {options.command}; go on with: {run.resume_command}")
-    if run.settings.keys() != {"command", "start", *usual}:
+    settings = {**added, **run.settings}
+    if settings.keys() != {"command", "start", *usual}:
         raise ValueError(f"{run.path}: its settings are not those of minillm {options.command} of this version")
-    return run.settings, run
+    return settings, run
 
 
 def new_folder(options: argparse.Namespace, what: str) -> Path:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .chat_grammar import CALLED, ENGLISH, FRENCH, KINDS, ME, WISHES, WORDS, ChatGrammar, Style
+from .grammar import Choice
 from .tasks import is_held_out
 
 _GRAMMAR = ChatGrammar()
@@ -53,10 +54,12 @@ def chats(n: int, seed: int = 0, part: str = TRAIN) -> list[Chat]:
     found: dict[str, Chat] = {}
     draws = 0
     while len(found) < n:
-        text = _GRAMMAR.sample(np.random.default_rng((seed, draws))).text
+        choices = _GRAMMAR.drawn(np.random.default_rng((seed, draws)))
         draws += 1
-        if belongs_to(messages_of(text), part):
-            found.setdefault(text, _chat(text))
+        text = "".join(choice.text for choice in choices)
+        messages = messages_of(text)
+        if belongs_to(messages, part):
+            found.setdefault(text, _chat(messages, choices))
     return list(found.values())
 
 
@@ -145,7 +148,6 @@ def messages_of(text: str) -> list[dict[str, str]]:
     ]
 
 
-def _chat(text: str) -> Chat:
-    choices = _GRAMMAR.choices(text)
+def _chat(messages: list[dict[str, str]], choices: Sequence[Choice]) -> Chat:
     nats = sum(choice.nats for choice in choices if choice.text.startswith("\nassistant: "))
-    return Chat(messages_of(text), -sum(choice.nats for choice in choices), nats)
+    return Chat(messages, -sum(choice.nats for choice in choices), nats)

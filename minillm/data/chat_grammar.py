@@ -17,6 +17,7 @@ One scene writes one message. The `World` is what later messages must know of ea
 
 from __future__ import annotations
 
+import functools
 from itertools import product
 from typing import NamedTuple
 
@@ -110,18 +111,10 @@ class World(NamedTuple):
 
 def opening(pen: Pen, w: World) -> Step:
     """A system message, or none."""
-    wishes = {f"system: {text}\n": style for text, style in WISHES.items() if text}
-    heads: dict[str, Style | None] = {
-        "user: ": Style(),
-        **dict.fromkeys((f"system: {c}" for c in CALLED), None),
-        **wishes,
-    }
-    weights = [6.0] + [6.0] * len(CALLED) + [_weight(style) for style in wishes.values()]
-    style = pen.choose(heads, weights)
+    style = pen.choose(_HEADS, _HEAD_WEIGHTS)
     if style is None:
         name = pen.pick(NAMES)
-        ends = {f".{' ' * bool(text)}{text}\n": style for text, style in WISHES.items()}
-        style = pen.choose(ends, [_weight(style) for style in ends.values()])._replace(name=name)
+        style = pen.choose(_ENDS, _END_WEIGHTS)._replace(name=name)
     if style != Style():
         pen.say("user: ")
     return question, w._replace(style=style)
@@ -132,15 +125,33 @@ def _weight(style: Style) -> float:
     return 4.0 / (2 ** (bool(style.language) + style.capitals + style.one_word))
 
 
+_ALONE = {f"system: {text}\n": style for text, style in WISHES.items() if text}
+_HEADS: dict[str, Style | None] = {
+    "user: ": Style(),
+    **dict.fromkeys((f"system: {c}" for c in CALLED), None),
+    **_ALONE,
+}
+_HEAD_WEIGHTS = [6.0] + [6.0] * len(CALLED) + [_weight(style) for style in _ALONE.values()]
+_ENDS = {f".{' ' * bool(text)}{text}\n": style for text, style in WISHES.items()}  # after a name
+_END_WEIGHTS = [_weight(style) for style in _ENDS.values()]
+
+
 def question(pen: Pen, w: World) -> Step:
     """What the user wants, in one of two languages."""
-    possible = [*QUESTIONS, *([OF_A_STORY] if w.holder else []), *([OF_A_LIST] if w.friends else [])]
-    asked: dict[str, tuple[Scene, str, float]] = {}
-    for english, french, scene, weight in possible:
-        if scene is not w.last:
-            asked |= dict.fromkeys(english, (scene, ENGLISH, weight)) | dict.fromkeys(french, (scene, FRENCH, weight))
-    scene, language, _ = pen.choose(asked, [weight for _, _, weight in asked.values()])
+    scene, language = pen.choose(*_possible(bool(w.holder), bool(w.friends), w.last))
     return scene, w._replace(language=language, turns=w.turns + 1, last=scene)
+
+
+@functools.cache
+def _possible(story: bool, friends: bool, last: Scene | None) -> tuple[dict[str, tuple[Scene, str]], list[float]]:
+    """How a question may begin, with its scene and language, and how often; none is asked twice."""
+    asked: dict[str, tuple[Scene, str]] = {}
+    weights: list[float] = []
+    for english, french, scene, weight in (*QUESTIONS, *[OF_A_STORY] * story, *[OF_A_LIST] * friends):
+        if scene is not last:
+            asked |= dict.fromkeys(english, (scene, ENGLISH)) | dict.fromkeys(french, (scene, FRENCH))
+            weights += [weight] * (len(english) + len(french))
+    return asked, weights
 
 
 # ---- questions and their answers -----------------------------------------------------------------

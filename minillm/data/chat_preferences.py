@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .chat_corpus import TEST, TRAIN, belongs_to, is_right, messages_of, text_of
-from .chat_grammar import ChatGrammar, World, opening
+from .chat_corpus import TEST, TRAIN, belongs_to, is_right, kind_of, messages_of, text_of
+from .chat_grammar import ChatGrammar, World, goodbye, opening
 from .grammar import Grammar, Pen, Step
 
 
@@ -47,8 +47,10 @@ _WHOLE, _BRIEF = ChatGrammar(), Grammar(_briefly, World())
 def preferences(n: int, seed: int = 0, part: str = TRAIN) -> list[Preference]:
     """Draw ``n`` pairs of answers, no two prompts alike.
 
-    part: "train", without any short answer in a style that is held out, or "test", where the last
-    one is; see `chats`. The i-th draw is a pure function of (seed, i).
+    part: "train", without any whole answer in a style that is held out, or "test", where the last
+    one is, as in `chats`. A goodbye, which has several right answers, is in "train" alone, so no
+    prompt is in both. Short answers are few, and "train" has all of them: a model that never
+    prefers one of them unlearns it. The i-th draw is a pure function of (seed, i).
 
     Raises ValueError for another part.
     """
@@ -62,6 +64,6 @@ def preferences(n: int, seed: int = 0, part: str = TRAIN) -> list[Preference]:
             messages_of(grammar.sample(np.random.default_rng((seed, draws))).text) for grammar in (_WHOLE, _BRIEF)
         )
         draws += 1
-        if whole != brief and belongs_to(brief, part):
+        if whole != brief and belongs_to(whole, part) and (part == TRAIN or kind_of(whole) != goodbye.__name__):
             found.setdefault(text_of(whole[:-1]), Preference(whole[:-1], brief[-1:], whole[-1:]))
     return list(found.values())

@@ -136,14 +136,22 @@ class Grammar:
 
     def sample(self, rng: np.random.Generator) -> Document:
         """Draw a text: each choice by lot."""
+        pen = self._drawn(rng)
+        return Document("".join(pen.pieces), -sum(pen.nats))
 
+    def drawn(self, rng: np.random.Generator) -> list[Choice]:
+        """The choices of a text that is drawn: what `choices` would find in it."""
+        pen = self._drawn(rng)
+        positions = itertools.accumulate(map(len, pen.pieces), initial=0)
+        return [Choice(*found) for found in zip(positions, pen.pieces, pen.nats, strict=False)]
+
+    def _drawn(self, rng: np.random.Generator) -> Pen:
         def draw(options: Sequence[str], weights: Sequence[float] | None, matters: bool) -> int:
             if weights is None:
                 return int(rng.random() * len(options)) if len(options) > 1 else 0
             return bisect.bisect(list(itertools.accumulate(weights)), rng.random() * sum(weights))
 
-        pen = self._write(draw)
-        return Document("".join(pen.pieces), -sum(pen.nats))
+        return self._write(draw)
 
     def logprob(self, text: str) -> float:
         """Return log p(text) in nats; raises ValueError, with the position, where it leaves the

@@ -25,7 +25,7 @@ fast as before.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -110,6 +110,11 @@ class Trainable(NamedTuple):
         """From 0 to 1."""
         return self.trained / self.all
 
+    @classmethod
+    def of(cls, model: Any) -> Trainable:
+        """As a model is now."""
+        return cls(sum(p.size for p in model.parameters() if p.requires_grad), model.num_parameters())
+
     def __str__(self) -> str:
         return f"{self.share:.2%} of {self.all:,} numbers are trained: {self.trained:,}"
 
@@ -122,10 +127,12 @@ def add_lora(
     dropout: float = 0.0,
     rank_stabilized: bool = False,
     rng: np.random.Generator | int | None = None,
+    beside: Collection[str] = (),
 ) -> Trainable:
     """Freeze a model, and give linear layers a `LoRA`, which learns in their place; returns how
     much that is.
 
+    beside: names of parameters that go on learning themselves, such as an embedding with new rows.
     targets: names of layers, such as "v_proj", or whole paths, or patterns of either: "layers.0.*",
     "*" for all; None for the queries and values of attention. The model stays what it is, with
     ``layer.lora`` in each such layer; saved as a model folder, it is as `merge` would leave it.
@@ -142,7 +149,13 @@ def add_lora(
         names = ", ".join(sorted({path.rsplit(".")[-1] for path in layers})) or "none"
         what = f"no linear layer is called {lacking[0]!r}" if lacking else "name the layers"
         raise ValueError(f"add_lora: targets: {what}; the linear layers of this {type(model).__name__} are: {names}")
-    return attach(model, chosen, rank, alpha, dropout, rank_stabilized, rng)
+    parameters = dict(model.named_parameters())
+    if unknown := [name for name in beside if name not in parameters]:
+        raise ValueError(f"add_lora: beside: no parameter is called {unknown[0]!r}; names are {', '.join(parameters)}")
+    attach(model, chosen, rank, alpha, dropout, rank_stabilized, rng)
+    for name in beside:
+        parameters[name].requires_grad = True
+    return Trainable.of(model)
 
 
 def attach(
@@ -163,7 +176,7 @@ def attach(
         parameter.requires_grad = False
     for path, lora in new.items():
         layers[path].lora = lora
-    return Trainable(sum(p.size for p in model.parameters() if p.requires_grad), model.num_parameters())
+    return Trainable.of(model)
 
 
 def merge(model: Any) -> None:

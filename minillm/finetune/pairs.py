@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import files
-from ..chat.encode import Encoded, encode, prompt
+from ..chat.encode import Encoded, encode_each, prompt, prompt_each
 from ..tokenizer import Tokenizer
 from .preferences import Pair
 
-PARTS = ("prompt", "chosen", "rejected")
+ANSWERS = ("chosen", "rejected")
+PARTS = ("prompt", *ANSWERS)
 _MOST_BYTES = 1_000_000_000
 
 
@@ -47,10 +48,19 @@ def read_preferences(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def encode_pairs(tables: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, source: str = "") -> list[Pair]:
     """Each pair as ids; an error names the place in ``source``, from 1 on."""
+    talks = [table for table in tables if not isinstance(table["prompt"], str)]
+    before = prompt_each([table["prompt"] for table in talks], tokenizer)
+    whole = [encode_each([[*table["prompt"], *table[name]] for table in talks], tokenizer) for name in ANSWERS]
     pairs = []
     for number, table in enumerate(tables, start=1):
         try:
-            pairs.append(Pair(*(_encoded(table["prompt"], table[name], tokenizer) for name in PARTS[1:])))
+            if isinstance(table["prompt"], str):
+                pairs.append(Pair(*(_continued(table, name, tokenizer) for name in ANSWERS)))
+            elif not all(table[name] for name in ANSWERS):
+                raise ValueError("an answer must hold at least one message; got none")
+            else:
+                read = next(before)
+                pairs.append(Pair(*(_answered(read, next(encoded)) for encoded in whole)))
         except ValueError as error:
             raise ValueError(f"{source}, pair {number}: {error}" if source else str(error)) from None
     return pairs
@@ -66,18 +76,16 @@ def prompt_ids(table: Mapping[str, Any], tokenizer: Tokenizer) -> list[int]:
     return [first, *ids] if tokenizer.begins_prompts and first is not None else ids
 
 
-def _encoded(asked: Any, answer: Any, tokenizer: Tokenizer) -> Encoded:
-    """A prompt and one answer; only what follows the prompt counts, not what the assistant said in
-    it.
-    """
-    before = prompt_ids({"prompt": asked}, tokenizer)
-    if isinstance(asked, str):
-        end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        ids = [*before, *tokenizer.encode(answer, add_special_tokens=False), *end]
-        return Encoded(ids, [i >= len(before) for i in range(len(ids))])
-    if not answer:
-        raise ValueError("an answer must hold at least one message; got none")
-    whole = encode([*asked, *answer], tokenizer)
+def _continued(table: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> Encoded:
+    """A text, and an answer that goes on where it ends."""
+    before = prompt_ids(table, tokenizer)
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    ids = [*before, *tokenizer.encode(table[name], add_special_tokens=False), *end]
+    return Encoded(ids, [i >= len(before) for i in range(len(ids))])
+
+
+def _answered(before: list[int], whole: Encoded) -> Encoded:
+    """A conversation, of which only what follows the prompt counts."""
     if whole.ids[: len(before)] != before:
         raise ValueError("the chat template writes the prompt otherwise once an answer follows")
     return Encoded(whole.ids, [learned and i >= len(before) for i, learned in enumerate(whole.mask)])

@@ -127,6 +127,8 @@ class _Writer:
         criterion: Criterion | None,
         memory: Memory | None = None,
     ) -> None:
+        if tokenizer is None:
+            raise ValueError(f"{caller}: tokenizer must be the one that the model was trained with; got None")
         self.caller, self.model, self.tokenizer, self.config = caller, model, tokenizer, config
         self.memory = memory if getattr(model, "reads_on", False) and not config.echo else None
         self.ending = ending(tokenizer, config, criterion)

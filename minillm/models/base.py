@@ -51,6 +51,7 @@ class LanguageModel(Module):
     context: int | None = None
     is_encoder_decoder = False
     reads_on = True  # whether a text that is read in parts is read as if at once
+    scores_where = False  # whether model(ids, where=mask) scores some positions alone, (B, T) booleans -> (N, V)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> Any:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens.

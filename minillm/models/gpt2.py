@@ -161,6 +161,8 @@ class Transformer(Module):
 class GPT2(LanguageModel):
     """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor."""
 
+    scores_where = True
+
     def __init__(self, config: GPT2Config, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)
         self.config, self.context = config, config.n_positions
@@ -169,8 +171,15 @@ class GPT2(LanguageModel):
             self.lm_head = Linear(config.n_embd, config.vocab_size, False, rng)
             self.lm_head.weight = init.normal(rng, self.lm_head.weight.shape, config.initializer_range)
 
-    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """Score every next token, or only that after the last of ids.
+    def forward(
+        self,
+        ids: Any,
+        cache: KVCache | None = None,
+        last_only: bool = False,
+        where: np.ndarray | None = None,
+    ) -> Tensor:
+        """Score every next token, or only that after the last of ids, or those after the N ids for
+        which ``where``, (B, T) booleans, is true: (N, V).
 
         With a cache, ids are the tokens after those that it holds.
         """
@@ -183,6 +192,8 @@ class GPT2(LanguageModel):
             cache.length += T
         if last_only:
             x = x[:, -1:]  # (B, 1, C)
+        if where is not None:
+            x = x[where]  # (N, C)
         if self.config.tie_word_embeddings:
             return F.linear(x, self.transformer.wte.weight)  # (B, T, V)
         return self.lm_head(x)

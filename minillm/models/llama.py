@@ -245,6 +245,8 @@ class Transformer(Module):
 class Llama(LanguageModel):
     """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor."""
 
+    scores_where = True
+
     def __init__(self, config: LlamaConfig, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)
         self.config, self.context = config, config.context
@@ -263,8 +265,15 @@ class Llama(LanguageModel):
             elif name.endswith("bias"):
                 parameter.data = np.zeros_like(parameter.data)
 
-    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """Score every next token, or only that after the last of ids.
+    def forward(
+        self,
+        ids: Any,
+        cache: KVCache | None = None,
+        last_only: bool = False,
+        where: np.ndarray | None = None,
+    ) -> Tensor:
+        """Score every next token, or only that after the last of ids, or those after the N ids for
+        which ``where``, (B, T) booleans, is true: (N, V).
 
         With a cache, ids are the tokens after those that it holds.
         """
@@ -277,6 +286,8 @@ class Llama(LanguageModel):
             cache.length += T
         if last_only:
             x = x[:, -1:]  # (B, 1, C)
+        if where is not None:
+            x = x[where]  # (N, C)
         if self.config.tie_word_embeddings:
             return F.linear(x, self.model.embed_tokens.weight)  # (B, T, V)
         return self.lm_head(x)

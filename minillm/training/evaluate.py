@@ -145,7 +145,8 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
     before).
 
     batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is
-    asked. A model with an encoder gets the encoder's ids before: (ids, x, y).
+    asked. A model with an encoder gets the encoder's ids before: (ids, x, y). Where most positions
+    ask nothing, as in conversations, the model need not score them.
 
     Raises ValueError for a batch of (x, y) that is given to a model with an encoder.
     """
@@ -155,6 +156,9 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
             f"{type(model).__name__} reads a question and writes an answer, it does not continue a plain text: "
             "it needs batches (ids, decoder_ids, targets), as data.PairDataset makes them"
         )
+    asked = targets != IGNORE
+    if getattr(model, "scores_where", False) and 2 * np.count_nonzero(asked) < asked.size:
+        return F.cross_entropy(model(*inputs, where=asked), targets[asked])  # (N, V), (N,)
     logits = model(*inputs)  # (B, T, V)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
