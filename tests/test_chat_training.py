@@ -144,6 +144,8 @@ def test_what_does_not_fit_is_left_out_and_counted():
     assert ChatDataset(rows, rows[:1], 4).left_out == 2
     with pytest.raises(ValueError, match="no conversation has an answer to learn and fits 4 tokens; got 2"):
         ChatDataset(rows[1:], [], 4)
+    with pytest.raises(ValueError, match="ChatDataset holds nothing to evaluate on .* hold out"):
+        Trainer(None, ChatDataset(rows, [], 4), TrainConfig(steps=1))
 
 
 # ---- what fine-tuning prepares ---------------------------------------------------------------------------------------

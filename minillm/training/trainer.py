@@ -424,6 +424,11 @@ def _as_dataset(dataset: Any, model: Any, config: TrainConfig) -> Dataset:
     }
     if missing := [what for name, what in needed.items() if not hasattr(dataset, name)]:
         raise ValueError(f"Trainer: dataset {type(dataset).__name__} has no {'; no '.join(missing)}")
+    if dataset.validation_tokens == 0:
+        raise ValueError(
+            f"Trainer: {type(dataset).__name__} holds nothing to evaluate on (its validation_tokens are 0): "
+            "hold out a part of what there is to learn"
+        )
     return dataset
 
 
