@@ -28,7 +28,7 @@ class Matrix(NamedTuple):
     bias: np.ndarray | None = None  # (N,)
     scale: np.ndarray | None = None  # (N,): w_nc = weight_nc scale_n
     by_columns: bool = False  # weight is (C, N), as GPT-2 stores it
-    blocks: str = ""  # "Q8_0", "Q4_0", "Q4_1": weight is in such blocks of a GGUF file, see files/blocks.py
+    blocks: str = ""  # "Q8_0", "Q4_0" ... : weight is in such blocks of a GGUF file, see files/blocks.py
 
 
 class Norm(NamedTuple):

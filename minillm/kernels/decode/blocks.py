@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -23,15 +22,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .._jit import jit
-from .table import Q4_0, Q4_1, Q8_0
+from .halves import load_halves
+from .table import Q4_0, Q4_1, Q5_0, Q5_1, Q6, Q8_0
 
 SIZE = 32  # weights of a block
-_BYTES = {Q8_0: 34, Q4_0: 18, Q4_1: 20}  # of a block
+_BYTES = {Q8_0: 34, Q4_0: 18, Q4_1: 20, Q5_0: 22, Q5_1: 24, Q6: 28}  # of a block
 _LANES = 16
 _WORD, _FLOAT, _BYTE = ir.IntType(64), ir.FloatType(), ir.IntType(8)
 _FLOATS, _CODES = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_BYTE, _LANES)
 _FREE = ("contract", "reassoc", "nsz")
-_HALVES = bool(llvm.get_host_cpu_features().get("f16c"))  # the processor converts float16 itself
 
 
 def _number(n: int) -> Any:
@@ -44,39 +43,48 @@ def _everywhere(build: Any, x: Any) -> Any:
     return build.shuffle_vector(build.insert_element(nothing, x, zero), nothing, zeros)
 
 
-def _half(build: Any, at: Any) -> Any:
-    """The float16 at an address, as a float."""
-    short, word = ir.IntType(16), ir.IntType(32)
-    h = build.load(build.bitcast(at, short.as_pointer()), align=1)
-    if _HALVES:
-        return build.fpext(build.bitcast(h, ir.HalfType()), _FLOAT)
-    # exponent and mantissa move to their places in a float; 2^112 makes up for the other bias
-    bits = build.zext(h, word)
-    body = build.shl(build.and_(bits, ir.Constant(word, 0x7FFF)), ir.Constant(word, 13))
-    value = build.fmul(build.bitcast(body, _FLOAT), ir.Constant(_FLOAT, 2.0**112))
-    sign = build.shl(build.and_(bits, ir.Constant(word, 0x8000)), ir.Constant(word, 16))
-    return build.bitcast(build.or_(build.bitcast(value, word), sign), _FLOAT)
-
-
-def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any, Any]:
-    """The codes of a block, the lower and the upper 16 as floats; its scale; its minimum, or None.
+def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, tuple[Any, Any], Any]:
+    """The codes of a block, the lower and the upper 16 as floats; the scale of each; the minimum,
+    or None.
     """
 
-    def codes(offset: int) -> Any:
-        place = build.gep(at, [_number(offset)])
-        return build.load(build.bitcast(place, _CODES.as_pointer()), align=1)
+    def place(offset: int) -> Any:
+        return build.gep(at, [_number(offset)])
 
-    scale = _half(build, at)
+    def codes(offset: int, count: int = _LANES) -> Any:
+        return build.load(build.bitcast(place(offset), ir.VectorType(_BYTE, count).as_pointer()), align=1)
+
+    def all_lanes(byte: int) -> Any:
+        return ir.Constant(_CODES, [byte] * _LANES)
+
+    def lanes_of(few: Any, picks: list[int]) -> Any:
+        return build.shuffle_vector(few, few, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), picks))
+
+    scale = load_halves(build, at)
     if kind == Q8_0:
-        return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), scale, None
-    both = codes(4 if kind == Q4_1 else 2)
-    lower = build.and_(both, ir.Constant(_CODES, [15] * _LANES))
-    upper = build.lshr(both, ir.Constant(_CODES, [4] * _LANES))
-    if kind == Q4_1:
-        minimum = _half(build, build.gep(at, [_number(2)]))
+        return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), (scale, scale), None
+    both = codes(_BYTES[kind] - _LANES)
+    lower, upper = build.and_(both, all_lanes(15)), build.lshr(both, all_lanes(4))
+    if kind == Q6:  # byte j has two bits more of the codes j, j + 8, j + 16 and j + 24
+        few = codes(4, 8)
+        few = build.shuffle_vector(few, build.lshr(few, ir.Constant(few.type, [2] * 8)),
+                                   ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [*range(_LANES)]))  # fmt: skip
+        lower = build.or_(lower, build.shl(build.and_(few, all_lanes(3)), all_lanes(4)))
+        upper = build.or_(upper, build.and_(few, all_lanes(0x30)))
+        lower, upper = (build.sitofp(build.sub(x, all_lanes(32)), _FLOATS) for x in (lower, upper))
+        return lower, upper, (scale, load_halves(build, place(2))), None
+    if kind in (Q5_0, Q5_1):  # bit j is the fifth of code j
+        fifth = codes(_BYTES[kind] - _LANES - 4, 4)
+        bits = ir.Constant(_CODES, [1 << j % 8 for j in range(_LANES)])
+        for first in (0, 2):
+            there = build.and_(lanes_of(fifth, [first + j // 8 for j in range(_LANES)]), bits)
+            more = build.select(build.icmp_unsigned("==", there, all_lanes(0)), all_lanes(0), all_lanes(16))
+            lower, upper = (build.or_(lower, more), upper) if first == 0 else (lower, build.or_(upper, more))
+    if kind in (Q4_1, Q5_1):
+        minimum = load_halves(build, place(2))
     else:
-        minimum = build.fmul(scale, ir.Constant(_FLOAT, -8.0))
-    return build.uitofp(lower, _FLOATS), build.uitofp(upper, _FLOATS), scale, minimum
+        minimum = build.fmul(scale, ir.Constant(_FLOAT, -8.0 if kind == Q4_0 else -16.0))
+    return build.uitofp(lower, _FLOATS), build.uitofp(upper, _FLOATS), (scale, scale), minimum
 
 
 def _loop(build: Any, count: Any, state: list[Any], step: Any) -> list[Any]:
@@ -126,11 +134,13 @@ def _made(kind: int) -> tuple[Any, Any]:
 
             def step(i, state):
                 total, rest = state
-                lower, upper, scale, minimum = block(i)
+                lower, upper, scales, minimum = block(i)
                 x0, x1 = (build.load(vector(2, arguments[3], i, half), align=4) for half in (0, 1))
-                product = build.fmul(lower, x0, flags=_FREE)
-                product = build.fadd(product, build.fmul(upper, x1, flags=_FREE), flags=_FREE)
-                total = build.fadd(total, build.fmul(product, _everywhere(build, scale), flags=_FREE), flags=_FREE)
+                parts = [build.fmul(lower, x0, flags=_FREE), build.fmul(upper, x1, flags=_FREE)]
+                if scales[0] is scales[1]:
+                    parts = [build.fadd(*parts, flags=_FREE)]
+                for part, scale in zip(parts, scales, strict=False):
+                    total = build.fadd(total, build.fmul(part, _everywhere(build, scale), flags=_FREE), flags=_FREE)
                 if minimum is not None:
                     s = build.load(pointer(4, build.add(arguments[5], i)))
                     rest = build.fadd(rest, build.fmul(minimum, s, flags=_FREE), flags=_FREE)
@@ -153,9 +163,9 @@ def _made(kind: int) -> tuple[Any, Any]:
             _, vector, block = reader(context, build, signature, arguments)
 
             def step(i, state):
-                lower, upper, scale, minimum = block(i)
+                lower, upper, scales, minimum = block(i)
                 for half, part in enumerate((lower, upper)):
-                    weights = build.fmul(part, _everywhere(build, scale), flags=("contract",))
+                    weights = build.fmul(part, _everywhere(build, scales[half]), flags=("contract",))
                     if minimum is not None:
                         weights = build.fadd(weights, _everywhere(build, minimum), flags=("contract",))
                     build.store(weights, vector(2, arguments[3], i, half), align=4)
@@ -172,12 +182,16 @@ def _made(kind: int) -> tuple[Any, Any]:
 _sum_q8_0, _floats_q8_0 = _made(Q8_0)
 _sum_q4_0, _floats_q4_0 = _made(Q4_0)
 _sum_q4_1, _floats_q4_1 = _made(Q4_1)
+_sum_q5_0, _floats_q5_0 = _made(Q5_0)
+_sum_q5_1, _floats_q5_1 = _made(Q5_1)
+_sum_q6, _floats_q6 = _made(Q6)
+_SIZES = tuple(_BYTES.get(kind, 0) for kind in range(max(_BYTES) + 1))
 
 
 @jit(inner=True)
 def block_bytes(kind, k):
     """The bytes of a row of k weights (for kernels)."""
-    return k // SIZE * (34 if kind == Q8_0 else 18 if kind == Q4_0 else 20)
+    return k // SIZE * _SIZES[kind]
 
 
 @jit(inner=True)
@@ -197,7 +211,13 @@ def block_row_sum(kind, codes, at, x, x_sums):
         return _sum_q8_0(codes, at, x, 0, x_sums, 0, x_sums.size)
     if kind == Q4_0:
         return _sum_q4_0(codes, at, x, 0, x_sums, 0, x_sums.size)
-    return _sum_q4_1(codes, at, x, 0, x_sums, 0, x_sums.size)
+    if kind == Q4_1:
+        return _sum_q4_1(codes, at, x, 0, x_sums, 0, x_sums.size)
+    if kind == Q5_0:
+        return _sum_q5_0(codes, at, x, 0, x_sums, 0, x_sums.size)
+    if kind == Q5_1:
+        return _sum_q5_1(codes, at, x, 0, x_sums, 0, x_sums.size)
+    return _sum_q6(codes, at, x, 0, x_sums, 0, x_sums.size)
 
 
 @jit(inner=True)
@@ -207,5 +227,11 @@ def block_row_to_floats(kind, codes, at, k, w, w_at):
         _floats_q8_0(codes, at, w, w_at, k // SIZE)
     elif kind == Q4_0:
         _floats_q4_0(codes, at, w, w_at, k // SIZE)
-    else:
+    elif kind == Q4_1:
         _floats_q4_1(codes, at, w, w_at, k // SIZE)
+    elif kind == Q5_0:
+        _floats_q5_0(codes, at, w, w_at, k // SIZE)
+    elif kind == Q5_1:
+        _floats_q5_1(codes, at, w, w_at, k // SIZE)
+    else:
+        _floats_q6(codes, at, w, w_at, k // SIZE)

@@ -1,4 +1,4 @@
-"""A Llama whose matrices stay as a GGUF file stores them: in blocks of 32 weights, four or eight
+"""A Llama whose matrices stay as a GGUF file stores them: in blocks of 32 weights, four to eight
 bits each.
 
     model = from_pretrained("model.gguf", stored=True)
@@ -8,8 +8,9 @@ so that the model is there at once, and takes no more memory than the file. To w
 weights are read once; what is a fifth of the size is read that much faster. It computes what the
 de-quantised model computes, for the activations stay float32.
 
-Blocks that the loops do not know (5 bits, K-quants) are put into Q8_0, the nearest kind that they
-do. Vectors, and matrices of floats, are float32.
+K-quants become plain blocks when they are opened, with the same codes and a tenth more memory
+(``files/k_quants.py``); kinds that the loops do not know are put into Q8_0. Vectors, and matrices of
+floats, are float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from ... import kernels
 from ...files.blocks import KINDS, quantize
+from ...files.k_quants import PLAIN, plain_blocks
 from ..base import LanguageModel
 from .arrays import arrays_of
 from .decoding import lists
@@ -31,7 +33,7 @@ from .listed import ListedModel
 if TYPE_CHECKING:
     from ...kernels.decode import Decoder, Matrix
 
-READ_AS_THEY_ARE = ("Q8_0", "Q4_0", "Q4_1")
+READ_AS_THEY_ARE = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 FLOATS = ("F32", "F16", "BF16", "F64")
 Q8_0 = next(kind for kind in KINDS.values() if kind.name == "Q8_0")
 
@@ -79,7 +81,9 @@ def stored_model(model: LanguageModel, stored: Mapping[str, Any], load: Callable
         if tensor.dtype in FLOATS:
             return np.ascontiguousarray(tensor.read(), np.float32), ""
         if tensor.dtype in READ_AS_THEY_ARE:
-            return tensor.blocks().reshape(len(tensor.blocks()), -1), tensor.dtype
+            return tensor.blocks().reshape(tensor.shape[0], -1), tensor.dtype
+        if tensor.dtype in PLAIN:
+            return plain_blocks(tensor.blocks(), tensor.dtype)
         return quantize(tensor.read(), Q8_0), Q8_0.name
 
     def matrix(m: Matrix) -> Matrix:
