@@ -27,6 +27,7 @@ from .table import Q4_0, Q4_1, Q5_0, Q5_1, Q6, Q8_0
 
 SIZE = 32  # weights of a block
 _BYTES = {Q8_0: 34, Q4_0: 18, Q4_1: 20, Q5_0: 22, Q5_1: 24, Q6: 28}  # of a block
+_MINIMUM = {Q4_0: (0, -8.0), Q4_1: (1, 1.0), Q5_0: (0, -16.0), Q5_1: (1, 1.0)}  # which float16, and times what
 _LANES = 16
 _WORD, _FLOAT, _BYTE = ir.IntType(64), ir.FloatType(), ir.IntType(8)
 _FLOATS, _CODES = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_BYTE, _LANES)
@@ -37,54 +38,58 @@ def _number(n: int) -> Any:
     return ir.Constant(_WORD, n)
 
 
-def _everywhere(build: Any, x: Any) -> Any:
-    nothing, zero = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-    return build.shuffle_vector(build.insert_element(nothing, x, zero), nothing, zeros)
+def _everywhere(build: Any, x: Any, lanes: int = _LANES) -> Any:
+    nothing, number = ir.Constant(ir.VectorType(_FLOAT, lanes), ir.Undefined), ir.IntType(32)
+    zeros = ir.Constant(ir.VectorType(number, lanes), [0] * lanes)
+    return build.shuffle_vector(build.insert_element(nothing, x, ir.Constant(number, 0)), nothing, zeros)
 
 
-def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, tuple[Any, Any], Any]:
-    """The codes of a block, the lower and the upper 16 as floats; the scale of each; the minimum,
-    or None.
+def _entry(build: Any, vector: Any, lane: int) -> Any:
+    return build.extract_element(vector, ir.Constant(ir.IntType(32), lane))
+
+
+def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any]:
+    """The codes of a block, the lower and the upper 16 as floats; and its first four float16, of
+    which the first is a scale.
     """
 
-    def place(offset: int) -> Any:
-        return build.gep(at, [_number(offset)])
-
     def codes(offset: int, count: int = _LANES) -> Any:
-        return build.load(build.bitcast(place(offset), ir.VectorType(_BYTE, count).as_pointer()), align=1)
+        place = build.gep(at, [_number(offset)])
+        return build.load(build.bitcast(place, ir.VectorType(_BYTE, count).as_pointer()), align=1)
 
-    def all_lanes(byte: int) -> Any:
+    def everywhere(byte: int) -> Any:
         return ir.Constant(_CODES, [byte] * _LANES)
 
-    def lanes_of(few: Any, picks: list[int]) -> Any:
-        return build.shuffle_vector(few, few, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), picks))
+    def picked(a: Any, b: Any, picks: list[int]) -> Any:
+        return build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(picks)), picks))
 
-    scale = load_halves(build, at)
+    numbers = load_halves(build, at, 4)
     if kind == Q8_0:
-        return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), (scale, scale), None
+        return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), numbers
     both = codes(_BYTES[kind] - _LANES)
-    lower, upper = build.and_(both, all_lanes(15)), build.lshr(both, all_lanes(4))
+    if kind in (Q4_0, Q4_1):  # bytes in lanes of 32 bits are cut in two there: half as many instructions
+        spread = [n // 4 if n % 4 == 0 else _LANES for n in range(4 * _LANES)]
+        lanes = ir.VectorType(ir.IntType(32), _LANES)
+        wide = build.bitcast(picked(both, everywhere(0), spread), lanes)
+        lower = build.and_(wide, ir.Constant(lanes, [15] * _LANES))
+        upper = build.lshr(wide, ir.Constant(lanes, [4] * _LANES))
+        return build.uitofp(lower, _FLOATS), build.uitofp(upper, _FLOATS), numbers
+    lower, upper = build.and_(both, everywhere(15)), build.lshr(both, everywhere(4))
     if kind == Q6:  # byte j has two bits more of the codes j, j + 8, j + 16 and j + 24
         few = codes(4, 8)
-        few = build.shuffle_vector(few, build.lshr(few, ir.Constant(few.type, [2] * 8)),
-                                   ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [*range(_LANES)]))  # fmt: skip
-        lower = build.or_(lower, build.shl(build.and_(few, all_lanes(3)), all_lanes(4)))
-        upper = build.or_(upper, build.and_(few, all_lanes(0x30)))
-        lower, upper = (build.sitofp(build.sub(x, all_lanes(32)), _FLOATS) for x in (lower, upper))
-        return lower, upper, (scale, load_halves(build, place(2))), None
-    if kind in (Q5_0, Q5_1):  # bit j is the fifth of code j
-        fifth = codes(_BYTES[kind] - _LANES - 4, 4)
-        bits = ir.Constant(_CODES, [1 << j % 8 for j in range(_LANES)])
-        for first in (0, 2):
-            there = build.and_(lanes_of(fifth, [first + j // 8 for j in range(_LANES)]), bits)
-            more = build.select(build.icmp_unsigned("==", there, all_lanes(0)), all_lanes(0), all_lanes(16))
-            lower, upper = (build.or_(lower, more), upper) if first == 0 else (lower, build.or_(upper, more))
-    if kind in (Q4_1, Q5_1):
-        minimum = load_halves(build, place(2))
-    else:
-        minimum = build.fmul(scale, ir.Constant(_FLOAT, -8.0 if kind == Q4_0 else -16.0))
-    return build.uitofp(lower, _FLOATS), build.uitofp(upper, _FLOATS), (scale, scale), minimum
+        few = picked(few, build.lshr(few, ir.Constant(few.type, [2] * 8)), [*range(_LANES)])
+        lower = build.or_(lower, build.shl(build.and_(few, everywhere(3)), everywhere(4)))
+        upper = build.or_(upper, build.and_(few, everywhere(0x30)))
+        lower, upper = (build.sub(x, everywhere(32)) for x in (lower, upper))
+        return build.sitofp(lower, _FLOATS), build.sitofp(upper, _FLOATS), numbers
+    fifth, bits = codes(_BYTES[kind] - _LANES - 4, 4), ir.Constant(_CODES, [1 << j % 8 for j in range(_LANES)])
+
+    def with_fifth(half: Any, first: int) -> Any:  # bit j is the fifth of code j
+        here = build.and_(picked(fifth, fifth, [first + j // 8 for j in range(_LANES)]), bits)
+        more = build.select(build.icmp_unsigned("==", here, everywhere(0)), everywhere(0), everywhere(16))
+        return build.uitofp(build.or_(half, more), _FLOATS)
+
+    return with_fifth(lower, 0), with_fifth(upper, 2), numbers
 
 
 def _loop(build: Any, count: Any, state: list[Any], step: Any) -> list[Any]:
@@ -134,20 +139,23 @@ def _made(kind: int) -> tuple[Any, Any]:
 
             def step(i, state):
                 total, rest = state
-                lower, upper, scales, minimum = block(i)
+                lower, upper, numbers = block(i)
                 x0, x1 = (build.load(vector(2, arguments[3], i, half), align=4) for half in (0, 1))
                 parts = [build.fmul(lower, x0, flags=_FREE), build.fmul(upper, x1, flags=_FREE)]
-                if scales[0] is scales[1]:
+                if kind != Q6:
                     parts = [build.fadd(*parts, flags=_FREE)]
-                for part, scale in zip(parts, scales, strict=False):
-                    total = build.fadd(total, build.fmul(part, _everywhere(build, scale), flags=_FREE), flags=_FREE)
-                if minimum is not None:
+                for lane, part in enumerate(parts):
+                    scale = _everywhere(build, _entry(build, numbers, lane))
+                    total = build.fadd(total, build.fmul(part, scale, flags=_FREE), flags=_FREE)
+                if kind in _MINIMUM:
                     s = build.load(pointer(4, build.add(arguments[5], i)))
-                    rest = build.fadd(rest, build.fmul(minimum, s, flags=_FREE), flags=_FREE)
+                    rest = build.fadd(rest, build.fmul(numbers, _everywhere(build, s, 4), flags=_FREE), flags=_FREE)
                 return [total, rest]
 
-            none = [ir.Constant(_FLOATS, [0.0] * _LANES), ir.Constant(_FLOAT, 0.0)]
+            none = [ir.Constant(ir.VectorType(_FLOAT, lanes), [0.0] * lanes) for lanes in (_LANES, 4)]
             total, rest = _loop(build, arguments[6], none, step)
+            lane, factor = _MINIMUM.get(kind, (0, 0.0))
+            rest = build.fmul(_entry(build, rest, lane), ir.Constant(_FLOAT, factor))
             kind_of_sum = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
             add_all = cgutils.get_or_insert_function(build.module, kind_of_sum, f"llvm.vector.reduce.fadd.v{_LANES}f32")
             return build.call(add_all, [rest, total], fastmath=("reassoc",))
@@ -163,10 +171,13 @@ def _made(kind: int) -> tuple[Any, Any]:
             _, vector, block = reader(context, build, signature, arguments)
 
             def step(i, state):
-                lower, upper, scales, minimum = block(i)
+                lower, upper, numbers = block(i)
                 for half, part in enumerate((lower, upper)):
-                    weights = build.fmul(part, _everywhere(build, scales[half]), flags=("contract",))
-                    if minimum is not None:
+                    scale = _everywhere(build, _entry(build, numbers, half if kind == Q6 else 0))
+                    weights = build.fmul(part, scale, flags=("contract",))
+                    if kind in _MINIMUM:
+                        lane, factor = _MINIMUM[kind]
+                        minimum = build.fmul(_entry(build, numbers, lane), ir.Constant(_FLOAT, factor))
                         weights = build.fadd(weights, _everywhere(build, minimum), flags=("contract",))
                     build.store(weights, vector(2, arguments[3], i, half), align=4)
                 return state

@@ -250,9 +250,9 @@ def _turn_and_keep(qkv, cos, sin, keys, values, length, T, H, G, D):
 def _all_kept(words, now, G, D, x):
     # x (B, now, G, D) = the first tokens of the cache as floats
     for part in prange(_PARTS):
+        lo, hi = np.int64(part) * now // _PARTS, (np.int64(part) + 1) * now // _PARTS
         for b in range(words.shape[0]):
-            for s in range(np.int64(part) * now // _PARTS, (np.int64(part) + 1) * now // _PARTS):
-                kept(words[b], s, 1, G, D, x[b, s].reshape(-1))
+            kept(words[b], lo * G * D, D, x[b, lo:hi].reshape(-1))
 
 
 @jit(inner=True)

@@ -38,6 +38,13 @@ FLOATS = ("F32", "F16", "BF16", "F64")
 Q8_0 = next(kind for kind in KINDS.values() if kind.name == "Q8_0")
 
 
+def kind_in_memory(kind: str) -> str:
+    """As what a kind of numbers of a file is read by the compiled loops."""
+    if kind in FLOATS:
+        return "F32"
+    return kind if kind in READ_AS_THEY_ARE else PLAIN[kind][0] if kind in PLAIN else Q8_0.name
+
+
 class StoredModel(ListedModel):
     """``model(ids) -> logits``, with matrices in the blocks of a file; made by ``from_pretrained``.
     """
@@ -51,6 +58,24 @@ class StoredModel(ListedModel):
     def num_parameters(self) -> int:
         """How many numbers were learned."""
         return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays, whether they lie in the mapped file or were made of it."""
+        found: dict[int, int] = {}
+
+        def matrix(m: Matrix) -> Matrix:
+            array(m.weight)
+            array(m.bias)
+            return m
+
+        def array(a: np.ndarray | None) -> np.ndarray | None:
+            if a is not None:
+                found[id(a)] = a.nbytes
+            return a
+
+        rebuilt(self.arrays, matrix, array)
+        return sum(found.values())
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The parameters in float32, by name."""
