@@ -133,8 +133,9 @@ def test_every_float16_there_and_back():
     np.testing.assert_array_equal(x.view(np.uint32), every.astype(np.float32).view(np.uint32))  # the sign of 0 too
     middle = (np.sort(x)[1:] + np.sort(x)[:-1]) / 2
     wild = np.random.default_rng(0).integers(0, 1 << 32, 100_000, dtype=np.uint32).view(np.float32)
-    x = np.concatenate([x, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf), wild]).astype(np.float32)
-    x = np.concatenate([x, np.array([65519.996, 65520, -65520, np.inf, np.nan, 2**-25, 2**-26], np.float32)])
+    beside = (np.nextafter(middle, np.float32(to)) for to in (np.inf, -np.inf))
+    edges = np.array([65519.996, 65520, -65520, np.inf, np.nan, 2**-25, 2**-26], np.float32)
+    x = np.concatenate([x, middle, *beside, wild, edges]).astype(np.float32)
     halves = np.empty(x.size, np.int16)
     to_halves(x, halves)
     with np.errstate(over="ignore", under="ignore"):

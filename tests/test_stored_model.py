@@ -43,7 +43,7 @@ def stored(shape, name, rng):
     if name == "F32":
         numbers = [rng.uniform(0.5, 1.5, shape)] if len(shape) == 1 else [rng.normal(0, 0.2, shape)]
         return Stored(numbers[0].astype("<f4")[..., None].view(np.uint8), name)
-    codes = {"Q8_0": 127, "Q4_0": 8, "Q5_1": 32}.get(name, 16)
+    codes = {"Q8_0": 127, "IQ4_NL": 127, "Q4_0": 8, "Q5_1": 32}.get(name, 16)
     scale = rng.uniform(0.5, 1, raw.shape[:-1]) * 0.4 / codes * rng.choice([-1, 1], raw.shape[:-1])
     raw[..., :2] = scale.astype("<f2")[..., None].view(np.uint8)
     if name in ("Q4_1", "Q5_1"):
@@ -149,7 +149,7 @@ def k_quant(shape, name, rng):
 @NUMBA
 @pytest.mark.parametrize("kind, plain", [("Q4_K", "Q4_1"), ("Q5_K", "Q5_1"), ("Q6_K", "Q6")])
 def test_k_quants_become_plain_blocks_with_the_same_codes(kind, plain):
-    """Whose scales are float16: 2^-11 away at most, which is far less than another code would be."""
+    """Scale and minimum are 2^-11 away at most: a sixteenth, or less, of what another code would be."""
     pytest.importorskip("gguf")
     model, layers = made(["F32"], hidden_size=256, intermediate_size=512)
     assert model is None
@@ -171,11 +171,11 @@ def test_k_quants_become_plain_blocks_with_the_same_codes(kind, plain):
     x, expected = np.empty((V, 256), np.float32), tensors["model.embed_tokens.weight"].read()
     rows_of(model.arrays.arguments[0][-1, QKV + FIELDS : QKV + 2 * FIELDS], x)
     largest = np.abs(expected).reshape(V, -1, 32).max(axis=2, keepdims=True)
-    assert (np.abs(x - expected).reshape(V, -1, 32) <= 2.0**-10 * largest + 1e-7).all()
+    assert (np.abs(x - expected).reshape(V, -1, 32) <= 2.0**-9 * largest).all()
     ids = np.random.default_rng(1).integers(0, V, (2, 70))
     with no_grad():
         ours, plainly = model(ids).data, layers(ids).data
-    assert np.linalg.norm(ours - plainly) < 5e-3 * np.linalg.norm(plainly)
+    assert np.linalg.norm(ours - plainly) < 0.02 * np.linalg.norm(plainly)
 
 
 @NUMBA

@@ -52,9 +52,9 @@ def _from_q5_k(blocks: np.ndarray, plain: np.ndarray) -> None:
 
 
 def _from_q6_k(blocks: np.ndarray, plain: np.ndarray) -> None:
-    low, high = blocks[:, :128].reshape(-1, 2, 1, 64), blocks[:, 128:192].reshape(-1, 2, 1, 32)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 8, 32)  # codes without their two highest bits
-    high = (high >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3).reshape(-1, 8, 4, 8)  # those
+    halves, twos = blocks[:, :128].reshape(-1, 2, 1, 64), blocks[:, 128:192].reshape(-1, 2, 1, 32)
+    low = np.concatenate([halves & 15, halves >> 4], axis=2).reshape(-1, 8, 32)  # codes without their two highest bits
+    high = (twos >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3).reshape(-1, 8, 4, 8)  # those
     scales = blocks[:, 192:208].view(np.int8) * blocks[:, 208:].view("<f2").astype(np.float32)
     plain[..., :4] = scales.astype("<f2").view(np.uint8).reshape(-1, 8, 4)
     plain[..., 4:12] = (high << np.array([0, 2, 4, 6], np.uint8)[:, None]).sum(axis=2, dtype=np.uint8)

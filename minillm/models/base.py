@@ -160,8 +160,8 @@ class LayerCache:
         return Tensor(keys.swapaxes(1, 2)), Tensor(values.swapaxes(1, 2))
 
     def append(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D), views where
-        the cache has their dtype.
+        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D), in the
+        dtype of k and v.
         """
         past, now = self.whole.length, self.whole.length + k.shape[1]
         keys, values = self.whole.keys[self.i], self.whole.values[self.i]

@@ -3,9 +3,9 @@ the real file is answered alike.
 
     pip install llama-cpp-python                 (builds llama.cpp)
 
-llama.cpp rounds activations to 8 bits for its products with blocks, and keys and values to float16: where two tokens are
-all but equally likely it may take the other one. So a text is compared up to there: a difference counts only where our
-own scores say that the two tokens are further apart than that rounding can explain.
+llama.cpp rounds activations to 8 bits for its products with blocks, and keys and values to float16: where two tokens
+are all but equally likely it may take the other one. So a text is compared up to there: a difference counts only where
+our own scores say that the two tokens are further apart than that rounding can explain.
 """
 
 import contextlib

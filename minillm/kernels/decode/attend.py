@@ -79,8 +79,8 @@ def _several(number: Any, lanes: int | None) -> Any:
 
 
 class _Loops:
-    """What both loops share: pointers into arrays, and a loop along D, 16 numbers at a time and then
-    one by one.
+    """What both loops share: pointers into arrays, and a loop along D, 16 numbers at a time and
+    then one by one.
     """
 
     def __init__(self, context: Any, build: Any, signature: Any, arguments: Any, in_halves: bool) -> None:
@@ -104,7 +104,7 @@ class _Loops:
         return self.build.load(self.pointer(argument, at, _several(_FLOAT, lanes)), align=4)
 
     def along(self, size: Any, body: Callable[[Any, int | None], None]) -> None:
-        """``body(d, 16)`` for whole vectors, then ``body(d, None)`` for each number that is left."""
+        """``body(d, 16)`` for whole vectors, then ``body(d, None)`` for each number left."""
         build, whole = self.build, self.build.and_(size, _number(-_LANES))
         with cgutils.for_range_slice(build, _number(0), whole, _number(_LANES), intp=_WORD) as (d, _):
             body(d, _LANES)
@@ -298,7 +298,7 @@ def attend(qkv, keys, values, starts, now, sizes, out):
 
     keys, values: (B, S, G, 1 or 2 D) int16. starts: (B,), tokens before are padding.
     """
-    (H, G, D), B = sizes, keys.shape[0]
+    (H, _, D), B = sizes, keys.shape[0]
     alone = B * H * now * D < _SERIAL
     parts = 1 if alone else 2 * ((now + 2 * _PART - 1) // (2 * _PART))  # an even number, as most machines have cores
     q, scale = np.empty((B, H * D), np.float32), np.float32(1 / math.sqrt(D))

@@ -1,11 +1,12 @@
 """Rows of weights in the blocks of a GGUF file, as the processor reads them: 32 weights at a time.
 
-What is stored is told in ``files/blocks.py``. A block holds a scale s, 32 codes c of four or eight
+What is stored is told in ``files/blocks.py``. A block holds a scale s, 32 codes c of four to eight
 bits, and perhaps a minimum m, so that its part of a product is
 
     sum_j (s c_j + m) x_j  =  s sum_j c_j x_j  +  m sum_j x_j
 
-and the last sum is the same for all rows: it is made once. (A Q4_0 has m = -8 s.) So a weight costs
+and the last sum is the same for all rows: it is made once. (A Q4_0 has m = -8 s. A Q6, which stands
+for a Q6_K, has a scale for each 16 codes: ``files/k_quants.py``.) So a weight costs
 a conversion to float and a multiplication, in 16 lanes, and half a byte from memory; nothing is
 rounded on the way. Numba alone does not find these lanes in half bytes: plain loops are four times
 slower, and the few LLVM instructions are written here.

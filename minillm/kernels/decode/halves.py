@@ -70,8 +70,7 @@ def halves_to_floats(typing, halves, at, n, x, to):
 
 @jit(inner=True)
 def floats_to_halves(x, halves):
-    """halves = the bits of the float16 next to each x, halves to even as NumPy rounds (for kernels).
-    """
+    """halves = the bits of the float16 next to each x, rounded as NumPy does (for kernels)."""
     bits = x.view(np.uint32)
     for i in range(x.size):
         sign, body = bits[i] >> np.uint32(16) & np.uint32(0x8000), bits[i] & np.uint32(0x7FFFFFFF)

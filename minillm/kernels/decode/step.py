@@ -199,8 +199,8 @@ def decode_step(
     it.
 
     ids: (B,) in [0, V) -> (B, V).   keys, values: (layers, B, S, G, D), float16 or float32, with
-    ``length`` tokens in them; those of the new ones are written behind.   starts: (B,), how many positions at the left
-    of each row are padding.
+    ``length`` tokens in them; those of the new ones are written behind.   starts: (B,), how many
+    positions at the left of each row are padding.
     """
     B = len(ids)
     logits = np.empty((B, len(decoder.head.weight)), np.float32)

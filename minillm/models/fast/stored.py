@@ -8,8 +8,8 @@ so that the model is there at once, and takes no more memory than the file. To w
 weights are read once; what is a fifth of the size is read that much faster. It computes what the
 de-quantised model computes, for the activations stay float32.
 
-K-quants become plain blocks when they are opened, with the same codes and a tenth more memory
-(``files/k_quants.py``); kinds that the loops do not know are put into Q8_0. Vectors, and matrices of
+K-quants become plain blocks when they are opened, with the same codes and a tenth more memory (see
+``files/k_quants.py``); kinds that the loops do not know are put into Q8_0. Vectors, and matrices of
 floats, are float32.
 """
 
