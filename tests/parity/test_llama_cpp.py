@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm import generate
+from minillm import files, generate, kernels, models
+from minillm.cli import main
 from minillm.training.convert import to_file
 from minillm.training.run import load_run
 from tests.test_gguf import KINDS_OF_LLAMA, TEXT, bpe, folder_of  # noqa: F401
@@ -110,6 +111,41 @@ def test_ids_of_texts(tmp_path, bpe):  # noqa: F811
     peer = Peer(tmp_path / "model.gguf", 48)
     for text in (TEXT, "<|im_start|>The fox<|im_end|>", *strings(1000)):
         assert peer.ids(text) == bpe.encode(text, allowed_special="all"), text
+
+
+# ---- K-quants, as llama.cpp makes them -------------------------------------------------------------------------------
+
+MADE = {"Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M", "Q5_K_M": "LLAMA_FTYPE_MOSTLY_Q5_K_M", "Q6_K": "LLAMA_FTYPE_MOSTLY_Q6_K"}
+
+
+def quantized(source, out, kind):
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.nthread = getattr(llama_cpp, MADE[kind]), 1
+    with quiet():
+        assert llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters) == 0
+    return out
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_k_quants(tmp_path, bpe, kind, capsys):  # noqa: F811
+    """From stored blocks with the same codes, within 1.15 of the file; scores as of the de-quantised weights."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "tie_word_embeddings": False}
+    _, folder = folder_of(tmp_path, bpe, **sizes)
+    to_file(folder, tmp_path / "floats.gguf", "f32")
+    path = quantized(tmp_path / "floats.gguf", tmp_path / "model.gguf", kind)
+    inside = {tensor.dtype for tensor in files.open_gguf(path).tensors.values()} - {"F32"}
+    assert inside == {"Q4_K_M": {"Q4_K", "Q6_K"}, "Q5_K_M": {"Q5_K", "Q6_K"}, "Q6_K": {"Q6_K"}}[kind]
+    run, plain = load_run(path, stored=True), load_run(path)
+    stored = sum(tensor.nbytes for tensor in files.open_gguf(path).tensors.values())
+    if kernels.KERNELS == "numba":
+        assert isinstance(run.model, models.StoredModel) and run.model.nbytes < 1.15 * stored
+    ids = np.random.default_rng(0).integers(0, 300, 40)
+    ours, exact, theirs = run.model(ids).data[0, -1], plain.model(ids).data[0, -1], Peer(path, 48).scores(ids.tolist())
+    assert np.linalg.norm(ours - exact) < 0.01 * np.linalg.norm(exact)
+    assert np.linalg.norm(theirs - exact) < 0.3 * np.linalg.norm(exact)  # 8 bits, in weights at random
+    assert main(["info", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "in memory" in said and "Q6_K as Q6" in said and " of the file (" in said
 
 
 # ---- the real file ---------------------------------------------------------------------------------------------------
