@@ -144,7 +144,7 @@ def test_k_quants(tmp_path, bpe, kind, capsys):  # noqa: F811
         assert isinstance(run.model, models.StoredModel) and run.model.nbytes < 1.15 * stored
     ids = np.random.default_rng(0).integers(0, 300, 40)
     ours, exact, theirs = run.model(ids).data[0, -1], plain.model(ids).data[0, -1], Peer(path, 48).scores(ids.tolist())
-    assert np.linalg.norm(ours - exact) < 0.01 * np.linalg.norm(exact)
+    assert np.linalg.norm(ours - exact) < 5e-3 * np.linalg.norm(exact)
     assert np.linalg.norm(theirs - exact) < 0.1 * np.linalg.norm(exact)
     assert main(["info", str(path)]) == 0
     said = capsys.readouterr().out
