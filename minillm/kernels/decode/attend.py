@@ -1,7 +1,7 @@
 """Attention of one token of each text to the keys and values in the cache, which are read once.
 
-After a long text they are more to read than the model: with 8,000 tokens, SmolLM2's 135 million
-weights of four and a half bits are 85 MB, its keys and values 184 MB in float16. So
+After a long text they are more to read than the model: the weights of SmolLM2 are 97 MB in the
+blocks of its file, its keys and values of 8,000 tokens 184 MB in float16. So
 
 * a task is a part of the tokens with all their heads, which lie side by side: a thread reads one
   long stream, whatever the number of heads;
