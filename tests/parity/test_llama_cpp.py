@@ -4,8 +4,8 @@ the real file is answered alike.
     pip install llama-cpp-python                 (builds llama.cpp)
 
 llama.cpp rounds activations to 8 bits for its products with blocks, and keys and values to float16: where two tokens
-are all but equally likely it may take the other one. So a text is compared up to there: a difference counts only where
-our own scores say that the two tokens are further apart than that rounding can explain.
+are all but equally likely it may take the other one. Such a difference is allowed where our own scores say that the two
+tokens are no further apart than that rounding explains.
 """
 
 import contextlib
@@ -47,13 +47,6 @@ class Peer:
         pointer = llama_cpp.llama_get_logits_ith(self.model._ctx.ctx, -1)
         return np.ctypeslib.as_array(pointer, (self.model.n_vocab(),)).copy()
 
-    def continued(self, ids, count, ends=()):
-        """The most likely tokens after these, one by one."""
-        found = [int(self.scores(ids).argmax())]
-        while len(found) < count and found[-1] not in ends:
-            found.append(int(self.after(found[-1:]).argmax()))
-        return found
-
     def ids(self, text):
         """As llama.cpp cuts it, special tokens among it."""
         return self.model.tokenize(text.encode(), add_bos=False, special=True)
@@ -73,20 +66,20 @@ def quiet():
 
 
 def agree(run, peer, prompts, kind, tokens=TOKENS):
-    """Both continue each prompt alike; returns in how many texts a near tie was decided otherwise."""
-    ends, ties = {*(run.generation.eos_token_id or ())}, 0
+    """Let ours continue each prompt, and ask llama.cpp for each token which it would take; returns in how many places
+    a near tie was decided otherwise.
+    """
+    ties, config = 0, run.generation.replace(max_new_tokens=tokens, temperature=0)
     for ids in prompts:
-        config = run.generation.replace(max_new_tokens=tokens, temperature=0, repetition_penalty=1.0)
         ours = generate(run.model, run.tokenizer, ids, config).ids
-        theirs = peer.continued(ids, tokens, ends)
-        same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
-        if same is None:
-            assert len(ours) == len(theirs) or abs(len(ours) - len(theirs)) == 1  # whether the end is counted
-            continue
-        text = np.array([[*ids, *ours[:same]]])
-        scores = run.model.next_logits(text, run.model.new_cache(1, text.size))[0]
-        assert abs(scores[ours[same]] - scores[theirs[same]]) < CLOSE[kind], (kind, same, ours, theirs)
-        ties += 1
+        assert len(ours) > 3
+        for i, token in enumerate(ours):
+            theirs = int((peer.after(ours[i - 1 : i]) if i else peer.scores(ids)).argmax())
+            if theirs != token:
+                text = np.array([[*ids, *ours[:i]]])
+                scores = run.model.next_logits(text, run.model.new_cache(1, text.size))[0]
+                assert scores[token] - scores[theirs] < CLOSE[kind], (kind, i, ours, theirs)
+                ties += 1
     return ties
 
 
@@ -178,7 +171,7 @@ def test_ten_answers_of_the_real_file(real):
     run, peer = load_run(real, stored=True), Peer(real)
     prompts = asked(run.tokenizer)
     assert peer.ids(run.tokenizer.decode(prompts[0])) == prompts[0]
-    assert agree(run, peer, prompts, "q4_1") <= 3
+    assert agree(run, peer, prompts, "q4_1") <= 8  # of 240 places
 
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
@@ -187,4 +180,4 @@ def test_the_real_model_there_and_back(tmp_path, real, kind):
     opened.model.save_pretrained(tmp_path / "folder", tokenizer=opened.tokenizer)
     to_file(tmp_path / "folder", tmp_path / "new.gguf", kind)
     run, peer = load_run(tmp_path / "new.gguf", stored=True), Peer(tmp_path / "new.gguf")
-    assert agree(run, peer, asked(run.tokenizer)[:4], kind) <= 1
+    assert agree(run, peer, asked(run.tokenizer)[:4], kind) <= {"f16": 0, "q8_0": 4}[kind]  # of 96 places
