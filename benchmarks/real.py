@@ -73,7 +73,9 @@ def build_llama_cpp(kind: str, work: str, n: int, streams: int) -> Step:
 def _side_by_side(path: str, streams: int) -> Step:
     """llama.cpp's parallel mode: a token of each of several sequences in one batch."""
     import llama_cpp as c
+    from llama_cpp._logger import set_verbose
 
+    set_verbose(False)
     parameters = c.llama_model_default_params()
     model = c.llama_model_load_from_file(path.encode(), parameters)
     context_parameters = c.llama_context_default_params()

@@ -41,6 +41,22 @@ def test_in_pieces_with_a_cache_equals_the_whole(turned):
         assert not piece.requires_grad  # the keys of the cache have no graph, and half a gradient would be a wrong one
 
 
+def test_a_cache_in_float16_rounds_what_is_written_and_computes_in_float32():
+    k, v = (normal(2, 3, 1, 4) for _ in "kv")
+    cache = KVCache(2, 2, 4, 1, 4, np.float16)
+    keys, values = cache.layer(1).append(k, v)
+    for got, x in ((keys, k), (values, v)):
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, x.astype(np.float16).astype(np.float32))
+        assert 0 < np.abs(got - x).max() < 2.0**-11 * np.abs(x).max()
+    cache.length = 3
+    for other in (cache.reorder(np.array([1, 0])), cache.kept(2, 9)):
+        assert other.keys.dtype == other.values.dtype == np.float16
+    assert cache.capacity == 9
+    again = cache.layer(1).append(k[:, :1], v[:, :1])[0]
+    np.testing.assert_array_equal(again, np.concatenate([keys[:, :2], keys[:, :1]], axis=1))
+
+
 def test_the_wider_dtype_wins_and_gradients_are_of_each_input():
     q, k, v = (
         Tensor(normal(1, 2, 3, 4), True),

@@ -145,12 +145,22 @@ def test_info_tells_what_a_file_is(written, capsys):
     said = capsys.readouterr().out
     for told in (
         "4 heads of 8, 2 of keys and values; rotary, theta 10000", "down(silu(gate) * up), 32 -> 64", "(tied)",
-        "256 bytes for each token of a text\n  for 10 ", "0.0 MB, beside the weights", "32.00 bits each",
+        "256 bytes for each token of a text, in float32\n  for 10 ", "0.0 MB, beside the weights", "32.00 bits each",
         "BPETokenizer, 300 tokens",
         "<|im_end|> (2), <|endoftext|> (0)", "{% for m in messages %}<|im_start|>",
     ):  # fmt: skip
         assert told in said, told
     assert max(map(len, said.splitlines())) <= 120
+
+
+def test_info_tells_what_blocks_take(tmp_path, bpe, capsys):
+    """Matrices as they are in the file, norms in float32 there and here; keys and values in float16."""
+    _, folder = folder_of(tmp_path, bpe)
+    to_file(folder, tmp_path / "model.gguf", "q8_0")
+    assert main(["info", str(tmp_path / "model.gguf")]) == 0
+    said = capsys.readouterr().out
+    for told in ("in memory", " MB, 1.00 of the file\n", "128 bytes for each token of a text, in float16"):
+        assert told in said, told
 
 
 @pytest.mark.parametrize("kind, error", [("f16", 2e-3), ("q8_0", 2e-2)])

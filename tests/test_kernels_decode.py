@@ -42,7 +42,9 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def made(name, in_int8):
-    return models.quantize(MODELS[name]()) if in_int8 else MODELS[name]()
+    model = models.quantize(MODELS[name]()) if in_int8 else MODELS[name]()
+    model.cache_dtype = np.float32  # what float16 changes is in test_stored_model.py
+    return model
 
 
 def decoder_of(model):
@@ -112,10 +114,60 @@ def test_after_a_long_text():
 
 
 @NUMBA
+def test_every_float16_there_and_back():
+    """All 65,536 as floats; and floats beside them, between two, too large and too small are rounded as by NumPy."""
+    from minillm.kernels.decode.halves import floats_to_halves, halves_to_floats
+
+    @_jit.jit
+    def to_floats(halves, x):
+        halves_to_floats(halves, 3, x.size, x, 0)
+
+    @_jit.jit
+    def to_halves(x, halves):
+        floats_to_halves(x, halves)
+
+    every = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    every = every[np.isfinite(every)]
+    x = np.empty(every.size, np.float32)
+    to_floats(np.concatenate([np.zeros(3, np.float16), every]).view(np.int16), x)
+    np.testing.assert_array_equal(x.view(np.uint32), every.astype(np.float32).view(np.uint32))  # the sign of 0 too
+    middle = (np.sort(x)[1:] + np.sort(x)[:-1]) / 2
+    wild = np.random.default_rng(0).integers(0, 1 << 32, 100_000, dtype=np.uint32).view(np.float32)
+    beside = (np.nextafter(middle, np.float32(to)) for to in (np.inf, -np.inf))
+    edges = np.array([65519.996, 65520, -65520, np.inf, np.nan, 2**-25, 2**-26], np.float32)
+    x = np.concatenate([x, middle, *beside, wild, edges]).astype(np.float32)
+    halves = np.empty(x.size, np.int16)
+    to_halves(x, halves)
+    with np.errstate(over="ignore", under="ignore"):
+        expected = x.astype(np.float16)
+    there = ~np.isnan(expected)
+    np.testing.assert_array_equal(halves.view(np.uint16)[there], expected.view(np.uint16)[there])
+    assert np.isnan(halves.view(np.float16)[~there]).all()
+
+
+@NUMBA
+@pytest.mark.skipif(kernels.get_num_threads() < 2, reason="needs two cores")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_after_a_long_text_one_thread_equals_two(dtype):
+    model, threads, results = llama(max_position_embeddings=2000), kernels.get_num_threads(), []
+    model.cache_dtype = dtype
+    cache, ids = filled(model, 3, 1200, np.array([0, 1100, 3]))
+    for n in (1, 2):
+        kernels.set_num_threads(n)
+        try:
+            results.append(model.next_logits(ids[:, :1], cache))
+        finally:
+            kernels.set_num_threads(threads)
+        cache.length -= 1
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+@NUMBA
 def test_few_signatures_are_compiled():
     for name in MODELS:
         for in_int8 in (False, True):
             model = made(name, in_int8)
+            model.cache_dtype = np.float16 if in_int8 else np.float32
             cache, ids = filled(model, 3, 4, np.array([0, 1, 2]))
             model.next_logits(ids[:, :1].astype(np.int32), cache)
             model.next_logits(prompt(3, 30).astype(np.int32), model.new_cache(3, 30, np.array([0, 1, 2])))

@@ -43,11 +43,11 @@ def stored(shape, name, rng):
     if name == "F32":
         numbers = [rng.uniform(0.5, 1.5, shape)] if len(shape) == 1 else [rng.normal(0, 0.2, shape)]
         return Stored(numbers[0].astype("<f4")[..., None].view(np.uint8), name)
-    codes = 127 if name == "Q8_0" else 8 if name == "Q4_0" else 16
+    codes = {"Q8_0": 127, "IQ4_NL": 127, "Q4_0": 8, "Q5_1": 32}.get(name, 16)
     scale = rng.uniform(0.5, 1, raw.shape[:-1]) * 0.4 / codes * rng.choice([-1, 1], raw.shape[:-1])
     raw[..., :2] = scale.astype("<f2")[..., None].view(np.uint8)
     if name in ("Q4_1", "Q5_1"):
-        raw[..., 2:4] = (-8 * scale).astype("<f2")[..., None].view(np.uint8)
+        raw[..., 2:4] = (-codes / 2 * scale).astype("<f2")[..., None].view(np.uint8)
     return Stored(raw, name)
 
 
@@ -64,6 +64,8 @@ def made(kinds, **changes):
         tensors[name] = stored(parameter.shape, kinds[i % len(kinds)] if parameter.ndim == 2 else "F32", rng)
         parameter.data = np.array(tensors[name].read())
     model = stored_model(layers, tensors, lambda: layers)
+    if model is not None:
+        model.cache_dtype = np.float32  # float16, its own, is compared in test_keys_and_values_in_float16
     return model, layers
 
 
@@ -71,8 +73,8 @@ def close(ours, plain):
     np.testing.assert_allclose(ours, plain, rtol=0, atol=2e-5 * np.abs(plain).max())
 
 
-MIXED = ["Q4_1", "Q8_0", "F32", "Q4_0"]
-EVERY_KIND = pytest.mark.parametrize("kinds", [["Q8_0"], ["Q4_0"], ["Q4_1"], MIXED], ids="-".join)
+MIXED = ["Q4_1", "Q8_0", "F32", "Q4_0", "Q5_1"]
+EVERY_KIND = pytest.mark.parametrize("kinds", [["Q8_0"], ["Q4_0"], ["Q4_1"], ["Q5_0"], ["Q5_1"], MIXED], ids="-".join)
 
 
 @NUMBA
@@ -134,9 +136,57 @@ def test_every_float16_is_a_scale():
         np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-12)
 
 
+def k_quant(shape, name, rng):
+    """Random super-blocks of a K-quant, with weights of about 0.2."""
+    kind = BY_NAME[name]
+    raw = rng.integers(0, 256, (*shape[:-1], shape[-1] // 256, kind.bytes), dtype=np.uint8)
+    scale, minimum, at = {"Q4_K": (5e-4, 4e-3, 0), "Q5_K": (2.5e-4, 4e-3, 0), "Q6_K": (8e-5, 0, 208)}[name]
+    numbers = np.array([scale, minimum] if minimum else [scale]) * rng.uniform(0.8, 1.2, (*raw.shape[:-1], 1))
+    raw[..., at : at + 2 * numbers.shape[-1]] = numbers.astype("<f2").view(np.uint8)
+    return Stored(raw, name)
+
+
+@NUMBA
+@pytest.mark.parametrize("kind, plain", [("Q4_K", "Q4_1"), ("Q5_K", "Q5_1"), ("Q6_K", "Q6")])
+def test_k_quants_become_plain_blocks_with_the_same_codes(kind, plain):
+    """Scale and minimum are 2^-11 away at most: a sixteenth, or less, of what another code would be."""
+    pytest.importorskip("gguf")
+    model, layers = made(["F32"], hidden_size=256, intermediate_size=512)
+    assert model is None
+    rng, tensors = np.random.default_rng(0), {}
+    for name, p in layers.named_parameters():
+        tensors[name] = k_quant(p.shape, kind, rng) if p.ndim == 2 else stored(p.shape, "F32", rng)
+        p.data = np.array(tensors[name].read())
+    model = stored_model(layers, tensors, lambda: layers)
+    assert {m.blocks for m in (model.arrays.embedding, *model.arrays.layers[1].qkv)} == {plain}
+    assert model.nbytes < 1.15 * sum(t.raw.nbytes for t in tensors.values())
+    from minillm.kernels.decode.step import embed
+    from minillm.kernels.decode.table import FIELDS, QKV
+
+    @_jit.jit
+    def rows_of(entry, x, embed=embed):
+        for id in range(x.shape[0]):
+            embed(entry, id, x[id])
+
+    x, expected = np.empty((V, 256), np.float32), tensors["model.embed_tokens.weight"].read()
+    rows_of(model.arrays.arguments[0][-1, QKV + FIELDS : QKV + 2 * FIELDS], x)
+    largest = np.abs(expected).reshape(V, -1, 32).max(axis=2, keepdims=True)
+    assert (np.abs(x - expected).reshape(V, -1, 32) <= 2.0**-9 * largest).all()
+    ids = np.random.default_rng(1).integers(0, V, (2, 70))
+    with no_grad():
+        ours, plainly = model(ids).data, layers(ids).data
+    assert np.linalg.norm(ours - plainly) < 0.02 * np.linalg.norm(plainly)
+
+
 @NUMBA
 def test_kinds_that_the_loops_do_not_know_become_the_nearest():
-    model, layers = made(["Q5_0", "Q5_1"])
+    pytest.importorskip("gguf")
+    _, layers = made(["F32"])
+    rng, tensors = np.random.default_rng(0), {}
+    for name, p in layers.named_parameters():
+        tensors[name] = stored(p.shape, "IQ4_NL" if p.ndim == 2 else "F32", rng)
+        p.data = np.array(tensors[name].read())
+    model = stored_model(layers, tensors, lambda: layers)
     assert isinstance(model, StoredModel) and {m.blocks for m in model.arrays.layers[0].qkv} == {"Q8_0"}
     for parameter in layers.parameters():
         if parameter.ndim == 2:
@@ -145,6 +195,24 @@ def test_kinds_that_the_loops_do_not_know_become_the_nearest():
     ids = np.random.default_rng(1).integers(0, V, (2, 70))
     with no_grad():
         close(model(ids).data, layers(ids).data)
+
+
+@NUMBA
+@pytest.mark.parametrize("rows", [1, 3])
+def test_keys_and_values_in_float16(rows):
+    """As the layers compute with the same cache; and float32 is as far as rounding to 11 bits explains."""
+    model, layers = made(["Q8_0"], max_position_embeddings=1300)
+    starts, length = None if rows == 1 else np.arange(rows) * 600, 1250
+    ids = np.random.default_rng(1).integers(0, V, (rows, length + 3))
+    exact, model.cache_dtype, layers.cache_dtype = model.new_cache(rows, length + 3, starts), np.float16, np.float16
+    caches = [m.new_cache(rows, length + 3, starts) for m in (model, layers)]
+    assert StoredModel.cache_dtype is np.float16 and {c.keys.dtype for c in caches} == {np.dtype(np.float16)}
+    with no_grad():
+        for part in (ids[:, :length], *(ids[:, t : t + 1] for t in range(length, length + 3))):
+            ours, plain = model.next_logits(part, caches[0]), layers(part, cache=caches[1]).data[:, -1]
+            size, float32 = np.abs(plain).max(), model.next_logits(part, exact)
+            assert np.abs(ours - plain).max() < 2e-4 * size  # a key on the edge may be rounded either way
+            assert 0 < np.abs(ours - float32).max() < 2e-3 * size
 
 
 def test_where_blocks_cannot_be_read_there_is_no_such_model():

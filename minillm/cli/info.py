@@ -79,12 +79,13 @@ def of_folder(
     context: tokens of the text for which the memory is told; None: all that the model sees.
     """
     from .. import files
-    from ..models import QuantizedModel
+    from ..models import QuantizedModel, from_pretrained
     from ..models.folder.saving import read_chat_template
     from ..training.run import load_model
 
     path = Path(folder)
     model, tokenizer, generation = load_model(path, ignore_unknown)
+    running = from_pretrained(path, ignore_unknown=ignore_unknown, stored=True) if files.is_gguf(path) else model
     template = read_chat_template(path)
     parts: Counter[str] = Counter()
     in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
@@ -108,9 +109,9 @@ def of_folder(
         "parameters": f"{total:,}",
         **{f"  {kind}": f"{parts[kind]:>{width},}  {parts[kind] / total:6.1%}" for kind in KINDS if parts[kind]},
         "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
-        **({} if model.context is None else _cache(model, context)),
-        **(_of_file(files.open_gguf(path)) if files.is_gguf(path) else {"file": _size(path)}),
-        "runs": _way(model, files.is_gguf(path) and _has_blocks(files.open_gguf(path))),
+        **({} if model.context is None else _cache(running, context)),
+        **(_of_file(files.open_gguf(path), running) if files.is_gguf(path) else {"file": _size(path)}),
+        "runs": _way(running),
         "tokenizer": "none: the model was trained on token ids"
         if tokenizer is None
         else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
@@ -145,7 +146,7 @@ def _cache(model: Any, context: int | None) -> dict[str, str]:
     cache, tokens = model.new_cache(1, 1), min(context or model.context, model.context)
     each = sum(array.nbytes for array in (*cache.keys, *cache.values))
     return {
-        "cache": f"{each:,} bytes for each token of a text",
+        "cache": f"{each:,} bytes for each token of a text, in {cache.keys.dtype}",
         f"  for {tokens:,}": f"{each * tokens / 1e6:,.1f} MB, beside the weights",
     }
 
@@ -154,8 +155,11 @@ def _size(folder: Path) -> str:
     return f"{sum(file.stat().st_size for file in folder.glob('*.safetensors')) / 1e6:,.1f} MB on the disk"
 
 
-def _of_file(file: GGUF) -> dict[str, str]:
-    """How large the tensors of a GGUF file are, and which of them are of which kind of numbers."""
+def _of_file(file: GGUF, running: Any) -> dict[str, str]:
+    """How large the tensors of a GGUF file are, which of them are of which kind of numbers, and
+    what they take while the model runs.
+    """
+    from ..models.fast.stored import StoredModel, kind_in_memory
     from ..models.folder.gguf import hugging_face_name
 
     weights: Counter[str] = Counter()
@@ -165,28 +169,29 @@ def _of_file(file: GGUF) -> dict[str, str]:
         parts.setdefault(stored.dtype, {})[_part(hugging_face_name(name))] = None
     total, size = sum(weights.values()), sum(stored.nbytes for stored in file.tensors.values())
     width = len(f"{total:,}")
-    return {
+    rows = {
         "file": f"GGUF, {size / 1e6:,.1f} MB of weights, {8 * size / total:.2f} bits each",
         **{f"  {kind}": f"{n:>{width},}  {', '.join(parts[kind])}" for kind, n in weights.most_common()},
     }
+    if isinstance(running, StoredModel):
+        changed = [f"{kind} as {kind_in_memory(kind)}" for kind in weights if kind_in_memory(kind) != kind]
+        rows["  in memory"] = f"{running.nbytes / 1e6:,.1f} MB, {running.nbytes / size:.2f} of the file" + (
+            f" ({', '.join(changed)})" if changed else ""
+        )
+    return rows
 
 
-def _has_blocks(file: GGUF) -> bool:
-    from ..models.fast.stored import FLOATS
-
-    return any(stored.dtype not in FLOATS for stored in file.tensors.values())
-
-
-def _way(model: Any, in_blocks: bool) -> str:
+def _way(model: Any) -> str:
     """How the next token is computed here."""
     from .. import kernels
     from ..models.fast.arrays import arrays_of
+    from ..models.fast.stored import StoredModel
 
     if kernels.KERNELS == "numpy":
         return f"on the NumPy definitions ({kernels.REASON})"
-    if arrays_of(model) is not None:
+    if isinstance(model, StoredModel) or arrays_of(model) is not None:
         way = f"compiled, all layers in one call for each token, on {kernels.get_num_threads()} threads"
-        return way + ", from the stored blocks" * in_blocks
+        return way + ", from the stored blocks" * isinstance(model, StoredModel)
     return "compiled kernels, layer by layer"
 
 

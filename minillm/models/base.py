@@ -52,6 +52,7 @@ class LanguageModel(Module):
     is_encoder_decoder = False
     reads_on = True  # whether a text that is read in parts is read as if at once
     scores_where = False  # whether model(ids, where=mask) scores some positions alone, (B, T) booleans -> (N, V)
+    cache_dtype: Any = None  # in which numbers a GPT-2 or a Llama keeps keys and values; None: in those of its weights
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> Any:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens.
@@ -84,6 +85,9 @@ class KVCache:
     Attention asks every earlier token for its key and value, and they never change: computed once
     and kept, each new token costs one row instead of the whole sequence. Memory: 2 x layers x (B,
     length, G, D) numbers.
+
+    dtype: of the numbers that are kept. In float16 a key is rounded to 11 bits when it is written,
+    and half as much is read for each token; attention computes in the numbers of the model.
     """
 
     def __init__(
@@ -157,12 +161,13 @@ class LayerCache:
         return Tensor(keys.swapaxes(1, 2)), Tensor(values.swapaxes(1, 2))
 
     def append(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D) views.
+        """Write k, v (B, T, G, D) behind the ones that are there; return all, (B, S, G, D), in the
+        dtype of k and v.
         """
         past, now = self.whole.length, self.whole.length + k.shape[1]
         keys, values = self.whole.keys[self.i], self.whole.values[self.i]
         keys[:, past:now], values[:, past:now] = k, v
-        return keys[:, :now], values[:, :now]
+        return keys[:, :now].astype(k.dtype, copy=False), values[:, :now].astype(v.dtype, copy=False)
 
 
 def check_length(name: str, T: int, past: int, context: int | None) -> None:

@@ -200,7 +200,7 @@ class GPT2(LanguageModel):
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
-        c, dtype = self.config, self.transformer.wte.weight.dtype
+        c, dtype = self.config, self.cache_dtype or self.transformer.wte.weight.dtype
         return KVCache(c.n_layer, batch_size, length, c.n_head, c.n_embd // c.n_head, dtype, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:

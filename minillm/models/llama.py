@@ -294,7 +294,7 @@ class Llama(LanguageModel):
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
-        c, dtype = self.config, self.model.embed_tokens.weight.dtype
+        c, dtype = self.config, self.cache_dtype or self.model.embed_tokens.weight.dtype
         return KVCache(c.num_hidden_layers, batch_size, length, c.kv_heads, c.D, dtype, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:

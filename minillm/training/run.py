@@ -288,15 +288,16 @@ def load_model(
     """The same, where a tokenizer may be missing (None)."""
     from .. import models, tokenizer
     from ..models.folder import gguf
+    from ..tokenizer.from_gguf import from_settings
 
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(files.no_such_folder(path, "run folder"))
     if files.is_gguf(path):
-        fields = gguf.generation_fields(files.open_gguf(path))
-        generation = GenerationConfig.from_dict(fields, source=str(path))
+        file = files.open_gguf(path)
+        generation = GenerationConfig.from_dict(gguf.generation_fields(file), source=str(path))
         model = models.from_pretrained(path, ignore_unknown=ignore_unknown, stored=stored)
-        return LoadedRun(model, tokenizer.load(path), generation)
+        return LoadedRun(model, from_settings(file), generation)
     if not (path / "config.json").is_file():
         raise _without_model(path)
     content = files.read_json(path / "config.json")

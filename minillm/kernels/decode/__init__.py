@@ -2,7 +2,8 @@
 give to it.
 
 ``step.py`` reads the next token of a few texts, ``prompt.py`` many tokens at once; ``products.py``
-has the matrix products of a step, for weights in float32, in int8 and in blocks (``blocks.py``).
+has the matrix products of a step, for weights in float32, in int8 and in blocks (``blocks.py``),
+``attend.py`` its attention to keys and values in float16 or float32 (``halves.py``).
 What they compute is ``model(ids, cache=cache)``: see ``models/gpt2.py`` and ``models/llama.py``.
 Here, a model is a list of arrays; nothing in this file needs Numba.
 """
@@ -28,7 +29,7 @@ class Matrix(NamedTuple):
     bias: np.ndarray | None = None  # (N,)
     scale: np.ndarray | None = None  # (N,): w_nc = weight_nc scale_n
     by_columns: bool = False  # weight is (C, N), as GPT-2 stores it
-    blocks: str = ""  # "Q8_0", "Q4_0", "Q4_1": weight is in such blocks of a GGUF file, see files/blocks.py
+    blocks: str = ""  # "Q8_0", "Q4_0" ... : weight is in such blocks of a GGUF file, see files/blocks.py
 
 
 class Norm(NamedTuple):

@@ -1,11 +1,12 @@
 """Rows of weights in the blocks of a GGUF file, as the processor reads them: 32 weights at a time.
 
-What is stored is told in ``files/blocks.py``. A block holds a scale s, 32 codes c of four or eight
+What is stored is told in ``files/blocks.py``. A block holds a scale s, 32 codes c of four to eight
 bits, and perhaps a minimum m, so that its part of a product is
 
     sum_j (s c_j + m) x_j  =  s sum_j c_j x_j  +  m sum_j x_j
 
-and the last sum is the same for all rows: it is made once. (A Q4_0 has m = -8 s.) So a weight costs
+and the last sum is the same for all rows: it is made once. (A Q4_0 has m = -8 s. A Q6, which stands
+for a Q6_K, has a scale for each 16 codes: ``files/k_quants.py``.) So a weight costs
 a conversion to float and a multiplication, in 16 lanes, and half a byte from memory; nothing is
 rounded on the way. Numba alone does not find these lanes in half bytes: plain loops are four times
 slower, and the few LLVM instructions are written here.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -23,60 +23,74 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .._jit import jit
-from .table import Q4_0, Q4_1, Q8_0
+from .halves import load_halves
+from .table import Q4_0, Q4_1, Q5_0, Q5_1, Q6, Q8_0
 
 SIZE = 32  # weights of a block
-_BYTES = {Q8_0: 34, Q4_0: 18, Q4_1: 20}  # of a block
+_BYTES = {Q8_0: 34, Q4_0: 18, Q4_1: 20, Q5_0: 22, Q5_1: 24, Q6: 28}  # of a block
+_MINIMUM = {Q4_0: (0, -8.0), Q4_1: (1, 1.0), Q5_0: (0, -16.0), Q5_1: (1, 1.0)}  # which float16, and times what
 _LANES = 16
 _WORD, _FLOAT, _BYTE = ir.IntType(64), ir.FloatType(), ir.IntType(8)
 _FLOATS, _CODES = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_BYTE, _LANES)
 _FREE = ("contract", "reassoc", "nsz")
-_HALVES = bool(llvm.get_host_cpu_features().get("f16c"))  # the processor converts float16 itself
 
 
 def _number(n: int) -> Any:
     return ir.Constant(_WORD, n)
 
 
-def _everywhere(build: Any, x: Any) -> Any:
-    nothing, zero = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-    return build.shuffle_vector(build.insert_element(nothing, x, zero), nothing, zeros)
+def _everywhere(build: Any, x: Any, lanes: int = _LANES) -> Any:
+    nothing, number = ir.Constant(ir.VectorType(_FLOAT, lanes), ir.Undefined), ir.IntType(32)
+    zeros = ir.Constant(ir.VectorType(number, lanes), [0] * lanes)
+    return build.shuffle_vector(build.insert_element(nothing, x, ir.Constant(number, 0)), nothing, zeros)
 
 
-def _half(build: Any, at: Any) -> Any:
-    """The float16 at an address, as a float."""
-    short, word = ir.IntType(16), ir.IntType(32)
-    h = build.load(build.bitcast(at, short.as_pointer()), align=1)
-    if _HALVES:
-        return build.fpext(build.bitcast(h, ir.HalfType()), _FLOAT)
-    # exponent and mantissa move to their places in a float; 2^112 makes up for the other bias
-    bits = build.zext(h, word)
-    body = build.shl(build.and_(bits, ir.Constant(word, 0x7FFF)), ir.Constant(word, 13))
-    value = build.fmul(build.bitcast(body, _FLOAT), ir.Constant(_FLOAT, 2.0**112))
-    sign = build.shl(build.and_(bits, ir.Constant(word, 0x8000)), ir.Constant(word, 16))
-    return build.bitcast(build.or_(build.bitcast(value, word), sign), _FLOAT)
+def _entry(build: Any, vector: Any, lane: int) -> Any:
+    return build.extract_element(vector, ir.Constant(ir.IntType(32), lane))
 
 
-def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any, Any]:
-    """The codes of a block, the lower and the upper 16 as floats; its scale; its minimum, or None.
+def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any]:
+    """The codes of a block, the lower and the upper 16 as floats; and its first four float16, of
+    which the first is a scale.
     """
 
-    def codes(offset: int) -> Any:
+    def codes(offset: int, count: int = _LANES) -> Any:
         place = build.gep(at, [_number(offset)])
-        return build.load(build.bitcast(place, _CODES.as_pointer()), align=1)
+        return build.load(build.bitcast(place, ir.VectorType(_BYTE, count).as_pointer()), align=1)
 
-    scale = _half(build, at)
+    def everywhere(byte: int) -> Any:
+        return ir.Constant(_CODES, [byte] * _LANES)
+
+    def picked(a: Any, b: Any, picks: list[int]) -> Any:
+        return build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(picks)), picks))
+
+    numbers = load_halves(build, at, 4)
     if kind == Q8_0:
-        return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), scale, None
-    both = codes(4 if kind == Q4_1 else 2)
-    lower = build.and_(both, ir.Constant(_CODES, [15] * _LANES))
-    upper = build.lshr(both, ir.Constant(_CODES, [4] * _LANES))
-    if kind == Q4_1:
-        minimum = _half(build, build.gep(at, [_number(2)]))
-    else:
-        minimum = build.fmul(scale, ir.Constant(_FLOAT, -8.0))
-    return build.uitofp(lower, _FLOATS), build.uitofp(upper, _FLOATS), scale, minimum
+        return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), numbers
+    both = codes(_BYTES[kind] - _LANES)
+    if kind in (Q4_0, Q4_1):  # bytes in lanes of 32 bits are cut in two there: half as many instructions
+        spread = [n // 4 if n % 4 == 0 else _LANES for n in range(4 * _LANES)]
+        lanes = ir.VectorType(ir.IntType(32), _LANES)
+        wide = build.bitcast(picked(both, everywhere(0), spread), lanes)
+        lower = build.and_(wide, ir.Constant(lanes, [15] * _LANES))
+        upper = build.lshr(wide, ir.Constant(lanes, [4] * _LANES))
+        return build.uitofp(lower, _FLOATS), build.uitofp(upper, _FLOATS), numbers
+    lower, upper = build.and_(both, everywhere(15)), build.lshr(both, everywhere(4))
+    if kind == Q6:  # byte j has two bits more of the codes j, j + 8, j + 16 and j + 24
+        few = codes(4, 8)
+        few = picked(few, build.lshr(few, ir.Constant(few.type, [2] * 8)), [*range(_LANES)])
+        lower = build.or_(lower, build.shl(build.and_(few, everywhere(3)), everywhere(4)))
+        upper = build.or_(upper, build.and_(few, everywhere(0x30)))
+        lower, upper = (build.sub(x, everywhere(32)) for x in (lower, upper))
+        return build.sitofp(lower, _FLOATS), build.sitofp(upper, _FLOATS), numbers
+    fifth, bits = codes(_BYTES[kind] - _LANES - 4, 4), ir.Constant(_CODES, [1 << j % 8 for j in range(_LANES)])
+
+    def with_fifth(half: Any, first: int) -> Any:  # bit j is the fifth of code j
+        here = build.and_(picked(fifth, fifth, [first + j // 8 for j in range(_LANES)]), bits)
+        more = build.select(build.icmp_unsigned("==", here, everywhere(0)), everywhere(0), everywhere(16))
+        return build.uitofp(build.or_(half, more), _FLOATS)
+
+    return with_fifth(lower, 0), with_fifth(upper, 2), numbers
 
 
 def _loop(build: Any, count: Any, state: list[Any], step: Any) -> list[Any]:
@@ -126,18 +140,23 @@ def _made(kind: int) -> tuple[Any, Any]:
 
             def step(i, state):
                 total, rest = state
-                lower, upper, scale, minimum = block(i)
+                lower, upper, numbers = block(i)
                 x0, x1 = (build.load(vector(2, arguments[3], i, half), align=4) for half in (0, 1))
-                product = build.fmul(lower, x0, flags=_FREE)
-                product = build.fadd(product, build.fmul(upper, x1, flags=_FREE), flags=_FREE)
-                total = build.fadd(total, build.fmul(product, _everywhere(build, scale), flags=_FREE), flags=_FREE)
-                if minimum is not None:
+                parts = [build.fmul(lower, x0, flags=_FREE), build.fmul(upper, x1, flags=_FREE)]
+                if kind != Q6:
+                    parts = [build.fadd(*parts, flags=_FREE)]
+                for lane, part in enumerate(parts):
+                    scale = _everywhere(build, _entry(build, numbers, lane))
+                    total = build.fadd(total, build.fmul(part, scale, flags=_FREE), flags=_FREE)
+                if kind in _MINIMUM:
                     s = build.load(pointer(4, build.add(arguments[5], i)))
-                    rest = build.fadd(rest, build.fmul(minimum, s, flags=_FREE), flags=_FREE)
+                    rest = build.fadd(rest, build.fmul(numbers, _everywhere(build, s, 4), flags=_FREE), flags=_FREE)
                 return [total, rest]
 
-            none = [ir.Constant(_FLOATS, [0.0] * _LANES), ir.Constant(_FLOAT, 0.0)]
+            none = [ir.Constant(ir.VectorType(_FLOAT, lanes), [0.0] * lanes) for lanes in (_LANES, 4)]
             total, rest = _loop(build, arguments[6], none, step)
+            lane, factor = _MINIMUM.get(kind, (0, 0.0))
+            rest = build.fmul(_entry(build, rest, lane), ir.Constant(_FLOAT, factor))
             kind_of_sum = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
             add_all = cgutils.get_or_insert_function(build.module, kind_of_sum, f"llvm.vector.reduce.fadd.v{_LANES}f32")
             return build.call(add_all, [rest, total], fastmath=("reassoc",))
@@ -153,10 +172,13 @@ def _made(kind: int) -> tuple[Any, Any]:
             _, vector, block = reader(context, build, signature, arguments)
 
             def step(i, state):
-                lower, upper, scale, minimum = block(i)
+                lower, upper, numbers = block(i)
                 for half, part in enumerate((lower, upper)):
-                    weights = build.fmul(part, _everywhere(build, scale), flags=("contract",))
-                    if minimum is not None:
+                    scale = _everywhere(build, _entry(build, numbers, half if kind == Q6 else 0))
+                    weights = build.fmul(part, scale, flags=("contract",))
+                    if kind in _MINIMUM:
+                        lane, factor = _MINIMUM[kind]
+                        minimum = build.fmul(_entry(build, numbers, lane), ir.Constant(_FLOAT, factor))
                         weights = build.fadd(weights, _everywhere(build, minimum), flags=("contract",))
                     build.store(weights, vector(2, arguments[3], i, half), align=4)
                 return state
@@ -172,12 +194,16 @@ def _made(kind: int) -> tuple[Any, Any]:
 _sum_q8_0, _floats_q8_0 = _made(Q8_0)
 _sum_q4_0, _floats_q4_0 = _made(Q4_0)
 _sum_q4_1, _floats_q4_1 = _made(Q4_1)
+_sum_q5_0, _floats_q5_0 = _made(Q5_0)
+_sum_q5_1, _floats_q5_1 = _made(Q5_1)
+_sum_q6, _floats_q6 = _made(Q6)
+_SIZES = tuple(_BYTES.get(kind, 0) for kind in range(max(_BYTES) + 1))
 
 
 @jit(inner=True)
 def block_bytes(kind, k):
     """The bytes of a row of k weights (for kernels)."""
-    return k // SIZE * (34 if kind == Q8_0 else 18 if kind == Q4_0 else 20)
+    return k // SIZE * _SIZES[kind]
 
 
 @jit(inner=True)
@@ -197,7 +223,13 @@ def block_row_sum(kind, codes, at, x, x_sums):
         return _sum_q8_0(codes, at, x, 0, x_sums, 0, x_sums.size)
     if kind == Q4_0:
         return _sum_q4_0(codes, at, x, 0, x_sums, 0, x_sums.size)
-    return _sum_q4_1(codes, at, x, 0, x_sums, 0, x_sums.size)
+    if kind == Q4_1:
+        return _sum_q4_1(codes, at, x, 0, x_sums, 0, x_sums.size)
+    if kind == Q5_0:
+        return _sum_q5_0(codes, at, x, 0, x_sums, 0, x_sums.size)
+    if kind == Q5_1:
+        return _sum_q5_1(codes, at, x, 0, x_sums, 0, x_sums.size)
+    return _sum_q6(codes, at, x, 0, x_sums, 0, x_sums.size)
 
 
 @jit(inner=True)
@@ -207,5 +239,11 @@ def block_row_to_floats(kind, codes, at, k, w, w_at):
         _floats_q8_0(codes, at, w, w_at, k // SIZE)
     elif kind == Q4_0:
         _floats_q4_0(codes, at, w, w_at, k // SIZE)
-    else:
+    elif kind == Q4_1:
         _floats_q4_1(codes, at, w, w_at, k // SIZE)
+    elif kind == Q5_0:
+        _floats_q5_0(codes, at, w, w_at, k // SIZE)
+    elif kind == Q5_1:
+        _floats_q5_1(codes, at, w, w_at, k // SIZE)
+    else:
+        _floats_q6(codes, at, w, w_at, k // SIZE)

@@ -55,7 +55,7 @@ def _unowned(x):
 
 # ---- products ------------------------------------------------------------------------------------
 
-_SERIAL = 1 << 19  # bytes of weights that one thread has read before a second one is awake
+_SERIAL = 1 << 19  # bytes of weights that one thread has read before a second one is awake; one in a block counts twice
 _TASK = 1 << 16  # bytes of weights for a task
 _LONG = 512  # numbers in a row, from which on a single text takes one row at a time
 _NARROWEST = STRIP  # outputs of a task
@@ -290,7 +290,8 @@ def product(entries, x, y, add):
         total += entries[e + OUTPUTS]
     size = total * row_bytes(entries[KIND], x.shape[1])
     tasks = min(64, max(2, size // _TASK // 2 * 2), total // _NARROWEST)
-    if size * x.shape[0] < _SERIAL or tasks < 2:
+    work = 2 * total * x.shape[1] if entries[KIND] >= Q8_0 else size
+    if work * x.shape[0] < _SERIAL or tasks < 2:
         _outputs(entries, 0, total, x, y, add)
     else:
         _shared_outputs(entries, total, tasks, x, y, add)

@@ -36,6 +36,7 @@ from ..layout import integers
 from ..tile import COLS, LINE, ROWS, pack_rows, room, tile, width_of
 from ..vector_math import sigmoid
 from . import Decoder
+from .attend import kept
 from .blocks import block_bytes, block_row_to_floats
 from .products import codes_at, floats
 from .step import after_qkv, begin_row, copy, norm_rows, room_of_layer, score, turn_and_keep
@@ -245,17 +246,29 @@ def _turn_and_keep(qkv, cos, sin, keys, values, length, T, H, G, D):
 # ---- all layers ----------------------------------------------------------------------------------
 
 
+@jit(parallel=True)
+def _all_kept(words, now, G, D, x):
+    # x (B, now, G, D) = the first tokens of the cache as floats
+    for part in prange(_PARTS):
+        lo, hi = np.int64(part) * now // _PARTS, (np.int64(part) + 1) * now // _PARTS
+        for b in range(words.shape[0]):
+            kept(words[b], lo * G * D, D, x[b, lo:hi].reshape(-1))
+
+
 @jit(inner=True)
 def _attend(qkv, keys, values, starts, now, sizes, cut, out):
     # the tokens of qkv (B T, (H + 2 G) D) are the last ones of those in the cache, keys, values:
-    # (B, S, G, D)
-    (H, G, D), (B, S), (wide, height, width, chunks) = sizes, keys.shape[:2], cut
+    # (B, S, G, 1 or 2 D) int16
+    (H, G, D), B, (wide, height, width, chunks) = sizes, keys.shape[0], cut
     T, W, G_D, H_D = qkv.shape[0] // B, qkv.shape[1], G * D, H * D
-    steps = (T * W, W, D, S * G_D, G_D, D, S * G_D, G_D, D, T * H_D, H_D, D)
-    q, k, v, flat = qkv.reshape(-1), keys.reshape(-1), values.reshape(-1), out.reshape(-1)
+    k, v = np.empty((B, now, G, D), np.float32), np.empty((B, now, G, D), np.float32)
+    _all_kept(keys, now, G, D, k)
+    _all_kept(values, now, G, D, v)
+    steps = (T * W, W, D, now * G_D, G_D, D, now * G_D, G_D, D, T * H_D, H_D, D)
+    q, flat = qkv.reshape(-1), out.reshape(-1)
     lse, scale = np.empty((B, H, T), np.float32), np.float32(1 / math.sqrt(D))
-    tiles.forward(chunks, q, k, v, flat, lse, starts, (B, T, now, H, G, D), steps, (0, now), scale,
-                  (wide, height, width))  # fmt: skip
+    tiles.forward(chunks, q, k.reshape(-1), v.reshape(-1), flat, lse, starts, (B, T, now, H, G, D), steps, (0, now),
+                  scale, (wide, height, width))  # fmt: skip
 
 
 @jit(inner=True)
@@ -314,6 +327,7 @@ def read(
     """
     (B, T), V = ids.shape, len(decoder.head.weight)
     starts = np.zeros(B, np.int64) if starts is None else integers(starts)
+    keys, values = keys.view(np.int16), values.view(np.int16)
     logits = np.empty((B, 1 if last_only else T, V), np.float32)
     parts = -(-B * T // _TOKENS) if B < _TOKENS else T
     for part in range(parts):

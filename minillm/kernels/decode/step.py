@@ -26,13 +26,13 @@ import math
 
 import numpy as np
 
-from .. import attention_tiles as tiles
 from .._jit import jit
 from ..activations import _gelu, _gelu_exact, _swiglu_row
 from ..embedding import _rotate_row
 from ..layout import integers
 from ..norm import _layer_norm_row, _rms_norm_row
 from . import Decoder
+from .attend import attend, keep
 from .blocks import block_bytes, block_row_to_floats
 from .products import codes_at, floats, product
 from .table import (
@@ -112,27 +112,6 @@ def _activate(wide, activation, y):
 
 
 @jit(inner=True)
-def _attend(qkv, keys, values, starts, now, H, G, D, out):
-    # one query a row; keys, values: (B, S, G, D), ``now`` of them
-    B, S = keys.shape[:2]
-    lse, parts = np.empty((B, H, 1), np.float32), 1 + (now - 1) // 512
-    q, k, v = qkv.reshape(-1), keys.reshape(-1), values.reshape(-1)
-    width, G_D, H_D = qkv.shape[1], G * D, H * D
-    steps = (width, width, D, S * G_D, G_D, D, S * G_D, G_D, D, H_D, H_D, D)
-    sizes, sight, scale = (B, 1, now, H, G, D), (0, now), np.float32(1 / math.sqrt(D))
-    if parts == 1:
-        outs, lses = out.reshape(1, B * H_D), lse.reshape(1, B, H)
-    else:
-        outs, lses = np.empty((parts, B * H_D), np.float32), np.empty((parts, B, H), np.float32)
-    if B * H * now * D < 1 << 16:
-        tiles.decode_alone(B * G * parts, q, k, v, outs, lses, starts, sizes, steps, sight, scale)
-    else:
-        tiles.decode(B * G * parts, q, k, v, outs, lses, starts, sizes, steps, sight, scale)
-    if parts > 1:
-        tiles.merge(outs, lses, out.reshape(-1), lse)
-
-
-@jit(inner=True)
 def room_of_layer(B, C, sizes, width, activation):
     """Where a layer puts what it computes of one token a row: h, qkv, heads, wide, active (for
     kernels).
@@ -151,8 +130,8 @@ def room_of_layer(B, C, sizes, width, activation):
 def after_qkv(line, room, keys, values, starts, now, sizes, activation, eps, x):
     """The rest of a layer for one token a row; x (B, C) is its input and its output (for kernels).
     """
-    (H, G, D), (h, qkv, heads, wide, active) = sizes, room
-    _attend(qkv, keys, values, starts, now, H, G, D, heads)
+    h, qkv, heads, wide, active = room
+    attend(qkv, keys, values, starts, now, sizes, heads)
     product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
     norm_rows(x, line[NORM_2], line[NORM_2 + 1], eps, h)
     product(line[UP:DOWN], h, wide, False)
@@ -183,13 +162,13 @@ def begin_row(entry, id, position, positions, speeds, x, cos, sin):
 
 @jit(inner=True)
 def turn_and_keep(qkv, cos, sin, key, value, H, G, D):
-    """Rotate the queries and keys of a token, and put its keys and values (G, D) into the cache
-    (for kernels).
+    """Rotate the queries and keys of a token, and put its keys and values (G, 1 or 2 D) into the
+    cache (for kernels).
     """
     if cos.size:
         _rotate_row(qkv, cos, sin, H + G)
-    copy(qkv[H * D : (H + G) * D], key.reshape(G * D))
-    copy(qkv[(H + G) * D :], value.reshape(G * D))
+    keep(qkv[H * D : (H + G) * D], key.reshape(-1))
+    keep(qkv[(H + G) * D :], value.reshape(-1))
 
 
 @jit
@@ -219,12 +198,12 @@ def decode_step(
     """Read one token of each row after those whose keys and values are there; score what follows
     it.
 
-    ids: (B,) in [0, V) -> (B, V).   keys, values: (layers, B, S, G, D) with ``length`` tokens in
-    them; those of the new ones are written behind.   starts: (B,), how many positions at the left
-    of each row are padding.
+    ids: (B,) in [0, V) -> (B, V).   keys, values: (layers, B, S, G, D), float16 or float32, with
+    ``length`` tokens in them; those of the new ones are written behind.   starts: (B,), how many
+    positions at the left of each row are padding.
     """
     B = len(ids)
     logits = np.empty((B, len(decoder.head.weight)), np.float32)
     starts = np.zeros(B, np.int64) if starts is None else integers(starts)
-    _step(*decoder.arguments, integers(ids), keys, values, length, starts, logits)
+    _step(*decoder.arguments, integers(ids), keys.view(np.int16), values.view(np.int16), length, starts, logits)
     return logits

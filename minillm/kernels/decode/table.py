@@ -23,8 +23,8 @@ SWIGLU, GELU, GELU_EXACT = range(3)  # activations
 
 KIND, WEIGHT, SCALE, BIAS, OUTPUTS = range(5)
 FIELDS = 5
-BY_ROWS, BY_COLUMNS, INT8, Q8_0, Q4_0, Q4_1 = range(6)  # kinds; from Q8_0 on: blocks, see blocks.py
-BLOCKS = {"Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_1": Q4_1}
+BY_ROWS, BY_COLUMNS, INT8, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q6 = range(9)  # kinds; from Q8_0 on: blocks, see blocks.py
+BLOCKS = {"Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_1": Q4_1, "Q5_0": Q5_0, "Q5_1": Q5_1, "Q6": Q6}
 
 
 def _address(array: np.ndarray | None, dtype: Any = np.float32) -> int:

@@ -28,6 +28,7 @@ class ListedModel(LanguageModel):
     """
 
     training = False
+    cache_dtype: Any = np.float16  # what rounding keys and values loses is small beside what rounding the weights lost
     why_not = ""  # it cannot be trained, and what to do
 
     def __init__(self, config: Any, context: int | None, arrays: Decoder, dequantized: Callable[[], Any]) -> None:
@@ -41,7 +42,7 @@ class ListedModel(LanguageModel):
         name = type(self).__name__
         ids = as_ids(name, ids)
         B, T = ids.shape
-        cache = self.new_cache(B, T) if cache is None else cache
+        cache = self._new_cache(B, T, np.float32) if cache is None else cache
         check_length(name, T, cache.length, self.context)
         cache.check_room(T)
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
@@ -55,8 +56,11 @@ class ListedModel(LanguageModel):
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""
+        return self._new_cache(batch_size, length, self.cache_dtype or np.float32, starts)
+
+    def _new_cache(self, batch_size: int, length: int, dtype: Any, starts: np.ndarray | None = None) -> KVCache:
         d = self.arrays
-        return KVCache(len(d.layers), batch_size, length, d.kv_heads, d.head_size, np.float32, starts)
+        return KVCache(len(d.layers), batch_size, length, d.kv_heads, d.head_size, dtype, starts)
 
     def next_logits(self, ids: np.ndarray, cache: KVCache) -> np.ndarray:
         """Read ids (B, T) after what the cache holds; return the scores (B, V) of the token that

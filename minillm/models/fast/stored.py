@@ -1,4 +1,4 @@
-"""A Llama whose matrices stay as a GGUF file stores them: in blocks of 32 weights, four or eight
+"""A Llama whose matrices stay as a GGUF file stores them: in blocks of 32 weights, four to eight
 bits each.
 
     model = from_pretrained("model.gguf", stored=True)
@@ -8,8 +8,9 @@ so that the model is there at once, and takes no more memory than the file. To w
 weights are read once; what is a fifth of the size is read that much faster. It computes what the
 de-quantised model computes, for the activations stay float32.
 
-Blocks that the loops do not know (5 bits, K-quants) are put into Q8_0, the nearest kind that they
-do. Vectors, and matrices of floats, are float32.
+K-quants become plain blocks when they are opened, with the same codes and a tenth more memory (see
+``files/k_quants.py``); kinds that the loops do not know are put into Q8_0. Vectors, and matrices of
+floats, are float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from ... import kernels
 from ...files.blocks import KINDS, quantize
+from ...files.k_quants import PLAIN, plain_blocks
 from ..base import LanguageModel
 from .arrays import arrays_of
 from .decoding import lists
@@ -31,9 +33,16 @@ from .listed import ListedModel
 if TYPE_CHECKING:
     from ...kernels.decode import Decoder, Matrix
 
-READ_AS_THEY_ARE = ("Q8_0", "Q4_0", "Q4_1")
+READ_AS_THEY_ARE = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 FLOATS = ("F32", "F16", "BF16", "F64")
 Q8_0 = next(kind for kind in KINDS.values() if kind.name == "Q8_0")
+
+
+def kind_in_memory(kind: str) -> str:
+    """As what a kind of numbers of a file is read by the compiled loops."""
+    if kind in FLOATS:
+        return "F32"
+    return kind if kind in READ_AS_THEY_ARE else PLAIN[kind][0] if kind in PLAIN else Q8_0.name
 
 
 class StoredModel(ListedModel):
@@ -49,6 +58,24 @@ class StoredModel(ListedModel):
     def num_parameters(self) -> int:
         """How many numbers were learned."""
         return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays, whether they lie in the mapped file or were made of it."""
+        found: dict[int, int] = {}
+
+        def matrix(m: Matrix) -> Matrix:
+            array(m.weight)
+            array(m.bias)
+            return m
+
+        def array(a: np.ndarray | None) -> np.ndarray | None:
+            if a is not None:
+                found[id(a)] = a.nbytes
+            return a
+
+        rebuilt(self.arrays, matrix, array)
+        return sum(found.values())
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The parameters in float32, by name."""
@@ -79,7 +106,9 @@ def stored_model(model: LanguageModel, stored: Mapping[str, Any], load: Callable
         if tensor.dtype in FLOATS:
             return np.ascontiguousarray(tensor.read(), np.float32), ""
         if tensor.dtype in READ_AS_THEY_ARE:
-            return tensor.blocks().reshape(len(tensor.blocks()), -1), tensor.dtype
+            return tensor.blocks().reshape(tensor.shape[0], -1), tensor.dtype
+        if tensor.dtype in PLAIN:
+            return plain_blocks(tensor.blocks(), tensor.dtype)
         return quantize(tensor.read(), Q8_0), Q8_0.name
 
     def matrix(m: Matrix) -> Matrix:
