@@ -573,6 +573,14 @@ def test_callbacks_hear_everything_in_order(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_sample_may_be_left_out_where_it_is_no_time_for_one():
+    told, callback = [], Callback()
+    callback.on_sample = lambda trainer, text: told.append(trainer.step)
+    later = tiny_trainer(callbacks=[callback], steps=6, sample_every=2)
+    later.sample = lambda model: "once" if later.step > 2 else None
+    assert later.run().sample == "once" and told == [4]
+
+
 def test_the_log(tmp_path):
     losses = []
     collect = Callback()

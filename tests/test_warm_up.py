@@ -92,8 +92,9 @@ class TestProcess:
 
     @needs_numba
     def test_it_ends_with_the_run_also_after_an_error(self, started):
-        with warm_up.WarmUp(Recipe()):
-            assert len(started) == 1 and started[0].poll() is None
+        with warm_up.WarmUp(Recipe()) as warm:
+            assert len(started) == 1 and started[0].poll() is None and warm.is_compiling
+        assert not warm.is_compiling
         with pytest.raises(ZeroDivisionError), warm_up.WarmUp(Recipe()):
             raise ZeroDivisionError
 

@@ -209,6 +209,12 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             f"{corpus.about}; {corpus.tokenizer.vocab_size:,} tokens in the vocabulary; "
             f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"
         )
+
+        def sample(model: Any) -> str | None:
+            if warm_up.is_compiling and trainer.step < recipe.steps:
+                return None  # the next one: by then all is compiled, and nobody has done it twice
+            return _sample(model, made)
+
         trainer = Trainer(
             made.model,
             corpus.dataset,
@@ -216,7 +222,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             tokenizer=corpus.tokenizer,
             run=run,
             floor=corpus.floor,
-            sample=lambda model: _sample(model, made),
+            sample=sample,
             callbacks=[KeepBest()] if recipe.best else [],
             quiet=options.quiet,
         )

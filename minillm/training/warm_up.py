@@ -68,6 +68,11 @@ class WarmUp:
         return kernels.by_definition("text") if self.process and _few_words(self.recipe) else contextlib.nullcontext()
 
     @property
+    def is_compiling(self) -> bool:
+        """Whether the second process is still at work."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def is_needless(self) -> bool:
         """Whether a run of this kind has left word that all is compiled."""
         return self.stamp is not None and self.stamp.exists()
