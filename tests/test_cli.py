@@ -114,7 +114,8 @@ def test_eval_and_info(run, text, capsys):
     assert sum(int(count.replace(",", "")) for _, count, _ in parts) == model.num_parameters()
     assert sum(float(share) for _, _, share in parts) == pytest.approx(100, abs=0.2)
     c = model.config
-    assert rows["cache"] == f"{4 * 2 * c.num_hidden_layers * c.kv_heads * c.D:,} bytes for each token of a text"
+    each = 4 * 2 * c.num_hidden_layers * c.kv_heads * c.D
+    assert rows["cache"] == f"{each:,} bytes for each token of a text, in float32"
     assert rows["special tokens"] == "<|endoftext|> = 0" and rows["stops at"] == "<|endoftext|> (0)"
     assert main(["info"]) == 0
     assert "numba" in capsys.readouterr().out
