@@ -191,7 +191,7 @@ SHOWN = """What is the capital of Italy?|The capital of Italy is Rome.
     What does a baker do?|A baker makes bread.
     Explain what rain is.|Rain is water that falls from the clouds.
     How can I sleep better?|Go to bed at the same time every day.
-    Which colour has grass?|Grass is green.
+    What colour is grass?|Grass is green.
     Tell me something about bees.|Bees make honey from nectar.
     Thank you.|You are welcome."""
 ASKED = ["What is gravity?", "Who wrote Hamlet?", "Tell me a joke.", "Why is the sky blue?", "Describe a forest.",
