@@ -26,6 +26,7 @@ parser.add_argument("--save", metavar="FOLDER", help="keep the model here; trans
 options = parser.parse_args()
 
 SHARES = {"reverse": 2, "sort": 4, "date": 1, "translate": 4}  # what is hard is asked more often
+print("drawing questions")
 counts = {name: options.questions * share // sum(SHARES.values()) for name, share in SHARES.items()}
 train = {task.name: task.pairs(counts[task.name], held_out=False, seed=options.seed) for task in data.TASKS}
 held_out = {task.name: task.pairs(options.held_out, held_out=True) for task in data.TASKS}
@@ -37,7 +38,8 @@ tokenizer = CharTokenizer.train(texts, special_tokens=("<pad>", "</s>"))  # </s>
 
 def as_ids(pairs: list[data.Pair]) -> list[tuple[list[int], list[int]]]:
     """Questions and answers as token ids."""
-    return [(tokenizer.encode(question), tokenizer.encode(answer)) for question, answer in pairs]
+    questions, answers = (tokenizer.encode_batch(texts) for texts in zip(*pairs, strict=True))
+    return list(zip(questions, answers, strict=True))
 
 
 dataset = data.PairDataset(

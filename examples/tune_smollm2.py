@@ -196,6 +196,7 @@ def measure(model, tokenizer) -> tuple[tuple[str, ...], str]:
 
 begun = time.perf_counter()
 model, tokenizer, _ = load_run(gguf)
+print(f"asking the model as it is {options.questions} questions", flush=True)
 before, _ = measure(model, tokenizer)
 
 # ---- only Pip's words are learned, by two thin matrices beside each of sixty frozen ones ---------
