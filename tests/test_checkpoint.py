@@ -239,6 +239,18 @@ def test_another_version_or_number_of_threads_is_warned_about(tmp_path, monkeypa
         assert check(load_checkpoint(tmp_path)) == 1
 
 
+def test_another_way_of_the_products_is_warned_about(tmp_path, monkeypatch):
+    save(tmp_path / "measured", 1)
+    monkeypatch.setenv("MINILLM_PRODUCTS", "blas")
+    save(tmp_path / "forced", 1)
+    with pytest.warns(UserWarning, match="saved with products measured; now products blas: the run goes on, but not"):
+        load_checkpoint(tmp_path / "measured")
+    assert load_checkpoint(tmp_path / "forced").step == 1  # no warning: nothing has changed
+    monkeypatch.delenv("MINILLM_PRODUCTS")
+    with pytest.warns(UserWarning, match="saved with products blas; now products measured"):
+        load_checkpoint(tmp_path / "forced")
+
+
 def test_the_environment_is_in_the_file(tmp_path):
     state = json.loads((save(tmp_path, 1) / "trainer_state.json").read_text())
     assert state["environment"]["numpy"] == np.__version__

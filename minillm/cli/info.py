@@ -56,6 +56,7 @@ def of_installation() -> str:
         "threads": f"{kernels.get_num_threads()} (MINILLM_THREADS, or --threads)",
         "kernels": f"{kernels.KERNELS} ({kernels.REASON})",
         "matmul": kernels.matmul_path(),
+        "recurrent steps": kernels.recurrent_path(),
         "threading layer": kernels.threading_layer(),
         "process": "tuned (MINILLM_PROCESS=plain leaves its settings alone)"
         if kernels.KERNELS == "numba" and kernels.settings.may_tune_process()

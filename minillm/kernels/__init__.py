@@ -188,7 +188,12 @@ def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], No
 
 def matmul_path() -> str:
     """Which way the matrix products take, in words."""
-    return f"np.matmul ({REASON})" if KERNELS == "numpy" else _file("blas").matmul_path()
+    return f"np.matmul ({REASON})" if KERNELS == "numpy" else _file("paths").matmul_path()
+
+
+def recurrent_path() -> str:
+    """Which way the products in the steps of a recurrent layer take, in words."""
+    return f"np.matmul ({REASON})" if KERNELS == "numpy" else _file("paths").recurrent_path()
 
 
 _ELSEWHERE = {  # what the models' fast decoding asks for

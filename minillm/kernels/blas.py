@@ -21,7 +21,6 @@ from numba.extending import overload
 
 from ._jit import JIT, KERNELS, jit
 from .shared import BLAS_CALLS, BLAS_THREADS, integers, lock, unlock
-from .tile import ROWS
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
 
@@ -64,8 +63,7 @@ def matmul_path() -> str:
         return "np.matmul (NUMBA_DISABLE_JIT=1)"
     if _BLAS is None:
         return "np.matmul (NumPy's OpenBLAS was not found, so there are two thread pools)"
-    tiles = ", large products by register tiles (AVX-512)" if ROWS == 8 else ""
-    return f"{_BLAS.prefix}cblas_sgemm{_BLAS.suffix} of NumPy's OpenBLAS inside Numba's threads{tiles}"
+    return f"{_BLAS.prefix}cblas_sgemm{_BLAS.suffix} of NumPy's OpenBLAS inside Numba's threads"
 
 
 def _external(symbol: str, returns: Any, *arguments: Any) -> Any:

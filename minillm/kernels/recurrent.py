@@ -20,8 +20,9 @@ from . import recurrent_loops as loops
 from .layout import contiguous, integers
 from .linear import linear_forward
 from .matmul import product
+from .paths import pack_steps
 from .rows import sum_rows
-from .tile import empty_panels, pack, pack_under, width_of
+from .tile import empty_panels, pack, width_of
 from .tile_products import by_tiles, transposed_products
 
 Starts = np.ndarray | None
@@ -146,19 +147,14 @@ def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]
     rows = bias[None] if T > 1 else sum((linear_forward(x, w, None) for x, w in products), bias)
     begin = np.zeros((len(rows), width_of(len(bias))), bias.dtype)
     begin[:, : len(bias)] = rows
-    return begin, pack_under(*(contiguous(w) for _, w in products)) if T > 1 else np.empty(0, bias.dtype)
+    return begin, pack_steps(*(w.T for _, w in products)) if T > 1 else np.empty((0, 0, 0), bias.dtype)
 
 
 def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts: Starts) -> Arrays:
     """The packed matrices, the rows' first steps, and buffers for what is carried back and for dx.
     """
     carried = np.zeros((len(x), width_of(w_hh.shape[1])), x.dtype)
-    return _packed(w_ih), _packed(w_hh), _first_steps(starts, len(x)), carried, np.empty_like(x)
-
-
-def _packed(w: np.ndarray) -> np.ndarray:
-    """The panels of ``w``: (K, N)."""
-    return pack(w.reshape(-1), w.shape[1], False, *w.shape)
+    return pack_steps(w_ih), pack_steps(w_hh), _first_steps(starts, len(x)), carried, np.empty_like(x)
 
 
 def _first_steps(starts: Starts, B: int) -> np.ndarray:

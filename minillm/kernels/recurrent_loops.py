@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit, prange
-from .tile import COLS, add_product, room
+from .paths import add_product
+from .tile import COLS, room
 from .vector_math import like, sigmoid, tanh
 from .vectors import copy
 

@@ -1,5 +1,5 @@
-"""What the environment asks for: MINILLM_KERNELS, MINILLM_THREADS, MINILLM_PROCESS. Nothing here
-imports Numba.
+"""What the environment asks for: MINILLM_KERNELS, MINILLM_THREADS, MINILLM_PRODUCTS,
+MINILLM_PROCESS. Nothing here imports Numba.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ def threads() -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"MINILLM_THREADS must be a positive integer; got {text!r}")
     return int(text)
+
+
+def products() -> str:
+    """Which way matrix products go: as measured on this machine, or all the same way (paths.py)."""
+    return _one_of("MINILLM_PRODUCTS", "measured", "tiles", "tall", "blas")
 
 
 def may_tune_process() -> bool:

@@ -16,9 +16,14 @@ from numba.extending import intrinsic
 from ._jit import jit
 
 _NAME = "minillm_shared_integers"
-_LOCK, BLAS_CALLS, BLAS_THREADS, _COUNT = range(4)  # places
+_LOCK, BLAS_CALLS, BLAS_THREADS, TALL, _COUNT = range(5)  # places
 _integers = np.zeros(_COUNT, np.int64)  # lives as long as the process does
 llvm.add_symbol(_NAME, _integers.ctypes.data)
+
+
+def set_integer(place: int, value: int) -> None:
+    """Let kernels find a number; from Python."""
+    _integers[place] = value
 
 
 @intrinsic

@@ -64,14 +64,15 @@ def pack(w: np.ndarray, ldw: int, transposed: bool, k: int, n: int) -> np.ndarra
 
 
 def pack_under(*matrices: np.ndarray) -> np.ndarray:
-    """The panels of the transposes of some matrices (n, k_i), one under the other: a (k_1 + k_2
-    ..., n) matrix.
+    """The panels of some matrices (k_i, n), one under the other; each contiguous, or the transpose
+    of what is.
     """
-    first, n = 0, len(matrices[0])
-    panels = empty_panels(sum(w.shape[1] for w in matrices), n, matrices[0].dtype)
+    first, n = 0, matrices[0].shape[1]
+    panels = empty_panels(sum(map(len, matrices)), n, matrices[0].dtype)
     for w in matrices:
-        _pack(w.reshape(-1), w.shape[1], True, first, w.shape[1], n, panels)
-        first += w.shape[1]
+        transposed = not w.flags.c_contiguous
+        _pack((w.T if transposed else w).reshape(-1), len(w) if transposed else n, transposed, first, len(w), n, panels)
+        first += len(w)
     return panels
 
 
@@ -271,6 +272,8 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
 
 
 tile, tile_from = _in_registers(ROWS, COLS)
+TALL_ROWS = ROWS * 3 // 2
+tall_tile, _ = _in_registers(TALL_ROWS, COLS)
 STRIP = 4 * COLS
 strip, _ = _in_registers(1, STRIP)  # for a single row: each number of the matrix is used once, and read in long pieces
 
@@ -287,8 +290,13 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
 
 
 @jit(inner=True)
-def add_product(a, a_at, lda, rows, k, panels, c, width):
-    """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c:
-    flat (rows, width).
+def multiply_add_tall(a, lda, rows, k, panels, c, width):
+    """The same for ``panels`` one after another and contiguous c, by tall tiles while that many
+    rows are left.
     """
-    multiply_add(a[a_at:], lda, 1, rows, k, panels, k * COLS, COLS, c, width, width)
+    for col in range(0, width, COLS):
+        for row in range(0, rows, TALL_ROWS):
+            if rows - row > ROWS:
+                tall_tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k, c, row * width + col, width)
+            else:
+                tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k, c, row * width + col, width)

@@ -1,4 +1,5 @@
-"""Large products in float32 by the register tiles of ``tile.py``, where the processor has AVX-512.
+"""Large products in float32 by the register tiles of ``tile.py``, where they are quicker than BLAS:
+with AVX-512, as a rule (``paths.py``).
 
 There they are 1.15 times as fast as OpenBLAS: 220 GFLOP/s on two cores where BLAS has 190, measured
 at the products of a GPT of width 384. The matrix b is packed into panels first, which pays from
@@ -10,16 +11,17 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit, prange
+from .paths import MANY, way
 from .rows import copy_rows
 from .tile import COLS, ROWS, multiply_add, room
 
-_TILES = ROWS == 8
 _HEIGHT, _DEPTH = 64, 1024  # rows of a block, and terms of a sum, that stay in the second-level cache with a panel
 
 
 def by_tiles(dtype: np.dtype, m: int, n: int, k: int) -> bool:
     """Whether a product (m, k) @ (k, n) is worth the tiles."""
-    return _TILES and dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= COLS and k >= ROWS
+    large = dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= COLS and k >= ROWS
+    return large and way(MANY) != "blas"
 
 
 @jit(inner=True)

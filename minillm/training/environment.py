@@ -20,9 +20,12 @@ __all__ = ["changes", "environment", "version"]
 
 
 def environment() -> dict[str, Any]:
-    """Everything on which the bits of a result depend, as JSON can hold it."""
+    """Everything on which the bits of a result depend, as JSON can hold it; ``products`` only where
+    MINILLM_PRODUCTS is set.
+    """
     from .. import __version__, kernels  # kernels brings Numba, which is needed for nothing else here
 
+    products = kernels.settings.products()
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -31,6 +34,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "kernels": kernels.KERNELS,
         "threads": kernels.get_num_threads(),
+        **({} if products == "measured" else {"products": products}),
     }
 
 
@@ -38,10 +42,10 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> str:
     """``saved with numpy 2.4.5, threads 2; now numpy 2.4.6, threads 1``, or nothing when nothing
     changed.
     """
-    names = [name for name in now if then.get(name) != now[name]]
+    names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
     if not names:
         return ""
-    was, is_ = (", ".join(f"{name} {side.get(name)}" for name in names) for side in (then, now))
+    was, is_ = (", ".join(f"{name} {side.get(name, 'measured')}" for name in names) for side in (then, now))
     return f"saved with {was}; now {is_}"
 
 

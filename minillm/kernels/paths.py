@@ -1,0 +1,200 @@
+"""Which way a matrix product goes is decided by what this machine does, measured once.
+
+There are three ways to the same sums: register tiles of ROWS rows, tall ones of half as many again
+(``tile.py``), and NumPy's BLAS (``blas.py``). Which is the quickest depends on how many registers a
+processor has, how wide they are, and how it fetches numbers: a tile that fits one processor is slow
+on another. So the first product that may go either way lets all of them compute, for some
+hundredths of a second, and the rates are kept in a small file beside the compiled kernels. From
+then on the file decides: a product goes the same way, and gives the same bits, in every run.
+
+There are two questions. ``few rows``: in each step of a recurrent layer, some rows times a matrix
+that stays the same. ``many rows``: large products, which only AVX-512 asks about. Where there are
+16 registers they are BLAS's: tiles do 0.65 to 0.85 times as much (measured on AVX2, one core).
+
+Tiles of both heights add the same numbers in the same order: the same bits. BLAS rounds elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import _jit, blas, settings
+from ._jit import jit
+from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
+from .shared import TALL, integers, set_integer
+from .tile import COLS, ROWS, TALL_ROWS, multiply_add, multiply_add_tall, pack_under, width_of
+
+FEW, MANY = "few rows", "many rows"
+WAYS = {FEW: ("tiles", "tall", "blas"), MANY: ("tiles", "blas")}  # tiles unless another is clearly quicker
+NAMES = {"tiles": f"register tiles of {ROWS} rows", "tall": f"register tiles of {TALL_ROWS} rows", "blas": "BLAS"}
+CLEARLY = 1.05  # times as fast
+_SHAPES = {FEW: (16, 512, 1024), MANY: (256, 384, 512)}  # rows, terms and columns of what is measured
+_ROUNDS = 9  # in turn, and the best of each counts: other programs only ever make a way slower
+
+Rates = dict[str, float]  # way -> GFLOP/s of one thread
+
+_deciding = threading.Lock()
+_decided: dict[str, str] = {}  # question -> way
+
+
+def way(question: str) -> str:
+    """``tiles``, ``tall`` or ``blas``."""
+    if question not in _decided:
+        with _deciding:  # two Python threads must not find different answers
+            if question not in _decided:
+                _decided[question] = _decide(question)
+    return _decided[question]
+
+
+def _decide(question: str) -> str:
+    forced = settings.products()
+    if forced == "blas" and not has_blas:
+        raise ValueError("MINILLM_PRODUCTS=blas: NumPy's OpenBLAS was not found; use 'measured', 'tiles' or 'tall'")
+    if forced == "measured" and question == MANY and ROWS < 8:
+        return "blas"
+    chosen = quickest(rates(question)) if forced == "measured" else forced
+    if question == FEW:
+        set_integer(TALL, chosen == "tall")
+    return chosen
+
+
+def quickest(rates: Rates) -> str:
+    """The quickest way; tiles where none is clearly quicker."""
+    best = max(rates, key=rates.__getitem__)
+    return best if rates[best] > CLEARLY * rates["tiles"] else "tiles"
+
+
+def matmul_path() -> str:
+    """The way of large products, in words."""
+    return blas.matmul_path() + (", large products by register tiles" if has_blas and way(MANY) != "blas" else "")
+
+
+def recurrent_path() -> str:
+    """The way of a recurrent layer's steps, and why, in words."""
+    chosen = NAMES[way(FEW)]
+    if settings.products() != "measured":
+        return f"{chosen} (MINILLM_PRODUCTS={settings.products()})"
+    told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates(FEW).items())
+    return f"{chosen} (measured, in GFLOP/s of one thread: {told})"
+
+
+# ---- the product of few rows ---------------------------------------------------------------------
+
+
+def pack_steps(*matrices: np.ndarray) -> np.ndarray:
+    """Matrices (k_i, n), one under the other, in the order in which the way of few rows reads them.
+    """
+    return _packed(way(FEW), *matrices)
+
+
+def _packed(chosen: str, *matrices: np.ndarray) -> np.ndarray:
+    """Panels (n / COLS, k, COLS) for tiles, and for BLAS a single one that is as wide as all."""
+    k, n = sum(len(w) for w in matrices), matrices[0].shape[1]
+    if chosen != "blas":
+        return pack_under(*matrices).reshape(-1, k, COLS)
+    panel = np.zeros((1, k, width_of(n)), matrices[0].dtype)
+    np.concatenate(matrices, out=panel[0, :, :n])
+    return panel
+
+
+@jit(inner=True)
+def _by_tiles(a, lda, rows, k, panels, c, width):
+    if integers()[TALL] and c.itemsize == 4:  # float64 would want twice the registers
+        multiply_add_tall(a, lda, rows, k, panels.reshape(-1), c, width)
+    else:
+        multiply_add(a, lda, 1, rows, k, panels.reshape(-1), k * COLS, COLS, c, width, width)
+
+
+@jit(inner=True)
+def _by_blas(a, lda, rows, k, panels, c, width):
+    hold_blas_threads()
+    gemm(False, False, rows, width, k, a, lda, panels.reshape(-1), width, c, width, 1.0)
+    release_blas_threads()
+
+
+_by_one_panel = _by_blas if has_blas else _by_tiles  # without BLAS, one panel is one of COLS columns
+
+
+@jit(inner=True)
+def add_product(a, a_at, lda, rows, k, panels, c, width):
+    """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c:
+    flat (rows, width).
+    """
+    if panels.shape[2] > COLS:
+        _by_one_panel(a[a_at:], lda, rows, k, panels, c, width)
+    else:
+        _by_tiles(a[a_at:], lda, rows, k, panels, c, width)
+
+
+# ---- measuring, and what is kept of it -----------------------------------------------------------
+
+
+def rates(question: str) -> Rates:
+    """What was measured on this machine, by this process or by one before it."""
+    folder = _jit.cache_folder()
+    file = folder and folder / f"{question.replace(' ', '-')}-{_jit.cache_key()}.json"
+    return (file and _read(file, question)) or _measured(question, file)
+
+
+@functools.cache
+def _measured(question: str, file: Path | None) -> Rates:
+    """Measure, and keep the file unless another process was quicker: then its rates count."""
+    found = measure(question)
+    if file is None:
+        return found
+    own = file.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # nobody may write there: the next process measures again
+        own.write_text(json.dumps(found))
+        if _read(file, question) is None:
+            file.unlink(missing_ok=True)  # it is damaged
+        with contextlib.suppress(FileExistsError):
+            os.link(own, file)  # never replaces
+    with contextlib.suppress(OSError):
+        own.unlink(missing_ok=True)
+    return _read(file, question) or found
+
+
+def _read(file: Path, question: str) -> Rates | None:
+    """The rates in a file; None where it is not there, is damaged, or tells of other ways, as when
+    NumPy had another BLAS.
+    """
+    try:
+        kept = json.loads(file.read_bytes())
+        return kept if list(kept) == _ways(question) and all(0 < rate < math.inf for rate in kept.values()) else None
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+
+
+def _ways(question: str) -> list[str]:
+    return [name for name in WAYS[question] if has_blas or name != "blas"]
+
+
+def measure(question: str) -> Rates:
+    """Let each way compute the same product, in turn."""
+    rows, k, n = _SHAPES[question]
+    rng = np.random.default_rng(0)
+    a, w, c = (rng.standard_normal(shape, np.float32) for shape in (rows * k, (k, n), rows * n))
+    panels = {name: _packed(name, w) for name in _ways(question)}
+    seconds = dict.fromkeys(panels, math.inf)
+    for turn in range(_ROUNDS + 1):
+        for name in panels:
+            set_integer(TALL, name == "tall")
+            start = time.perf_counter()
+            _product(a, rows, k, panels[name], c, n)
+            if turn > 0:  # the first one compiled
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return {name: round(2e-9 * rows * k * n / best, 1) for name, best in seconds.items()}
+
+
+@jit
+def _product(a, rows, k, panels, c, width):
+    add_product(a, np.int64(0), k, rows, k, panels, c, width)
