@@ -69,17 +69,20 @@ def matmul_path() -> str:
 def _external(symbol: str, returns: Any, *arguments: Any) -> Any:
     """A function of the library, callable from kernels; bound by name, so that compiled code can be
     cached.
+
+    Without the library the name stands for a place that nobody calls: the machine code is the same.
     """
-    if _BLAS is None:
-        return None
     import llvmlite.binding as llvm
 
-    function = getattr(_BLAS.library, f"{_BLAS.prefix}{symbol}{_BLAS.suffix}")
-    name = f"minillm_{symbol}"
-    llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    name, place = f"minillm_{symbol}", ctypes.addressof(_NOWHERE)
+    if _BLAS is not None:
+        function = getattr(_BLAS.library, f"{_BLAS.prefix}{symbol}{_BLAS.suffix}")
+        place = ctypes.cast(function, ctypes.c_void_p).value or place
+    llvm.add_symbol(name, place)
     return types.ExternalFunction(name, returns(*arguments))
 
 
+_NOWHERE = ctypes.c_int64()
 _i32, _int, _ptr = types.int32, _BLAS.integer if _BLAS else types.int64, types.voidptr
 _flags, _sizes = (_i32, _i32, _i32), (_int, _int, _int)
 _f, _d = types.float32, types.float64

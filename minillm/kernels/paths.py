@@ -121,16 +121,13 @@ def _by_blas(a, lda, rows, k, panels, c, width):
     release_blas_threads()
 
 
-_by_one_panel = _by_blas if has_blas else _by_tiles  # without BLAS, one panel is one of COLS columns
-
-
 @jit(inner=True)
 def add_product(a, a_at, lda, rows, k, panels, c, width):
     """c += a @ w for the (k, width) matrix w in ``panels``; a: ``rows`` rows in a flat array, c:
     flat (rows, width).
     """
     if panels.shape[2] > COLS:
-        _by_one_panel(a[a_at:], lda, rows, k, panels, c, width)
+        _by_blas(a[a_at:], lda, rows, k, panels, c, width)
     else:
         _by_tiles(a[a_at:], lda, rows, k, panels, c, width)
 

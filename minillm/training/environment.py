@@ -21,11 +21,11 @@ __all__ = ["changes", "environment", "version"]
 
 def environment() -> dict[str, Any]:
     """Everything on which the bits of a result depend, as JSON can hold it; ``products`` only where
-    MINILLM_PRODUCTS is set.
+    MINILLM_PRODUCTS sends them one way.
     """
     from .. import __version__, kernels  # kernels brings Numba, which is needed for nothing else here
 
-    products = kernels.settings.products()
+    products = "measured" if kernels.KERNELS == "numpy" else kernels.settings.products()
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
