@@ -148,7 +148,7 @@ def test_the_first_product_measures_and_later_processes_read(undecided, tmp_path
 
 @pytest.mark.parametrize("damaged", [
     "", "tall", "[]", "{}", *(f'{{"tiles": 1, "tall": 1, "blas": {rate}}}' for rate in ('"x"', "NaN", "0", "1e999")),
-    '{"tiles": 1, "tall": 1, "spoons": 2}', '{"tiles": 1, "tall": 2}', "\0\xff",
+    '{"tiles": 1, "tall": 1, "spoons": 2}', "3", '{"tiles": 1, "tall": 2}', "\0\xff",
 ])  # fmt: skip
 def test_a_damaged_file_is_measured_anew(undecided, tmp_path, damaged):
     undecided.setattr(_jit, "cache_folder", lambda: tmp_path)
@@ -181,6 +181,18 @@ def test_where_nothing_can_be_kept_each_process_measures_once(undecided, tmp_pat
         undecided.setattr(_jit, "cache_folder", lambda folder=folder: folder)
         assert paths.rates(paths.FEW) == paths.rates(paths.FEW) == {"tiles": 10.0, "tall": 20.0}
     assert asked == [paths.FEW] * 2 and not list(tmp_path.iterdir())
+
+
+def test_ways_that_are_not_there_today_are_left_out_of_what_was_kept(undecided, tmp_path):
+    """A process without OpenBLAS neither goes its way nor measures what another has measured."""
+    undecided.setattr(_jit, "cache_folder", lambda: tmp_path)
+    undecided.setattr(paths, "measure", None)
+    file = tmp_path / f"few-rows-{kernels.cache_key()}.json"
+    file.write_text('{"tiles": 3.0, "tall": 5.0, "blas": 9.0}')
+    for found, chosen in ((True, "blas"), (False, "tall")):
+        paths._decided.clear()
+        undecided.setattr(paths, "has_blas", found)
+        assert paths.way(paths.FEW) == chosen
 
 
 # ---- all one way -----------------------------------------------------------------------------------------------------

@@ -161,13 +161,12 @@ def _measured(question: str, file: Path | None) -> Rates:
 
 
 def _read(file: Path, question: str) -> Rates | None:
-    """The rates in a file; None where it is not there, is damaged, or tells of other ways, as when
-    NumPy had another BLAS.
-    """
+    """The rates in a file, of the ways that there are today; None where one is missing or wrong."""
     try:
-        kept = json.loads(file.read_bytes())
-        return kept if list(kept) == _ways(question) and all(0 < rate < math.inf for rate in kept.values()) else None
-    except (OSError, ValueError, AttributeError, TypeError):
+        content = json.loads(file.read_bytes())
+        kept = {name: content[name] for name in _ways(question)}
+        return kept if all(0 < rate < math.inf for rate in kept.values()) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
