@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_commands(pipe, model, tokenizer, tmp_path):
     assert [m["role"] for m in saved] == ["system", *["user", "assistant"] * 2] and saved[4]["content"] == second
     out, err = pipe(f"/load {file}\nthere\n/system\n/temperature\n/temperature 0.5\n", *SHORT)
     assert out == answers(model, tokenizer, "there", messages=saved)[0] + "\n"
-    assert re.sub(r"\[length.*\n", "", err) == (
+    assert re.sub(r"(\[length|compil).*\n", "", err) == (
         "[5 messages, and now yours]\n[no system message]\n[temperature 0]\n[temperature 0.5]\n"
     )
     again, _ = pipe("there\n", *SHORT, "--load", str(file))
@@ -249,6 +250,13 @@ class Terminal:
         os.write(self.fd, text.encode())
         return self.until(pattern)
 
+    def interrupt(self):
+        """Press Ctrl-C at a prompt, once its line is being read: Python loses one that comes a moment earlier."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.001)
+        return self.type("\x03")
+
     def close(self):
         self.process.kill()
         self.process.wait()
@@ -312,9 +320,9 @@ def test_ctrl_c_ends_an_answer_and_not_the_program(terminal, folder, model, toke
     assert re.search(r"cancelled: cancelled, after .*\n.*, [1-9]\d* known", session.type("/why\r")), (
         "what was read is kept"
     )
-    assert "[Ctrl-D or /quit leaves]" in session.type("\x03"), "at the prompt it says how to leave"
+    assert "[Ctrl-D or /quit leaves]" in session.interrupt(), "at the prompt it says how to leave"
     session.type('"""half a message\r', r"\. ")
-    session.type("\x03")
+    session.interrupt()
     assert session.type("/temperature 0\r").endswith("[temperature 0]\n> "), "the half message is gone"
     os.write(session.fd, b"/quit\r")
     assert session.process.wait(30) == 0

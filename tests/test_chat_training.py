@@ -2,8 +2,6 @@
 
 import doctest
 import json
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +22,7 @@ from minillm.training.config import TrainConfig
 from minillm.training.evaluate import evaluate, next_token_loss
 from minillm.training.run import load_run
 from minillm.training.trainer import Trainer
+from tests.interrupted import ctrl_c, interrupted
 
 SHORT = (
     "{% for m in messages %}<|im_start|>{{ m.role[0] + m.content }}<|im_end|>{% endfor %}"
@@ -300,18 +299,8 @@ def test_what_was_interrupted_goes_on(base, lines, tmp_path, monkeypatch, capsys
     """Ctrl-C, and one that comes before the first checkpoint; the weights are those of a run at one go."""
     typed = ["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "4", "--seed", "3", "--out"]
     assert main([*typed, str(tmp_path / "whole")]) == 0
-    train_step = Trainer.train_step
-
-    def interrupted(trainer):
-        result = train_step(trainer)
-        if trainer.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return result
-
     out = str(tmp_path / "parts")
-    with monkeypatch.context() as m:
-        m.setattr(Trainer, "train_step", interrupted)
-        assert main([*typed, out]) == 130
+    interrupted(monkeypatch, 2, *typed, out, by=ctrl_c)
     assert f"minillm sft {out} --resume" in capsys.readouterr().err
     assert main(["sft", out, "--resume"]) == 0
     whole, parts = (load_run(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
@@ -380,17 +369,7 @@ def test_sft_with_adapters_changes_them_and_the_embedding_with_new_rows(base, li
     assert old.keys() == new.keys()
     changed = {name for name in old if not np.array_equal(old[name], new[name][: len(old[name])])}
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "v_proj", "embed_tokens"}
-    train_step = Trainer.train_step
-
-    def interrupted(trainer):
-        result = train_step(trainer)
-        if trainer.step == 2:
-            trainer.stop("enough")
-        return result
-
-    with monkeypatch.context() as m:
-        m.setattr(Trainer, "train_step", interrupted)
-        main([*typed, "--out", str(tmp_path / "parts")])
+    interrupted(monkeypatch, 2, *typed, "--out", str(tmp_path / "parts"))
     assert main(["sft", str(tmp_path / "parts"), "--resume"]) == 0
     parts = load_run(tmp_path / "parts").model.state_dict()
     assert all(np.array_equal(new[name], parts[name]) for name in new)

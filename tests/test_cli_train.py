@@ -14,7 +14,7 @@ from minillm.training import trainer
 from minillm.training.best import best_of
 from minillm.training.callbacks import Callback
 from minillm.training.evaluation_data import evaluation_data
-from minillm.training.trainer import Trainer
+from tests.interrupted import interrupted
 from tests.test_cli import complaint
 
 TINY = "--tokenizer char --layers 1 --width 16 --context 16 --batch-size 4 --steps 12 --quiet".split()
@@ -47,21 +47,6 @@ def settings(folder):
 
 def logged(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def interrupted(monkeypatch, step, *arguments):
-    """Run a command that is stopped after a step, as by Ctrl-C."""
-
-    class Stop(Callback):
-        def on_step(self, trainer, loss):
-            if trainer.step == step:
-                trainer.stop("Ctrl-C")
-
-    whole = Trainer.__init__
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "__init__", lambda self, *a, callbacks=(), **kw: whole(
-            self, *a, callbacks=[*callbacks, Stop()], **kw))  # fmt: skip
-        assert main(list(arguments)) == 130
 
 
 # ---- --from ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ HOME = Path(__file__).parents[1]
 LESSONS = [pytest.param(path, id=path.stem) for path in course.lessons()]
 QUICK = ("01_neuron", "02_backpropagation", "06_tokens")  # within seconds; `python -m examples run` runs all
 
+WITHOUT_PICTURES = "sys.modules['matplotlib'] = None;"
+
 
 def run(path: Path, *options: str, out: Path, code: str = "") -> subprocess.CompletedProcess[str]:
     """Run a lesson where nothing can be fetched from anywhere."""
@@ -120,7 +122,7 @@ def test_a_lesson_runs_and_its_solutions_are_right(path, tmp_path):
 
 
 def test_exercises_are_the_readers_and_matplotlib_is_no_need(tmp_path):
-    done = run(course.HERE / "01_neuron.py", out=tmp_path, code="sys.modules['matplotlib'] = None;")
+    done = run(course.HERE / "01_neuron.py", out=tmp_path, code=WITHOUT_PICTURES)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("yours to write") == 2 and done.stdout.count("pip install") == 1
     assert not list(tmp_path.iterdir())
@@ -130,7 +132,7 @@ def test_a_wrong_answer_is_told(tmp_path):
     text = (course.HERE / "01_neuron.py").read_text()
     wrong = tmp_path / "01_neuron.py"
     wrong.write_text(text.replace('"""The weights after one step."""\n    ...', "return w + learning_rate * gradient"))
-    done = run(wrong, out=tmp_path)
+    done = run(wrong, out=tmp_path, code=WITHOUT_PICTURES)
     assert "exercise descend: not yet: w = [1, 2], gradient [0.5, -1], rate 0.1: expected" in done.stdout
 
 

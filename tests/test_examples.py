@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,27 +15,25 @@ from minillm.tokenizer import load
 HOME = Path(__file__).parents[1]
 QUICK = {
     "plain_loop.py": ["--steps", "12"],
-    "t5_span_corruption.py": ["--steps", "40", "--held-out", "6", "--texts", "500"],
-    "t5_text_to_text.py": ["--steps", "40", "--held-out", "6", "--questions", "900"],
+    "t5_span_corruption.py": ["--steps", "25", "--held-out", "6", "--texts", "250"],
+    "t5_text_to_text.py": ["--steps", "25", "--held-out", "6", "--questions", "400"],
 }
 
 
-def ran(name: str, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(HOME)}
-    done = subprocess.run(
-        [sys.executable, str(HOME / "examples" / name), *QUICK.get(name, []), *more],
-        capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
+@pytest.fixture
+def ran(monkeypatch, capsys):
+    """Run a script here, where the kernels are loaded already: (what it printed, what it told meanwhile)."""
+
+    def run(name, *more):
+        monkeypatch.setattr(sys, "argv", [name, *QUICK[name], *more])
+        runpy.run_path(str(HOME / "examples" / name), run_name="__main__")
+        return capsys.readouterr()
+
+    return run
 
 
-def printed(name: str) -> str:
-    return ran(name).stdout
-
-
-def test_plain_loop():
-    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed("plain_loop.py"))]
+def test_plain_loop(ran):
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", ran("plain_loop.py").out)]
     assert losses[-1] < losses[0] - 0.5
 
 
@@ -46,24 +45,22 @@ def fell(progress: str) -> float:
     return float(first[1]) - float(last[1])
 
 
-def test_t5_span_corruption():
+def test_t5_span_corruption(ran):
     done = ran("t5_span_corruption.py")
-    assert fell(done.stderr) > 1
-    asked = re.findall(r"^  asked   (.*<extra_id_0>.*)</s>\n  wanted  (<extra_id_0>.*)</s>$", done.stdout, re.MULTILINE)
+    assert fell(done.err) > 1
+    asked = re.findall(r"^  asked   (.*<extra_id_0>.*)</s>\n  wanted  (<extra_id_0>.*)</s>$", done.out, re.MULTILINE)
     assert len(asked) == 6
-    assert (
-        len(re.findall(r"^  wrote   .*   \[(?:eos|length)\]\n  text    .*   (?:right|WRONG)$", done.stdout, re.M)) == 6
-    )
-    assert re.search(r"exact match [\d.]+% of 6 texts", done.stdout)
+    assert len(re.findall(r"^  wrote   .*   \[(?:eos|length)\]\n  text    .*   (?:right|WRONG)$", done.out, re.M)) == 6
+    assert re.search(r"exact match [\d.]+% of 6 texts", done.out)
 
 
-def test_t5_text_to_text(tmp_path):
+def test_t5_text_to_text(ran, tmp_path):
     done = ran("t5_text_to_text.py", "--save", str(tmp_path / "model"))
-    assert fell(done.stderr) > 1
-    rows = re.findall(r"^(\w+) +([\d.]+)%", done.stdout, re.MULTILINE)
+    assert fell(done.err) > 1
+    rows = re.findall(r"^(\w+) +([\d.]+)%", done.out, re.MULTILINE)
     assert [name for name, _ in rows] == ["reverse", "sort", "date", "translate"]
     for prefix in ("reverse", "sort", "date", "translate French to English"):
-        assert re.search(rf"{prefix}: .+ -> .*  \[(eos|length)\]", done.stdout)
+        assert re.search(rf"{prefix}: .+ -> .*  \[(eos|length)\]", done.out)
     model, tokenizer = models.from_pretrained(tmp_path / "model"), load(tmp_path / "model")
     assert generate(model, tokenizer, "reverse: stone", GenerationConfig.load(tmp_path / "model")).ids
 

@@ -8,6 +8,7 @@ import pytest
 from minillm import kernels
 from minillm.kernels import _jit, additive, recurrent, recurrent_loops, tile
 from tests.pairs import pair
+from tests.test_hard_numbers import heavy_head
 
 pytestmark = pytest.mark.skipif(not _jit.JIT, reason="the loops are made of machine instructions")
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -237,29 +238,31 @@ def test_underflow_is_no_error_in_additive_attention(which):
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 @both_ways
 def test_the_gradient_of_a_bias_counts_beyond_16_777_216(cell, which):
-    """A plain float32 sum of ones stands still there: one step of 17 million rows, whose dz are 1 (rnn) or 1 / 2."""
-    B = 17_000_000
-    x, one = np.zeros((B, 1, 1), np.float32), np.ones((1, 1), np.float32)
-    state, dh = np.zeros((B, 1), np.float32), np.ones((B, 1, 1), np.float32)
+    """A plain float32 sum of ones stands still there: one step of a million rows, of which the first weigh so much."""
+    dh, total = heavy_head()
+    dh, B = dh[:, None], len(dh)
+    x, one, state = np.zeros((B, 1, 1), np.float32), np.ones((1, 1), np.float32), np.zeros((B, 1), np.float32)
     if cell == "rnn":  # h = 0: dz = dh
         made = pair("rnn_backward")[which](dh, x, one, one, state, x)
-        assert [g.item() for g in made[3:5]] == [B, B]
+        assert [g.item() for g in made[3:5]] == [total, total]
     else:  # r = 0, z = 0, n = 0: only n has a gradient, dh
         made = pair("gru_backward")[which](
             dh, x, *[np.ones((3, 1), np.float32)] * 2, state, x, np.zeros((B, 1, 3), np.float32), x
         )
-        assert made[3].tolist() == [0, 0, B]
+        assert made[3].tolist() == [0, 0, total]
 
 
 @both_ways
 def test_the_gradient_of_the_score_weight_counts_small_terms(which):
-    """20 million pairs: each adds 1e-7 of the sum, which a float32 would not notice from some point on."""
-    T, window = 20_000, 1_000
+    """Two million pairs after some that weigh 1,000 times as much: a float32 would not notice what each adds."""
+    T, window = 3_000, 1_000
     sign = np.tile([1, -1], T // 2).astype(np.float32).reshape(1, T, 1)
     q, w, p = np.zeros_like(sign), np.zeros(1, np.float32), np.full((1, T, window), 1 / window, np.float32)
     p[:, :window] = 0  # the first queries have fewer steps to see
-    dw = pair("additive_attention_backward")[which](np.ones_like(sign), q, sign, sign, w, p)[3]
-    np.testing.assert_allclose(dw, (T - window) * np.tanh(1), rtol=1e-5)
+    dout = np.ones_like(sign)
+    dout[:, window : window + 100] = 1_000
+    dw = pair("additive_attention_backward")[which](dout, q, sign, sign, w, p)[3]
+    np.testing.assert_allclose(dw, (T - window + 100 * 999) * np.tanh(1), rtol=1e-5)
 
 
 # ---- tiles -----------------------------------------------------------------------------------------------------------

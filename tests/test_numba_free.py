@@ -1,10 +1,14 @@
 """All that a learner does, where Numba, llvmlite and threadpoolctl cannot be imported."""
 
+import functools
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+
+from tests.one_process import EACH
 
 REFUSE = """
 import importlib.abc, sys
@@ -81,13 +85,21 @@ assert not {"numba", "llvmlite", "threadpoolctl"} & set(sys.modules)
 """
 
 
+@functools.cache
+def told(surroundings):
+    """All parts in a process: part -> None, or how it failed."""
+    absent = surroundings == "absent"
+    programs = json.dumps({part: "import sys\n" + program + END for part, program in PARTS.items()})
+    if not absent:
+        programs = programs.replace("Numba is not installed", "MINILLM_KERNELS=numpy")
+    environment = {**os.environ, "MINILLM_KERNELS": "numba" if absent else "numpy"}
+    command = [sys.executable, "-c", (REFUSE if absent else "") + EACH, programs]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("surroundings", ["absent", "not asked for"])
 def test_runs_without_numba(part, surroundings):
-    absent = surroundings == "absent"
-    program = (REFUSE if absent else "import sys\n") + PARTS[part] + END
-    if not absent:
-        program = program.replace("Numba is not installed", "MINILLM_KERNELS=numpy")
-    environment = {**os.environ, "MINILLM_KERNELS": "numba" if absent else "numpy"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert told(surroundings)[part] is None

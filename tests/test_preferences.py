@@ -30,6 +30,7 @@ from minillm.tokenizer.chat_format import ChatFormat
 from minillm.training.config import TrainConfig
 from minillm.training.run import load_run
 from minillm.training.trainer import Trainer
+from tests.interrupted import interrupted
 
 SHORT = (
     "{% for m in messages %}<|im_start|>{{ m.role[0] + m.content }}<|im_end|>{% endfor %}"
@@ -240,17 +241,7 @@ def test_what_was_interrupted_goes_on(tokenizer, tmp_path, monkeypatch):
     file.write_text("".join(json.dumps(pair) + "\n" for pair in tables()))
     typed = ["dpo", str(base), "--data", str(file), "--steps", "4", "--batch-size", "4", "--out"]
     assert main([*typed, str(tmp_path / "whole")]) == 0
-    train_step = Trainer.train_step
-
-    def interrupted(trainer):
-        result = train_step(trainer)
-        if trainer.step == 2:
-            trainer.stop("enough")
-        return result
-
-    with monkeypatch.context() as m:
-        m.setattr(Trainer, "train_step", interrupted)
-        main([*typed, str(tmp_path / "parts")])
+    interrupted(monkeypatch, 2, *typed, str(tmp_path / "parts"))
     assert main(["dpo", str(tmp_path / "parts"), "--resume"]) == 0
     whole, parts = (load_run(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)

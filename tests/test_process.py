@@ -1,5 +1,7 @@
-"""Forks, Python threads and what acts on the whole process, each in a process of its own."""
+"""Forks, Python threads and what acts on the whole process, in processes of their own."""
 
+import functools
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import sys
 import pytest
 
 from minillm import kernels
+from tests.one_process import EACH
 
 pytestmark = pytest.mark.skipif(kernels.KERNELS == "numpy", reason="the definitions have no threads")
 
@@ -46,7 +49,11 @@ def code_of(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 """
-PROGRAMS = {
+FORKS = {
+    "a child of a process that has not computed yet": """
+pid = forked(lambda: np.isfinite(train()).all() and kernels.KERNELS == "numba")
+assert code_of(pid) == 0
+""",
     "a child": """
 expected = train()
 pid = forked(lambda: right(expected) and kernels.KERNELS == "numpy" and kernels.get_num_threads() == 1)
@@ -56,10 +63,6 @@ assert kernels.KERNELS == "numba" and (train() == expected).all()
     "a child of a child": """
 expected = train()
 assert code_of(forked(lambda: right(expected) and code_of(forked(lambda: right(expected))) == 0)) == 0
-""",
-    "a child of a process that has not computed yet": """
-pid = forked(lambda: np.isfinite(train()).all() and kernels.KERNELS == "numba")
-assert code_of(pid) == 0
 """,
     "a pool": """
 import multiprocessing
@@ -79,6 +82,17 @@ go_on = False
 thread.join()
 assert codes == [0] * 20, codes
 """,
+}
+THREADS = {
+    "two threads that load the same kernels": """
+results, start = [], threading.Barrier(4)
+def work():
+    start.wait()
+    results.append(train())
+threads = [threading.Thread(target=work) for _ in range(4)]
+[t.start() for t in threads], [t.join() for t in threads]
+assert len(results) == 4 and all((r == results[0]).all() for r in results)
+""",
     "two threads at once": """
 expected, wrong = [train(0), train(1)], []
 def work(seed):
@@ -88,15 +102,6 @@ def work(seed):
 threads = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
 [t.start() for t in threads], [t.join() for t in threads]
 assert not wrong
-""",
-    "two threads that load the same kernels": """
-results, start = [], threading.Barrier(4)
-def work():
-    start.wait()
-    results.append(train())
-threads = [threading.Thread(target=work) for _ in range(4)]
-[t.start() for t in threads], [t.join() for t in threads]
-assert len(results) == 4 and all((r == results[0]).all() for r in results)
 """,
 }
 MODEL = """
@@ -114,27 +119,35 @@ def train(seed=0):
 """
 
 
-def run(program, **environment):
+def run(program, *arguments, **environment):
     inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}  # we set it, too
     environment = {**inherited, "MINILLM_KERNELS": "numba", **environment}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.returncode, done.stderr)
     return done.stdout.strip()
+
+
+@functools.cache
+def told(before, *names, layer):
+    """Programs one after the other in a process: name -> None, or how it failed."""
+    programs = {name: (FORKS | THREADS)[name] for name in names}
+    return json.loads(run(before + EACH, json.dumps(programs), NUMBA_THREADING_LAYER=layer))
 
 
 layers = pytest.mark.parametrize("layer", ["omp", "workqueue"])
 
 
 @layers
-@pytest.mark.parametrize("what", PROGRAMS)
+@pytest.mark.parametrize("what", [*FORKS, *THREADS])
 def test_gives_an_answer(what, layer):
-    run(STEP + PROGRAMS[what], NUMBA_THREADING_LAYER=layer)
+    assert told(STEP, *(FORKS if what in FORKS else THREADS), layer=layer)[what] is None
 
 
 @layers
 @pytest.mark.parametrize("what", ["a child", "two threads at once"])
 def test_a_whole_model_gives_an_answer(what, layer):
-    run(STEP + MODEL + PROGRAMS[what], NUMBA_THREADING_LAYER=layer)
+    assert told(STEP + MODEL, "a child", "two threads at once", layer=layer)[what] is None
 
 
 def test_a_child_goes_on_with_the_text_that_its_parent_began():

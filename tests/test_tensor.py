@@ -660,7 +660,7 @@ class Engine(RuleBasedStateMachine):
 
 
 TestEngine = Engine.TestCase
-TestEngine.settings = settings(max_examples=125, stateful_step_count=100, deadline=None)
+TestEngine.settings = settings(max_examples=125, stateful_step_count=60, deadline=None)
 
 
 def test_a_gradient_that_others_hold_is_copied_and_another_is_kept():

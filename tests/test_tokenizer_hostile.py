@@ -35,7 +35,7 @@ def bpe(request):
 def test_time_is_linear_in_the_length(bpe, kind):
     # three doublings, each at most 2.6 times the time: 18 in all, where quadratic time would give 64
     unit = HOSTILE[kind]
-    small, large = unit * (30_000 // len(unit)), unit * (240_000 // len(unit))
+    small, large = unit * (15_000 // len(unit)), unit * (120_000 // len(unit))
     assert bpe.decode(bpe.encode(large)) == large
 
     def seconds(text):

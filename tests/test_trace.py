@@ -270,7 +270,7 @@ def test_without_javascript_all_is_there(tmp_path):
 
 class Block(nn.Module):
     def __init__(self, rng):
-        self.norm, self.mix = nn.LayerNorm(4), nn.Linear(4, 4, rng=rng)
+        self.norm, self.mix = nn.LayerNorm(2), nn.Linear(2, 2, rng=rng)
 
     def forward(self, x):
         return x + F.tanh(self.mix(self.norm(x)))
@@ -288,7 +288,7 @@ class Deep(nn.Module):
 
 def test_above_a_hundred_tensors_modules_are_folded(tmp_path):
     model = Deep(24)
-    x = np.ones((2, 4), np.float32)
+    x = np.ones((2, 2), np.float32)
     walk = trace(lambda: model(Tensor(x)).sum())
     assert len(walk.entries) > 190 and len(walk.cards) <= MOST_CARDS
     titles = [card.title for card in walk.cards if card.is_folded]

@@ -50,7 +50,7 @@ def serve():
         if pid == 0:
             code = 1
             try:
-                start_or_resume(line.strip(), steps=240, checkpoint_every=4, log_every=5).run()
+                start_or_resume(line.strip(), steps=120, checkpoint_every=4, log_every=5).run()
                 code = 0
             finally:
                 os._exit(code)

