@@ -25,7 +25,7 @@ from .._jit import jit
 from ..tile import room
 from .blocks import BYTES, SIZE, block_bytes, block_weights, looped, number
 
-GROUP, *_FEWER = (8, 4, 2)  # texts
+GROUP = 8  # texts at a time, at most
 _INNER = 192  # blocks of x that a row is multiplied by before the next row is: 24 KB, of the nearest cache
 _LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
 _CHAINS = 8  # sums at least, for an addition begins before the one before it is done
@@ -34,7 +34,7 @@ _VECTOR = ir.VectorType(_FLOAT, _LANES)
 _FREE = ("contract", "reassoc", "nsz")
 
 
-def _pieces(build: Any, vectors: tuple[Any, Any]) -> list[Any]:
+def _pieces(build: Any, vectors: list[Any]) -> list[Any]:
     """The weights of a block in vectors of _LANES."""
     starts = range(0, vectors[0].type.count, _LANES)
     picks = [ir.Constant(ir.VectorType(_NUMBER, _LANES), [*range(n, n + _LANES)]) for n in starts]
@@ -49,7 +49,7 @@ def _fetch(build: Any, place: Any) -> None:
 
 
 def _add_rows(build: Any, kind: int, texts: int, at: Any, row: Any, rows: Any, x: Any, blocks: Any, sums: Any) -> None:
-    """``add_rows`` for one kind of weights and so many texts; at, x, sums: pointers."""
+    """``_add_rows_of`` one kind of weights and so many texts; at, x, sums: pointers."""
     chains = min(max(1, _CHAINS // texts), SIZE // _LANES)  # of a text
     of_all = ir.FunctionType(_FLOAT, [_FLOAT, _VECTOR])
     add_all = cgutils.get_or_insert_function(build.module, of_all, f"llvm.vector.reduce.fadd.v{_LANES}f32")
@@ -90,13 +90,13 @@ def _add_rows_of(typing, kind, texts, codes, at, row, rows, x, x_at, blocks, sum
             array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
             return build.gep(array.data, [arguments[at]])
 
-        places = pointer(2, 3), pointer(6, 7), pointer(9, 10)
+        weights, x, sums = pointer(2, 3), pointer(6, 7), pointer(9, 10)
+        _, _, _, _, row, rows, _, _, blocks, _, _ = arguments
         for one in BYTES:
-            for few in (GROUP, *_FEWER):
+            for few in (GROUP, 4, 2):
                 found = [build.icmp_signed("==", arguments[n], number(wanted)) for n, wanted in enumerate((one, few))]
                 with build.if_then(build.and_(*found)):
-                    weights, x, sums = places
-                    _add_rows(build, one, few, weights, *arguments[4:6], x, arguments[8], sums)
+                    _add_rows(build, one, few, weights, row, rows, x, blocks, sums)
         return context.get_dummy_value()
 
     return types.void(size, size, codes, size, size, size, x, size, size, sums, size), generate
@@ -141,5 +141,5 @@ def add_sums(kind, codes, rows, row, x, B, blocks, sums):
         texts = _together(B - first)
         for i in range(0, blocks, _INNER // texts):
             some = min(_INNER // texts, blocks - i)
-            _add_rows_of(kind, texts, codes, block_bytes(kind, i * SIZE), row, rows,
-                         x, (first * blocks + i * texts) * SIZE, some, sums, first * rows)  # fmt: skip
+            at, x_at = block_bytes(kind, i * SIZE), (first * blocks + i * texts) * SIZE
+            _add_rows_of(kind, texts, codes, at, row, rows, x, x_at, some, sums, first * rows)  # type: ignore[call-arg]
