@@ -96,9 +96,9 @@ def test_a_prompt_and_some_steps_equal_the_layers(kinds, rows, changes):
 
 
 @NUMBA
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 6])
 def test_long_rows_on_two_threads_and_on_one(rows):
-    model, layers = made(MIXED, hidden_size=544, intermediate_size=768, num_hidden_layers=1)
+    model, layers = made(MIXED, hidden_size=544, intermediate_size=1600, num_hidden_layers=1)
     ids, results, threads = np.random.default_rng(1).integers(0, V, (rows, 3)), [], kernels.get_num_threads()
     for n in (1, threads):
         kernels.set_num_threads(n)

@@ -3,7 +3,8 @@ give to it.
 
 ``step.py`` reads the next token of a few texts, ``prompt.py`` many tokens at once; ``products.py``
 has the matrix products of a step, for weights in float32, in int8 and in blocks (``blocks.py``),
-``attend.py`` its attention to keys and values in float16 or float32 (``halves.py``).
+of one text or of several (``texts.py``), ``attend.py`` its attention to keys and values in float16
+or float32 (``halves.py``).
 What they compute is ``model(ids, cache=cache)``: see ``models/gpt2.py`` and ``models/llama.py``.
 Here, a model is a list of arrays; nothing in this file needs Numba.
 """

@@ -36,6 +36,7 @@ _BLOCK = 32  # tokens that are gone through head by head, while they are in the 
 _PART = 256  # tokens of a task, at most
 _SERIAL = 1 << 16  # multiplications that one thread has done before a second one is awake
 _LANES = 16
+_MOST = 3  # query heads at a time
 _FLOAT, _SHORT, _WORD = ir.FloatType(), ir.IntType(16), ir.IntType(64)
 _FREE = ("contract", "reassoc", "nsz")
 
@@ -78,14 +79,14 @@ def _several(number: Any, lanes: int | None) -> Any:
     return number if lanes is None else ir.VectorType(number, lanes)
 
 
-class _Loops:
-    """What both loops share: pointers into arrays, and a loop along D, 16 numbers at a time and
-    then one by one.
+class _Loop:
+    """What both loops share, for so many query heads at a time: pointers into arrays, and a loop
+    along D, 16 numbers at a time and then one by one.
     """
 
-    def __init__(self, context: Any, build: Any, signature: Any, arguments: Any, in_halves: bool) -> None:
+    def __init__(self, context: Any, build: Any, signature: Any, arguments: Any, heads: int, in_halves: bool) -> None:
         self.context, self.build, self.in_halves = context, build, in_halves
-        self.signature, self.arguments = signature, arguments
+        self.signature, self.arguments, self.heads = signature, arguments, range(heads)
 
     def pointer(self, argument: int, at: Any, kind: Any) -> Any:
         array = cgutils.create_struct_proxy(self.signature.args[argument])(
@@ -117,132 +118,105 @@ class _Loops:
         self.build.store(self.build.fadd(self.build.load(into), product, flags=_FREE), into)
 
 
-def _made(rows: int, in_halves: bool) -> tuple[Any, Any]:
-    """``scores`` and ``means`` for so many query heads, and a cache of float16 or of float32."""
-    each = range(rows)
+def _each_kind(loop: Callable[[_Loop], None]) -> Any:
+    """The code of an intrinsic whose first arguments are the number of heads, up to _MOST, and the
+    words of a number of the cache, 1 or 2: for each of these kinds, the ``loop``.
+    """
 
-    @intrinsic
-    def scores(typing, words, at, apart, tokens, q, q_at, D, x, x_at, x_row):
-        """x[x_at + h x_row + s] = the product of query h, at q[q_at + h D], with key s, at the
-        number at + s apart of the cache.
-        """
-        size = types.intp
+    def generate(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+        for words in (1, 2):
+            for heads in range(1, _MOST + 1):
+                wanted = (build.icmp_signed("==", arguments[n], _number(x)) for n, x in enumerate((heads, words)))
+                with build.if_then(build.and_(*wanted)):
+                    loop(_Loop(context, build, signature, arguments, heads, words == 1))
+        return context.get_dummy_value()
 
-        def generate(context, build, signature, arguments):
-            loops = _Loops(context, build, signature, arguments, in_halves)
-            _, at, apart, tokens, _, q_at, D, _, x_at, x_row = arguments
-            zeros = ir.Constant(ir.VectorType(_FLOAT, _LANES), [0.0] * _LANES)
-            wide = [cgutils.alloca_once(build, zeros.type) for _ in each]
-            narrow = [cgutils.alloca_once(build, _FLOAT) for _ in each]
-            all_of = ir.FunctionType(_FLOAT, [_FLOAT, zeros.type])
-            add_all = cgutils.get_or_insert_function(build.module, all_of, f"llvm.vector.reduce.fadd.v{_LANES}f32")
-            with cgutils.for_range(build, tokens, intp=_WORD) as loop:
-                for h in each:
-                    build.store(zeros, wide[h])
-                    build.store(ir.Constant(_FLOAT, 0.0), narrow[h])
-                key = build.add(at, build.mul(loop.index, apart))
+    return generate
 
-                def body(d, lanes):
-                    k = loops.kept(0, build.add(key, d), lanes)
-                    for h in each:
-                        place = build.add(build.add(q_at, build.mul(_number(h), D)), d)
-                        loops.add((wide if lanes else narrow)[h], k, loops.floats(4, place, lanes))
 
-                loops.along(D, body)
-                for h in each:
-                    total = build.call(add_all, [build.load(narrow[h]), build.load(wide[h])], fastmath=("reassoc",))
-                    place = build.add(build.add(x_at, build.mul(_number(h), x_row)), loop.index)
-                    build.store(total, loops.pointer(7, place, _FLOAT), align=4)
-            return context.get_dummy_value()
+@intrinsic
+def _scores_of(typing, heads, each, words, at, apart, tokens, q, q_at, D, x, x_at, x_row):
+    """x[x_at + h x_row + s] = the product of query h, at q[q_at + h D], with key s, at the number
+    at + s apart of the cache.
+    """
 
-        return types.void(words, size, size, size, q, size, size, x, size, size), generate
-
-    @intrinsic
-    def means(typing, words, at, apart, tokens, p, p_at, p_row, out, out_at, D):
-        """out[out_at + h D + d] += sum_s p[p_at + h p_row + s] v_sd for the values v_s, at the
-        number at + s apart of the cache.
-        """
-        size = types.intp
-
-        def generate(context, build, signature, arguments):
-            loops = _Loops(context, build, signature, arguments, in_halves)
-            _, at, apart, tokens, _, p_at, p_row, _, out_at, D = arguments
-            sums = {
-                lanes: [cgutils.alloca_once(build, _several(_FLOAT, lanes)) for _ in each] for lanes in (_LANES, None)
-            }
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+    def generate(loop):
+        build, heads = loop.build, loop.heads
+        _, _, _, at, apart, tokens, _, q_at, D, _, x_at, x_row = loop.arguments
+        zeros = ir.Constant(ir.VectorType(_FLOAT, _LANES), [0.0] * _LANES)
+        wide = [cgutils.alloca_once(build, zeros.type) for _ in heads]
+        narrow = [cgutils.alloca_once(build, _FLOAT) for _ in heads]
+        all_of = ir.FunctionType(_FLOAT, [_FLOAT, zeros.type])
+        add_all = cgutils.get_or_insert_function(build.module, all_of, f"llvm.vector.reduce.fadd.v{_LANES}f32")
+        with cgutils.for_range(build, tokens, intp=_WORD) as token:
+            for h in heads:
+                build.store(zeros, wide[h])
+                build.store(ir.Constant(_FLOAT, 0.0), narrow[h])
+            key = build.add(at, build.mul(token.index, apart))
 
             def body(d, lanes):
-                kind = _several(_FLOAT, lanes)
-                places = [build.add(build.add(out_at, build.mul(_number(h), D)), d) for h in each]
-                for h in each:
-                    build.store(loops.floats(7, places[h], lanes), sums[lanes][h])
-                with cgutils.for_range(build, tokens, intp=_WORD) as loop:
-                    v = loops.kept(0, build.add(build.add(at, build.mul(loop.index, apart)), d), lanes)
-                    for h in each:
-                        p = loops.floats(4, build.add(build.add(p_at, build.mul(_number(h), p_row)), loop.index), None)
-                        if lanes:
-                            nothing = ir.Constant(kind, ir.Undefined)
-                            p = build.insert_element(nothing, p, ir.Constant(ir.IntType(32), 0))
-                            p = build.shuffle_vector(p, nothing, zeros)
-                        loops.add(sums[lanes][h], v, p)
-                for h in each:
-                    build.store(build.load(sums[lanes][h]), loops.pointer(7, places[h], kind), align=4)
+                k = loop.kept(2, build.add(key, d), lanes)
+                for h in heads:
+                    place = build.add(build.add(q_at, build.mul(_number(h), D)), d)
+                    loop.add((wide if lanes else narrow)[h], k, loop.floats(6, place, lanes))
 
-            loops.along(D, body)
-            return context.get_dummy_value()
+            loop.along(D, body)
+            for h in heads:
+                total = build.call(add_all, [build.load(narrow[h]), build.load(wide[h])], fastmath=("reassoc",))
+                place = build.add(build.add(x_at, build.mul(_number(h), x_row)), token.index)
+                build.store(total, loop.pointer(9, place, _FLOAT), align=4)
 
-        return types.void(words, size, size, size, p, size, size, out, size, size), generate
-
-    return scores, means
+    size = types.intp
+    return types.void(size, size, words, size, size, size, q, size, size, x, size, size), _each_kind(generate)
 
 
-_scores_1h, _means_1h = _made(1, True)
-_scores_2h, _means_2h = _made(2, True)
-_scores_3h, _means_3h = _made(3, True)
-_scores_1f, _means_1f = _made(1, False)
-_scores_2f, _means_2f = _made(2, False)
-_scores_3f, _means_3f = _made(3, False)
+@intrinsic
+def _means_of(typing, heads, each, words, at, apart, tokens, p, p_at, p_row, out, out_at, D):
+    """out[out_at + h D + d] += sum_s p[p_at + h p_row + s] v_sd for the values v_s, at the number
+    at + s apart of the cache.
+    """
 
+    def generate(loop):
+        build, heads = loop.build, loop.heads
+        _, _, _, at, apart, tokens, _, p_at, p_row, _, out_at, D = loop.arguments
+        sums = {lanes: [cgutils.alloca_once(build, _several(_FLOAT, lanes)) for _ in heads] for lanes in (_LANES, None)}
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
 
-@jit(inner=True)
-def _scores(in_halves, heads, words, at, apart, tokens, q, q_at, D, x, x_at, x_row):
-    while heads > 0:
-        some = 3 if heads >= 3 else heads
-        if in_halves:
-            if some == 3:
-                _scores_3h(words, at, apart, tokens, q, q_at, D, x, x_at, x_row)
-            elif some == 2:
-                _scores_2h(words, at, apart, tokens, q, q_at, D, x, x_at, x_row)
-            else:
-                _scores_1h(words, at, apart, tokens, q, q_at, D, x, x_at, x_row)
-        elif some == 3:
-            _scores_3f(words, at, apart, tokens, q, q_at, D, x, x_at, x_row)
-        elif some == 2:
-            _scores_2f(words, at, apart, tokens, q, q_at, D, x, x_at, x_row)
-        else:
-            _scores_1f(words, at, apart, tokens, q, q_at, D, x, x_at, x_row)
-        heads, q_at, x_at = heads - some, q_at + some * D, x_at + some * x_row
+        def body(d, lanes):
+            kind = _several(_FLOAT, lanes)
+            places = [build.add(build.add(out_at, build.mul(_number(h), D)), d) for h in heads]
+            for h in heads:
+                build.store(loop.floats(9, places[h], lanes), sums[lanes][h])
+            with cgutils.for_range(build, tokens, intp=_WORD) as token:
+                v = loop.kept(2, build.add(build.add(at, build.mul(token.index, apart)), d), lanes)
+                for h in heads:
+                    p = loop.floats(6, build.add(build.add(p_at, build.mul(_number(h), p_row)), token.index), None)
+                    if lanes:
+                        nothing = ir.Constant(kind, ir.Undefined)
+                        p = build.insert_element(nothing, p, ir.Constant(ir.IntType(32), 0))
+                        p = build.shuffle_vector(p, nothing, zeros)
+                    loop.add(sums[lanes][h], v, p)
+            for h in heads:
+                build.store(build.load(sums[lanes][h]), loop.pointer(9, places[h], kind), align=4)
+
+        loop.along(D, body)
+
+    size = types.intp
+    return types.void(size, size, words, size, size, size, p, size, size, out, size, size), _each_kind(generate)
 
 
 @jit(inner=True)
-def _means(in_halves, heads, words, at, apart, tokens, p, p_at, p_row, out, out_at, D):
-    while heads > 0:
-        some = 3 if heads >= 3 else heads
-        if in_halves:
-            if some == 3:
-                _means_3h(words, at, apart, tokens, p, p_at, p_row, out, out_at, D)
-            elif some == 2:
-                _means_2h(words, at, apart, tokens, p, p_at, p_row, out, out_at, D)
-            else:
-                _means_1h(words, at, apart, tokens, p, p_at, p_row, out, out_at, D)
-        elif some == 3:
-            _means_3f(words, at, apart, tokens, p, p_at, p_row, out, out_at, D)
-        elif some == 2:
-            _means_2f(words, at, apart, tokens, p, p_at, p_row, out, out_at, D)
-        else:
-            _means_1f(words, at, apart, tokens, p, p_at, p_row, out, out_at, D)
-        heads, p_at, out_at = heads - some, p_at + some * p_row, out_at + some * D
+def _scores(heads, each, words, at, apart, tokens, q, q_at, D, x, x_at, x_row):
+    for h in range(0, heads, _MOST):
+        some, q_h, x_h = min(_MOST, heads - h), q_at + h * D, x_at + h * x_row
+        _scores_of(some, each, words, at, apart, tokens, q, q_h, D, x, x_h, x_row)  # type: ignore[call-arg]
+
+
+@jit(inner=True)
+def _means(heads, each, words, at, apart, tokens, p, p_at, p_row, out, out_at, D):
+    for h in range(0, heads, _MOST):
+        some, p_h, out_h = min(_MOST, heads - h), p_at + h * p_row, out_at + h * D
+        _means_of(some, each, words, at, apart, tokens, p, p_h, p_row, out, out_h, D)  # type: ignore[call-arg]
 
 
 # ---- a part of the tokens, and all of them -------------------------------------------------------
@@ -252,7 +226,7 @@ def _means(in_halves, heads, words, at, apart, tokens, p, p_at, p_row, out, out_
 def _attend_part(q, keys, values, lo, hi, sizes, out, lse):
     # the queries (H D) of a token over the keys [lo, hi) of its text; keys, values: (S, G, 1 or 2
     # D), out (H D), lse (H)
-    (H, G, D), n, in_halves = sizes, hi - lo, keys.shape[2] == sizes[2]
+    (H, G, D), n, each = sizes, hi - lo, keys.shape[2] // sizes[2]
     R, k, v, x = H // G, keys.reshape(-1), values.reshape(-1), np.empty(H * n, np.float32)
     fill(out, 0.0)
     if n == 0:
@@ -260,8 +234,8 @@ def _attend_part(q, keys, values, lo, hi, sizes, out, lse):
         return
     for i in range(0, n, _BLOCK):
         for g in range(G):
-            _scores(in_halves, R, k, ((lo + i) * G + g) * D, G * D, min(_BLOCK, n - i), q, g * R * D, D,
-                    x, g * R * n + i, n)  # fmt: skip
+            at, tokens = ((lo + i) * G + g) * D, min(_BLOCK, n - i)
+            _scores(R, each, k, at, G * D, tokens, q, g * R * D, D, x, g * R * n + i, n)
     for h in range(H):
         row = x[h * n : (h + 1) * n]
         top = row_max(row)
@@ -272,8 +246,8 @@ def _attend_part(q, keys, values, lo, hi, sizes, out, lse):
         scale_by(row, np.float32(1) / total)
     for i in range(0, n, _BLOCK):
         for g in range(G):
-            _means(in_halves, R, v, ((lo + i) * G + g) * D, G * D, min(_BLOCK, n - i), x, g * R * n + i, n,
-                   out, g * R * D, D)  # fmt: skip
+            at, tokens = ((lo + i) * G + g) * D, min(_BLOCK, n - i)
+            _means(R, each, v, at, G * D, tokens, x, g * R * n + i, n, out, g * R * D, D)
 
 
 @jit(inner=True)

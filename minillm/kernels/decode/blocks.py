@@ -24,10 +24,10 @@ from numba.extending import intrinsic
 
 from .._jit import jit
 from .halves import load_halves
-from .table import Q4_0, Q4_1, Q5_0, Q5_1, Q6, Q8_0
+from .table import BY_ROWS, INT8, Q4_0, Q4_1, Q5_0, Q5_1, Q6, Q8_0
 
 SIZE = 32  # weights of a block
-_BYTES = {Q8_0: 34, Q4_0: 18, Q4_1: 20, Q5_0: 22, Q5_1: 24, Q6: 28}  # of a block
+BYTES = {BY_ROWS: 128, INT8: 32, Q8_0: 34, Q4_0: 18, Q4_1: 20, Q5_0: 22, Q5_1: 24, Q6: 28}  # of 32 weights
 _MINIMUM = {Q4_0: (0, -8.0), Q4_1: (1, 1.0), Q5_0: (0, -16.0), Q5_1: (1, 1.0)}  # which float16, and times what
 _LANES = 16
 _WORD, _FLOAT, _BYTE = ir.IntType(64), ir.FloatType(), ir.IntType(8)
@@ -35,7 +35,8 @@ _FLOATS, _CODES = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_BYTE, _LANES)
 _FREE = ("contract", "reassoc", "nsz")
 
 
-def _number(n: int) -> Any:
+def number(n: int) -> Any:
+    """An index, in an intrinsic."""
     return ir.Constant(_WORD, n)
 
 
@@ -51,12 +52,15 @@ def _entry(build: Any, vector: Any, lane: int) -> Any:
 
 def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any]:
     """The codes of a block, the lower and the upper 16 as floats; and its first four float16, of
-    which the first is a scale.
+    which the first is a scale. (A row of floats or int8 has none.)
     """
 
+    def load(offset: int, vector: Any) -> Any:
+        place = build.gep(at, [number(offset)])
+        return build.load(build.bitcast(place, vector.as_pointer()), align=1)
+
     def codes(offset: int, count: int = _LANES) -> Any:
-        place = build.gep(at, [_number(offset)])
-        return build.load(build.bitcast(place, ir.VectorType(_BYTE, count).as_pointer()), align=1)
+        return load(offset, ir.VectorType(_BYTE, count))
 
     def everywhere(byte: int) -> Any:
         return ir.Constant(_CODES, [byte] * _LANES)
@@ -64,10 +68,14 @@ def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any]:
     def picked(a: Any, b: Any, picks: list[int]) -> Any:
         return build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(picks)), picks))
 
+    if kind == BY_ROWS:
+        return load(0, _FLOATS), load(64, _FLOATS), None
+    if kind == INT8:
+        return build.sitofp(codes(0), _FLOATS), build.sitofp(codes(16), _FLOATS), None
     numbers = load_halves(build, at, 4)
     if kind == Q8_0:
         return build.sitofp(codes(2), _FLOATS), build.sitofp(codes(18), _FLOATS), numbers
-    both = codes(_BYTES[kind] - _LANES)
+    both = codes(BYTES[kind] - _LANES)
     if kind in (Q4_0, Q4_1):  # bytes in lanes of 32 bits are cut in two there: half as many instructions
         spread = [n // 4 if n % 4 == 0 else _LANES for n in range(4 * _LANES)]
         lanes = ir.VectorType(ir.IntType(32), _LANES)
@@ -83,7 +91,7 @@ def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any]:
         upper = build.or_(upper, build.and_(few, everywhere(0x30)))
         lower, upper = (build.sub(x, everywhere(32)) for x in (lower, upper))
         return build.sitofp(lower, _FLOATS), build.sitofp(upper, _FLOATS), numbers
-    fifth, bits = codes(_BYTES[kind] - _LANES - 4, 4), ir.Constant(_CODES, [1 << j % 8 for j in range(_LANES)])
+    fifth, bits = codes(BYTES[kind] - _LANES - 4, 4), ir.Constant(_CODES, [1 << j % 8 for j in range(_LANES)])
 
     def with_fifth(half: Any, first: int) -> Any:  # bit j is the fifth of code j
         here = build.and_(picked(fifth, fifth, [first + j // 8 for j in range(_LANES)]), bits)
@@ -93,7 +101,26 @@ def _block(build: Any, kind: int, at: Any) -> tuple[Any, Any, Any]:
     return with_fifth(lower, 0), with_fifth(upper, 2), numbers
 
 
-def _loop(build: Any, count: Any, state: list[Any], step: Any) -> list[Any]:
+def block_weights(build: Any, kind: int, at: Any) -> list[Any]:
+    """The 32 weights of a block, or of a part of a row: the lower and the upper 16, in an
+    intrinsic.
+    """
+    *halves, numbers = _block(build, kind, at)
+    if numbers is None:
+        return halves
+    weights = []
+    for n, codes in enumerate(halves):
+        scale = _everywhere(build, _entry(build, numbers, n if kind == Q6 else 0))
+        found = build.fmul(codes, scale, flags=("contract",))
+        if kind in _MINIMUM:
+            lane, factor = _MINIMUM[kind]
+            minimum = build.fmul(_entry(build, numbers, lane), ir.Constant(_FLOAT, factor))
+            found = build.fadd(found, _everywhere(build, minimum), flags=("contract",))
+        weights.append(found)
+    return weights
+
+
+def looped(build: Any, count: Any, state: list[Any], step: Any) -> list[Any]:
     """``state = step(i, state)`` for i < count (at least one); returns the last state."""
     start, body, done = build.block, build.append_basic_block("block"), build.append_basic_block("done")
     build.branch(body)
@@ -101,8 +128,8 @@ def _loop(build: Any, count: Any, state: list[Any], step: Any) -> list[Any]:
     i = build.phi(_WORD)
     now = [build.phi(value.type) for value in state]
     after = step(i, now)
-    following = build.add(i, _number(1))
-    for phi, first, then in zip([i, *now], [_number(0), *state], [following, *after], strict=True):
+    following = build.add(i, number(1))
+    for phi, first, then in zip([i, *now], [number(0), *state], [following, *after], strict=True):
         phi.add_incoming(first, start)
         phi.add_incoming(then, body)
     build.cbranch(build.icmp_signed("<", following, count), body, done)
@@ -119,12 +146,11 @@ def _made(kind: int) -> tuple[Any, Any]:
             return build.gep(array.data, [at])
 
         def vector(argument: int, first: Any, i: Any, half: int) -> Any:
-            at = build.add(first, build.add(build.mul(i, _number(SIZE)), _number(half * _LANES)))
+            at = build.add(first, build.add(build.mul(i, number(SIZE)), number(half * _LANES)))
             return build.bitcast(pointer(argument, at), _FLOATS.as_pointer())
 
         def block(i: Any) -> Any:
-            at = pointer(0, build.add(arguments[1], build.mul(i, _number(_BYTES[kind]))))
-            return _block(build, kind, at)
+            return pointer(0, build.add(arguments[1], build.mul(i, number(BYTES[kind]))))
 
         return pointer, vector, block
 
@@ -140,7 +166,7 @@ def _made(kind: int) -> tuple[Any, Any]:
 
             def step(i, state):
                 total, rest = state
-                lower, upper, numbers = block(i)
+                lower, upper, numbers = _block(build, kind, block(i))
                 x0, x1 = (build.load(vector(2, arguments[3], i, half), align=4) for half in (0, 1))
                 parts = [build.fmul(lower, x0, flags=_FREE), build.fmul(upper, x1, flags=_FREE)]
                 if kind != Q6:
@@ -154,7 +180,7 @@ def _made(kind: int) -> tuple[Any, Any]:
                 return [total, rest]
 
             none = [ir.Constant(ir.VectorType(_FLOAT, lanes), [0.0] * lanes) for lanes in (_LANES, 4)]
-            total, rest = _loop(build, arguments[6], none, step)
+            total, rest = looped(build, arguments[6], none, step)
             lane, factor = _MINIMUM.get(kind, (0, 0.0))
             rest = build.fmul(_entry(build, rest, lane), ir.Constant(_FLOAT, factor))
             kind_of_sum = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
@@ -172,18 +198,11 @@ def _made(kind: int) -> tuple[Any, Any]:
             _, vector, block = reader(context, build, signature, arguments)
 
             def step(i, state):
-                lower, upper, numbers = block(i)
-                for half, part in enumerate((lower, upper)):
-                    scale = _everywhere(build, _entry(build, numbers, half if kind == Q6 else 0))
-                    weights = build.fmul(part, scale, flags=("contract",))
-                    if kind in _MINIMUM:
-                        lane, factor = _MINIMUM[kind]
-                        minimum = build.fmul(_entry(build, numbers, lane), ir.Constant(_FLOAT, factor))
-                        weights = build.fadd(weights, _everywhere(build, minimum), flags=("contract",))
+                for half, weights in enumerate(block_weights(build, kind, block(i))):
                     build.store(weights, vector(2, arguments[3], i, half), align=4)
                 return state
 
-            _loop(build, arguments[4], [], step)
+            looped(build, arguments[4], [], step)
             return context.get_dummy_value()
 
         return types.void(codes, size, w, size, size), generate
@@ -197,12 +216,12 @@ _sum_q4_1, _floats_q4_1 = _made(Q4_1)
 _sum_q5_0, _floats_q5_0 = _made(Q5_0)
 _sum_q5_1, _floats_q5_1 = _made(Q5_1)
 _sum_q6, _floats_q6 = _made(Q6)
-_SIZES = tuple(_BYTES.get(kind, 0) for kind in range(max(_BYTES) + 1))
+_SIZES = tuple(BYTES.get(kind, 0) for kind in range(max(BYTES) + 1))
 
 
 @jit(inner=True)
 def block_bytes(kind, k):
-    """The bytes of a row of k weights (for kernels)."""
+    """The bytes of k weights, whole blocks of them (for kernels)."""
     return k // SIZE * _SIZES[kind]
 
 

@@ -12,8 +12,9 @@ from numba.extending import intrinsic
 
 from .._jit import jit, prange
 from ..tile import COLS, ROWS, STRIP, strip, tile
-from .blocks import SIZE, block_bytes, block_row_sum, block_row_to_floats, sums_of_blocks
+from .blocks import SIZE, block_bytes, block_row_sum, sums_of_blocks
 from .table import BIAS, BY_COLUMNS, BY_ROWS, FIELDS, INT8, KIND, OUTPUTS, Q8_0, SCALE, WEIGHT
+from .texts import add_sums, rows_of, side_by_side
 
 # ---- arrays from addresses -----------------------------------------------------------------------
 
@@ -88,103 +89,36 @@ def _four_rows(w, at, apart, x):
 
 
 @jit(inner=True)
-def _four_rows_of_two(w, at, apart, x, z):
-    # eight sums in registers: four rows of weights with two texts
+def _row_sums(w, rows, x, sums):
+    # the products of ``rows`` rows of floats or codes with a text. Four rows at a time lie a
+    # quarter of the block apart; long rows come one after the other, as the memory likes it best
     k = x.size
-    a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    w0, w1 = w[at : at + k], w[at + apart : at + apart + k]
-    w2, w3 = w[at + 2 * apart : at + 2 * apart + k], w[at + 3 * apart : at + 3 * apart + k]
-    for j in range(k):
-        a0 += w0[j] * x[j]
-        a1 += w1[j] * x[j]
-        a2 += w2[j] * x[j]
-        a3 += w3[j] * x[j]
-        b0 += w0[j] * z[j]
-        b1 += w1[j] * z[j]
-        b2 += w2[j] * z[j]
-        b3 += w3[j] * z[j]
-    return (a0, a1, a2, a3), (b0, b1, b2, b3)
-
-
-@jit(inner=True)
-def _apart(rows, B, k):
-    # four rows at a time lie a quarter of the block apart; 0: one long row after the other, as the
-    # memory likes it best
-    return 0 if B == 1 and k >= _LONG else rows // 4
-
-
-@jit(inner=True)
-def _row_sums(w, rows, x, k, sums):
-    # the products of ``rows`` rows of floats with each text; x: flat (B, k), sums: flat (B, rows)
-    B = x.size // k
-    apart = _apart(rows, B, k)
+    apart = 0 if k >= _LONG else rows // 4
     for n in range(apart):
-        for b in range(0, B - 1, 2):
-            at, to = b * k, b * rows + n
-            one, two = _four_rows_of_two(w, n * k, apart * k, x[at : at + k], x[at + k : at + 2 * k])
-            sums[to], sums[to + apart], sums[to + 2 * apart], sums[to + 3 * apart] = one
-            to += rows
-            sums[to], sums[to + apart], sums[to + 2 * apart], sums[to + 3 * apart] = two
-        if B % 2:
-            to = (B - 1) * rows + n
-            one = _four_rows(w, n * k, apart * k, x[(B - 1) * k :])
-            sums[to], sums[to + apart], sums[to + 2 * apart], sums[to + 3 * apart] = one
+        four = _four_rows(w, n * k, apart * k, x)
+        sums[n], sums[n + apart], sums[n + 2 * apart], sums[n + 3 * apart] = four
     for n in range(4 * apart, rows):
+        sums[n] = _one_row(w, n * k, x)
+
+
+@jit(inner=True)
+def _block_sums(kind, codes, rows, x, sums):
+    # the same of rows of blocks
+    x_sums, row = np.empty(x.size // SIZE, np.float32), block_bytes(kind, x.size)
+    sums_of_blocks(x, x_sums)
+    for n in range(rows):
+        sums[n] = block_row_sum(kind, codes, n * row, x, x_sums)
+
+
+@jit(inner=True)
+def _add_ends(w, rows, x, sums):
+    # sums (B, rows) += the products of the ends of rows that are no whole blocks; x: (B, k)
+    B, k = x.shape
+    whole = k // SIZE * SIZE
+    if whole < k:
         for b in range(B):
-            sums[b * rows + n] = _one_row(w, n * k, x[b * k : (b + 1) * k])
-
-
-@jit(inner=True)
-def _to_floats(codes, w):
-    for j in range(w.size):
-        w[j] = np.float32(codes[j])
-
-
-@jit(inner=True)
-def _code_sums(codes, rows, x, k, sums):
-    # the same of rows of codes: for one text they become floats in registers, for several in the
-    # nearest cache
-    B = x.size // k
-    if B == 1:
-        apart = _apart(rows, 1, k)
-        for n in range(apart):
-            one = _four_rows(codes, n * k, apart * k, x)
-            sums[n], sums[n + apart], sums[n + 2 * apart], sums[n + 3 * apart] = one
-        for n in range(4 * apart, rows):
-            sums[n] = _one_row(codes, n * k, x)
-    else:
-        room = np.empty(8 * (k + B), np.float32)
-        few, w = room[8 * k :], _unowned(room)  # few keeps the room alive
-        for n in range(0, rows, 8):
-            m = min(8, rows - n)
-            _to_floats(codes[n * k :], w[: m * k])
-            _row_sums(w, m, x, k, few)
-            for b in range(B):
-                for i in range(m):
-                    sums[b * rows + n + i] = few[b * m + i]
-
-
-@jit(inner=True)
-def _block_sums(kind, codes, first, rows, x, k, sums):
-    # the same of rows of blocks, from row ``first`` on
-    B, size = x.size // k, block_bytes(kind, k)
-    if B == 1:
-        x_sums = np.empty(k // SIZE, np.float32)
-        sums_of_blocks(x, x_sums)
-        for n in range(rows):
-            sums[n] = block_row_sum(kind, codes, (first + n) * size, x, x_sums)
-    else:
-        room = np.empty(8 * (k + B), np.float32)
-        few, w = room[8 * k :], _unowned(room)  # few keeps the room alive
-        for n in range(0, rows, 8):
-            m = min(8, rows - n)
-            for i in range(m):
-                block_row_to_floats(kind, codes, (first + n + i) * size, k, w, i * k)
-            _row_sums(w, m, x, k, few)
-            for b in range(B):
-                for i in range(m):
-                    sums[b * rows + n + i] = few[b * m + i]
+            for n in range(rows):
+                sums[b * rows + n] += _one_row(w, n * k + whole, x[b, whole:])
 
 
 @jit(inner=True)
@@ -249,8 +183,8 @@ def _by_columns(w, width, bias, lo, hi, x, y, first, add):
 
 
 @jit(inner=True)
-def _outputs(entries, lo, hi, x, y, add):
-    # outputs lo .. hi of the matrices of ``entries``, counted through
+def _outputs(entries, lo, hi, x, texts, y, add):
+    # outputs lo .. hi of the matrices of ``entries``, counted through; texts: x again, side by side
     first, (B, k), flat_x = 0, x.shape, _unowned(x)
     for e in range(0, entries.size, FIELDS):
         outputs = entries[e + OUTPUTS]
@@ -261,23 +195,31 @@ def _outputs(entries, lo, hi, x, y, add):
             if kind == BY_COLUMNS:
                 _by_columns(floats(address, outputs * k), outputs, bias, a, b, x, y, first + a, add)
             else:
-                sums, scale = np.empty(B * rows, np.float32), floats(entries[e + SCALE], outputs)
-                if kind == BY_ROWS:
-                    _row_sums(floats(address, outputs * k)[a * k :], rows, flat_x, k, sums)
+                sums, scale = np.zeros(rows_of(B) * rows, np.float32), floats(entries[e + SCALE], outputs)
+                row = row_bytes(kind, k)
+                codes, w = codes_at(address + a * row, rows * row), floats(address + a * row, rows * k)
+                if B > 1:
+                    add_sums(kind, codes, rows, row, texts, B, k // SIZE, sums)
+                    if kind == BY_ROWS:
+                        _add_ends(w, rows, x, sums)
+                    elif kind == INT8:
+                        _add_ends(codes, rows, x, sums)
+                elif kind == BY_ROWS:
+                    _row_sums(w, rows, flat_x, sums)
                 elif kind == INT8:
-                    _code_sums(codes_at(address, outputs * k)[a * k :], rows, flat_x, k, sums)
+                    _row_sums(codes, rows, flat_x, sums)
                 else:
-                    _block_sums(kind, codes_at(address, outputs * block_bytes(kind, k)), a, rows, flat_x, k, sums)
+                    _block_sums(kind, codes, rows, flat_x, sums)
                 for i in range(B):
                     _finish(sums[i * rows : (i + 1) * rows], scale[a:b], bias[a:b], y[i, first + a : first + b], add)
         first += outputs
 
 
 @jit(parallel=True)
-def _shared_outputs(entries, total, tasks, x, y, add):
+def _shared_outputs(entries, total, tasks, x, texts, y, add):
     for task in prange(tasks):
         lo, hi = np.int64(task) * total // tasks // COLS * COLS, (np.int64(task) + 1) * total // tasks // COLS * COLS
-        _outputs(entries, lo, total if task == tasks - 1 else hi, x, y, add)
+        _outputs(entries, lo, total if task == tasks - 1 else hi, x, texts, y, add)
 
 
 @jit(inner=True)
@@ -290,8 +232,9 @@ def product(entries, x, y, add):
         total += entries[e + OUTPUTS]
     size = total * row_bytes(entries[KIND], x.shape[1])
     tasks = min(64, max(2, size // _TASK // 2 * 2), total // _NARROWEST)
+    texts = side_by_side(x)
     work = 2 * total * x.shape[1] if entries[KIND] >= Q8_0 else size
     if work * x.shape[0] < _SERIAL or tasks < 2:
-        _outputs(entries, 0, total, x, y, add)
+        _outputs(entries, 0, total, x, texts, y, add)
     else:
-        _shared_outputs(entries, total, tasks, x, y, add)
+        _shared_outputs(entries, total, tasks, x, texts, y, add)

@@ -97,7 +97,8 @@ def embed(entry, id, x):
 
 
 @jit(inner=True)
-def _activate(wide, activation, y):
+def activate(wide, activation, y):
+    """y (B, N) = the activation of wide, (B, N) or for a gated MLP (B, 2 N) (for kernels)."""
     width = y.shape[1]
     for b in range(y.shape[0]):
         row = y[b]
@@ -135,7 +136,7 @@ def after_qkv(line, room, keys, values, starts, now, sizes, activation, eps, x):
     product(line[OUT:NORM_2], heads, x, True)  # x = x + out(attention)
     norm_rows(x, line[NORM_2], line[NORM_2 + 1], eps, h)
     product(line[UP:DOWN], h, wide, False)
-    _activate(wide, activation, active)
+    activate(wide, activation, active)
     product(line[DOWN:LINE], active, x, True)  # x = x + down(active)
 
 
