@@ -31,8 +31,8 @@ def read_json(path: Pathlike, limit: int = 1_000_000) -> dict[str, Any]:
 
 
 def read_json_lines(path: Pathlike, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the JSON object of each line of a file of at most ``limit`` bytes, read as strictly, and
-    before it where it stands ("FILE, line 3"). Empty lines are left out.
+    """Yield of each line of a file of at most ``limit`` bytes where it stands ("FILE, line 3") and its
+    JSON object, read as strictly. Empty lines are left out.
 
     Only carriage returns and line feeds end a line: a text in JSON may hold Unicode's other line
     ends as they are.
