@@ -31,7 +31,7 @@ def read_json(path: Pathlike, limit: int = 1_000_000) -> dict[str, Any]:
 
 
 def read_json_lines(path: Pathlike, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield of each line of a file of at most ``limit`` bytes where it stands ("FILE, line 3") and its
+    """Yield of each line of a file of at most ``limit`` bytes its place ("FILE, line 3") and its
     JSON object, read as strictly. Empty lines are left out.
 
     Only carriage returns and line feeds end a line: a text in JSON may hold Unicode's other line
