@@ -297,7 +297,8 @@ def test_a_conversation_at_a_terminal(terminal, folder, model, tokenizer, tmp_pa
     assert [m["content"] for m in saved[1::2]] == expected
     if edited:
         assert "[temperature 0.5]" in session.type("/te\t0.5\r"), "Tab completes a command"
-        assert f"/save {tmp_path / 'talk.json'}" in session.type(("\x1b[A" if os.environ.get("TERM") else "\x10") * 2 + "\r")
+        earlier = "\x1b[A" if os.environ.get("TERM") else "\x10"
+        assert f"/save {tmp_path / 'talk.json'}" in session.type(f"{earlier}{earlier}\r")
     os.write(session.fd, b"\x04")
     assert session.process.wait(30) == 0
 

