@@ -127,3 +127,23 @@ def test_scores_that_are_no_numbers_are_told_whatever_chooses_among_them(changes
         model.model.norm.weight.data[3] = bad
         with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="the model's scores for token 0 are not f"):
             generate(model, tokenizer, "abc", GenerationConfig(max_new_tokens=3, seed=0, **changes))
+
+
+def test_keys_and_values_beyond_float16_become_its_largest_number():
+    """Of an infinite one, every score would be NaN."""
+    model = llama()
+    for layer in model.model.layers:
+        part = layer.self_attn
+        part.k_proj.weight.data *= 2e5
+        part.q_proj.weight.data /= 2e5
+        part.v_proj.weight.data *= 2e5
+        part.o_proj.weight.data /= 2e5
+    for m in (model, quantize(model)):
+        cache = read(m, np.float16)
+        step = scores(m, cache)
+        assert np.abs(cache.keys).max() == np.abs(cache.values).max() == 65504 and np.isfinite(step).all()
+        layers = model if m is model else m.dequantized()
+        layers.cache_dtype = np.float16
+        plain = layers.new_cache(1, 32)
+        layers(IDS, cache=plain)
+        close(step, layers(NEXT, cache=plain).data[:, -1])

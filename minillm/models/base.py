@@ -20,6 +20,7 @@ from ..nn import Module
 from ..tensor import Tensor, no_grad
 from .folder.saving import save_pretrained
 
+HALVES = -65504, 65504  # the least and the largest number in float16
 FLOATS = [np.dtype(kind) for kind in (np.float16, np.float32, np.float64)]  # in which keys and values can be kept
 
 
@@ -89,7 +90,8 @@ class KVCache:
     length, G, D) numbers.
 
     dtype: of the numbers that are kept. In float16 a key is rounded to 11 bits when it is written,
-    and half as much is read for each token; attention computes in the numbers of the model.
+    and half as much is read for each token; what is beyond its largest number, 65,504, becomes that
+    one. Attention computes in the numbers of the model.
     Raises ValueError for other numbers than float16, float32 and float64.
     """
 
@@ -179,7 +181,11 @@ class LayerCache:
         keys, values = self.whole.keys[self.i], self.whole.values[self.i]
         if k.shape[::2] != keys.shape[::2] or k.shape[3] != keys.shape[3]:
             raise ValueError(f"cache: made for (B, S, G, D) = {keys.shape}; got keys (B, T, G, D) = {k.shape}")
-        keys[:, past:now], values[:, past:now] = k, v
+        if keys.dtype == np.float16:  # of an infinite key all scores would be NaN
+            k_kept, v_kept = np.clip(k, *HALVES), np.clip(v, *HALVES)
+        else:
+            k_kept, v_kept = k, v
+        keys[:, past:now], values[:, past:now] = k_kept, v_kept
         return keys[:, :now].astype(k.dtype, copy=False), values[:, :now].astype(v.dtype, copy=False)
 
 
