@@ -15,9 +15,10 @@ MS = 1_000_000
 
 
 def test_what_linux_counts_is_read_for_each_thread(tmp_path):
-    for thread, text in {"7": "500 20 3\n", "8": "9000000000 1 1\n", "9": None}.items():
+    odd = {"10": "", "11": "1", "12": "not counted"}  # as a container may have it
+    for thread, text in {"7": "500 20 3\n", "8": "9000000000 1 1\n", "9": None, **odd}.items():
         (tmp_path / thread).mkdir()
-        if text:
+        if text is not None:
             (tmp_path / thread / "schedstat").write_text(text)
     assert busy.read_times(tmp_path) == {"7": (500, 20), "8": (9_000_000_000, 1)}  # thread 9 has just ended
     assert busy.read_times(tmp_path / "none") == {}

@@ -10,6 +10,7 @@ from minillm.data.story_words import KINDS, kinds_of
 from minillm.tokenizer import BPETokenizer, load
 from minillm.training.by_choice import Share, by_choice, table, token_nats
 from minillm.training.evaluation_data import validation_stories
+from minillm.training.run import Run
 
 STORIES = data.corpus(6, seed=3)
 TOKENIZER = BPETokenizer.train([story.text for story in data.corpus(40)], 400)
@@ -76,6 +77,9 @@ def test_words_are_found_whole():
 def test_a_run_on_other_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match="did not learn from made-up stories"):
         validation_stories(tmp_path)
+    Run.create(tmp_path / "tuned", {"command": "sft", "start": "runs/stories", "data": None, "seed": 0})
+    with pytest.raises(ValueError, match="tuned did not learn from made-up stories"):
+        validation_stories(tmp_path / "tuned")
 
 
 def test_nothing_above_the_floor_is_no_division_by_zero():

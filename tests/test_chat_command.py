@@ -114,7 +114,7 @@ def test_commands(pipe, model, tokenizer, tmp_path):
         talk = Conversation(model, tokenizer, CONFIG)
         waited = "".join(talk.answer(saved[:4]))
         assert waited == second and out == f"{waited}\n{''.join(talk.say('there'))}\n"
-        assert "[the last message waits for an answer:]" in err
+        assert "[the last message waits for an answer:]" in err and "now yours" not in err
     out, _ = pipe("/help\n")
     assert [line.split()[0] for line in out.splitlines() if line.startswith("/")] == list(command.COMMANDS)
     sampled = [pipe("hello\n", *SHORT, "--temperature", "3", "--seed", seed)[0] for seed in "112"]
@@ -304,7 +304,9 @@ def test_a_conversation_at_a_terminal(terminal, folder, model, tokenizer, tmp_pa
     assert [m["content"] for m in saved[::2]] == ["hello", "a\nbat", "/b\n\nc"]
     assert [m["content"] for m in saved[1::2]] == expected
     if edited:
-        assert f"/save {tmp_path / 'talk.json'}" in session.type("\x1b[A\r" if os.environ.get("TERM") else "\x10\r")
+        assert "[temperature 0.5]" in session.type("/te\t0.5\r"), "Tab completes a command"
+        earlier = "\x1b[A" if os.environ.get("TERM") else "\x10"
+        assert f"/save {tmp_path / 'talk.json'}" in session.type(f"{earlier}{earlier}\r")
     os.write(session.fd, b"\x04")
     assert session.process.wait(30) == 0
 

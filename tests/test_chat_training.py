@@ -219,6 +219,12 @@ def test_conversations_are_read_from_jsonl(tmp_path):
     file = tmp_path / "chats.jsonl"
     file.write_text(json.dumps({"messages": answered("a"), "id": 3}) + "\n\n" + json.dumps({"messages": answered("b")}))
     assert sft.read_conversations(file) == [answered("a"), answered("b")]
+    said = [{"role": "user", "content": "a\u2028b\x85c\u2029d"}]  # ends of lines to Unicode, not to JSON
+    file.write_bytes(f"\ufeff{json.dumps({'messages': said}, ensure_ascii=False)}\r\n".encode() * 2)
+    with pytest.raises(ValueError, match="line 2: not valid JSON: Unexpected UTF-8 BOM"):
+        sft.read_conversations(file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert sft.read_conversations(file) == [said]
     for text, complaint in (
         ("", "holds no conversation"),
         ("{}", "line 1: expected a table with a list of messages"),
@@ -275,7 +281,21 @@ def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     lines.write_text(json.dumps({"messages": [*asked((LETTERS * 2)[:40]), answered("a")[1]]}))
     assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
     assert "no conversation has an answer to learn and fits 32 tokens; got 1" in capsys.readouterr().err
+    with lines.open("a") as file:
+        file.write("\n" + json.dumps({"messages": answered("a")}))
+    assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
+    assert "its first 1 conversations are held out to measure on, and none of them" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["sft", "dpo"])
+def test_a_model_that_answers_each_question_by_itself_is_no_base(tmp_path, capsys, command):
+    tokenizer = CharTokenizer.train([LETTERS], ["<pad>", "</s>"])
+    config = models.T5Config(vocab_size=tokenizer.vocab_size, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    models.T5(config, rng=0).save_pretrained(tmp_path / "t5", tokenizer=tokenizer)
+    assert main([command, str(tmp_path / "t5")]) == 2
+    assert f"learns from pairs: minillm train --from {tmp_path / 't5'} --data PAIRS" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["t5"]
 
 
 def test_sft_from_end_to_end(lines, tmp_path, capsys):
@@ -310,10 +330,17 @@ def test_what_was_interrupted_goes_on(base, lines, tmp_path, monkeypatch, capsys
     for arguments, complaint in (
         (["sft", out, "--resume", "--steps", "9"], "--resume goes on in RUN with the run's own settings; leave --st"),
         (["dpo", out, "--resume"], f"was not made by minillm dpo; go on with: minillm sft {out} --resume"),
+        (["train", "--out", out, "--resume"], f"was made by minillm sft; go on with: minillm sft {out} --resume"),
         (["sft", str(base), "--resume"], "is not a run folder: it has no training.json"),
     ):
         assert main(arguments) == 2
         assert complaint in capsys.readouterr().err
+    content = lines.read_text()
+    lines.write_text(content.replace("\n", "\n\n"))  # the same conversations
+    assert main(["sft", out, "--resume"]) == 0
+    lines.write_text(content.replace("fg", "gf"))
+    assert main(["sft", out, "--resume"]) == 2
+    assert f"chats.jsonl is no longer what {out} began with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -363,6 +390,8 @@ def test_sft_with_adapters_changes_them_and_the_embedding_with_new_rows(base, li
     """The folder holds merged weights, and what was interrupted goes on."""
     typed = ["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "4", "--lora", "2"]
     assert main([*typed, "--out", str(tmp_path / "whole")]) == 0
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert max(rates) == 0.008  # four times that of all weights, unless it is typed
     trained = 2 * 2 * (32 + 32) + 266 * 32  # A and B of a query and a value matrix; the embedding
     assert f"numbers are trained: {trained:,}" in capsys.readouterr().err
     old, new = (load_run(folder).model.state_dict() for folder in (base, tmp_path / "whole"))

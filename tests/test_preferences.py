@@ -235,7 +235,7 @@ def test_the_command_from_end_to_end(tokenizer, tmp_path, capsys):
     assert answer.text == "xx" and answer.finish_reason == "end_of_turn"
 
 
-def test_what_was_interrupted_goes_on(tokenizer, tmp_path, monkeypatch):
+def test_what_was_interrupted_goes_on(tokenizer, tmp_path, monkeypatch, capsys):
     base, file = tmp_path / "base", tmp_path / "pairs.jsonl"
     small_model(tokenizer.vocab_size).save_pretrained(base, tokenizer=tokenizer)
     file.write_text("".join(json.dumps(pair) + "\n" for pair in tables()))
@@ -245,6 +245,18 @@ def test_what_was_interrupted_goes_on(tokenizer, tmp_path, monkeypatch):
     assert main(["dpo", str(tmp_path / "parts"), "--resume"]) == 0
     whole, parts = (load_run(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in tables()[1:]))
+    assert main(["dpo", str(tmp_path / "parts"), "--resume"]) == 2
+    assert f"pairs.jsonl is no longer what {tmp_path / 'parts'} began with" in capsys.readouterr().err
+
+
+def test_an_error_names_the_pair_by_its_place_in_the_file(tokenizer, tmp_path, capsys):
+    base, file = tmp_path / "base", tmp_path / "pairs.jsonl"
+    small_model(tokenizer.vocab_size).save_pretrained(base, tokenizer=tokenizer)
+    pairs = [*tables()[:20], {"prompt": message("user", "a"), "chosen": [], "rejected": message("assistant", "b")}]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    assert main(["dpo", str(base), "--data", str(file)]) == 2
+    assert f"{file}, pair 21: an answer must hold at least one message" in capsys.readouterr().err
 
 
 def test_a_mistake_gets_one_line(tokenizer, tmp_path, capsys):

@@ -124,13 +124,10 @@ def read_conversations(path: str | os.PathLike[str]) -> list[Messages]:
     Raises ValueError, with the number of the line, for what is none.
     """
     found = []
-    text = files.read_text(path, limit=_MOST_BYTES)
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            table = files.parse_json(line.encode(), f"{path}, line {number}")
-            if not isinstance(table.get("messages"), list):
-                raise ValueError(f"{path}, line {number}: expected a table with a list of messages")
-            found.append(table["messages"])
+    for place, table in files.read_json_lines(path, limit=_MOST_BYTES):
+        if not isinstance(table.get("messages"), list):
+            raise ValueError(f"{place}: expected a table with a list of messages")
+        found.append(table["messages"])
     if not found:
         raise ValueError(f"{path}: it holds no conversation")
     return found

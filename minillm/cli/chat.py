@@ -189,7 +189,9 @@ class Session:
         path = _file("/load", text)
         self.talk.load(path)
         self.files.add(path)
-        say(f"[{len(self.talk.messages)} messages, and now yours]")
+        said = self.talk.messages
+        waits = bool(said) and said[-1]["role"] == "user"
+        say(f"[{len(said)} messages{', and now yours' * (not waits)}]")
         self.answer_what_waits()
 
     def why(self, _: str) -> None:
@@ -251,11 +253,17 @@ def line_reader(person: bool) -> Callable[[str], str]:
     """The function that reads a line, after a prompt if a person types it; it raises EOFError where
     there are no more.
 
-    A terminal's lines can be edited, and earlier ones come back, where Python has readline.
+    A terminal's lines can be edited, earlier ones come back, and Tab completes commands, where
+    Python has readline.
     """
     if person and sys.stdout.isatty():
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401
+            import readline
+
+            readline.set_completer(completion)
+            readline.set_completer_delims("")  # what is completed is the line
+            is_libedit = "libedit" in (readline.__doc__ or "")
+            readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
         return input
 
     def read(prompt: str) -> str:
@@ -272,6 +280,16 @@ def line_reader(person: bool) -> Callable[[str], str]:
         return line.removesuffix("\n")
 
     return read
+
+
+def completion(beginning: str, number: int) -> str | None:
+    """The command of this number that begins so, as readline asks for it; None: there is none.
+
+    >>> completion("/s", 0), completion("/s", 1), completion("/s", 2), completion("s", 0)
+    ('/system ', '/save ', None, None)
+    """
+    found = [f"{name} " if COMMANDS[name][0] else name for name in COMMANDS if name.startswith(beginning)]
+    return found[number] if beginning.startswith("/") and number < len(found) else None
 
 
 def read_message(line: Callable[[str], str]) -> tuple[str, bool]:

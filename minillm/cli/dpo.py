@@ -8,7 +8,7 @@ from typing import Any
 
 from .computing import computing
 from .terminal import say
-from .tuning import add_options, new_folder, resume, settings_of
+from .tuning import add_options, new_folder, resume, settings_of, start_of, unchanged
 from .values import Choice, between, positive, seed
 
 TRAINED, EXAMINED = 2000, 200  # pairs of the embedded corpus
@@ -63,44 +63,46 @@ def _tune(options: argparse.Namespace) -> int:
     from ..finetune.preferences import PreferenceDataset, preference_loss
     from ..training.config import TrainConfig
     from ..training.run import Run
-    from ..training.start import open_start
     from ..training.trainer import Trainer
 
     settings, resumed = settings_of(options, USUAL)
     path, method, seed, rows = settings["data"], settings["method"], settings["seed"], settings["batch_size"]
     out = resumed.path if resumed else new_folder(options, method)
-    loaded = open_start(settings["start"])
+    loaded = start_of(settings)
     reference, tokenizer = loaded.model, loaded.tokenizer
     known: list[Preference] = []
+    digest = None
     if path is None:
         if tokenizer.chat_format is None:
             raise ValueError(
                 f"{options.folder} has no chat template: teach it to answer first, with: minillm sft "
                 f"{shell_path(options.folder)}"
             )
-        learned, known = preferences(TRAINED, seed), preferences(EXAMINED, seed + 1, "test")
-        parts = [[pair._asdict() for pair in part] for part in (learned, known)]
-        about = f"{len(learned):,} pairs of answers made up by minillm (seed {seed})"
+        drawn, known = preferences(TRAINED, seed), preferences(EXAMINED, seed + 1, "test")
+        parts = [[pair._asdict() for pair in part] for part in (known, drawn)]
+        about = f"{len(drawn):,} pairs of answers made up by minillm (seed {seed})"
     else:
         pairs = read_preferences(path)
+        digest = unchanged(pairs, path, resumed)
         tenth = max(1, len(pairs) // 10)
-        parts = [pairs[tenth:] or pairs, pairs[:tenth]]
+        parts = [pairs[:tenth], pairs[tenth:] or pairs]  # held out, and to learn from
         about = f"{Path(path).name}: {len(pairs):,} pairs of answers"
     say(f"{about}; asking the model how likely it finds them")
-    encoded, held_out = (encode_pairs(part, tokenizer, path or "") for part in parts)
-    dataset = PreferenceDataset(encoded, held_out, reference, reference.context)
+    encoded = encode_pairs([*parts[0], *parts[1]], tokenizer, path or "")  # a file's in its own order
+    held_out, learned = encoded[: len(parts[0])], encoded[len(parts[0]) :]
+    dataset = PreferenceDataset(learned, held_out, reference, reference.context)
     if dataset.left_out:
         say(f"left out: {dataset.left_out:,} longer than {reference.context} tokens")
-    steps = settings["steps"] or (STEPS if known else max(1, PASSES * len(encoded) // rows))
+    steps = settings["steps"] or (STEPS if known else max(1, PASSES * len(learned) // rows))
     config = TrainConfig(
         steps=steps, batch_size=rows, learning_rate=settings["learning_rate"], betas=(0.9, 0.95), weight_decay=0.0,
         seed=seed, evaluate_every=max(1, steps // 5), checkpoint_every=max(1, steps // 5),
     )  # fmt: skip
-    asked = [prompt_ids(pair, tokenizer) for pair in parts[1]]
+    asked = [prompt_ids(pair, tokenizer) for pair in parts[0]]
     prompts = [ids for ids in asked if reference.context is None or len(ids) < reference.context]
     model = copy.deepcopy(reference)
     before = measure(model, reference, tokenizer, dataset, prompts, known)
-    run = resumed or Run.create(out, settings, about)
+    run = resumed or Run.create(out, settings, about, digest)
     loaded.generation.save(run.path)
     beta = BETAS[method] if settings["beta"] is None else settings["beta"]
     loss = preference_loss(method, beta, settings["chosen_weight"])

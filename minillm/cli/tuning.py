@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from .terminal import say
 from .values import Number, name_of_something
 
 if TYPE_CHECKING:
-    from ..training.run import Run
+    from ..training.run import LoadedRun, Run
     from ..training.trainer import Trainer
 
 
@@ -68,6 +69,37 @@ def settings_of(
     if settings.keys() != {"command", "start", *usual}:
         raise ValueError(f"{run.path}: its settings are not those of minillm {options.command} of this version")
     return settings, run
+
+
+def start_of(settings: Mapping[str, Any]) -> LoadedRun:
+    """The model to begin with. Raises ValueError for one that does not go on with a text, and as
+    `open_start` does.
+    """
+    from ..files import shell_path
+    from ..training.start import open_start
+
+    folder = settings["start"]
+    loaded = open_start(folder)
+    if loaded.model.is_encoder_decoder:
+        raise ValueError(
+            f"{folder}: a {type(loaded.model).__name__} answers each question by itself, and learns from pairs: "
+            f"minillm train --from {shell_path(folder)} --data PAIRS"
+        )
+    return loaded
+
+
+def unchanged(read: Sequence[Any], path: str, run: Run | None) -> str:
+    """The SHA-256 of what was read from --data. Raises ValueError where the run began with another.
+    """
+    from ..data.digest import text_digest
+
+    found = text_digest([json.dumps(item) for item in read])
+    if run is not None and run.sha256 not in (None, found):
+        raise ValueError(
+            f"{path} is no longer what {run.path} began with (its SHA-256 differs): put the old file back, or begin "
+            "a new run"
+        )
+    return found
 
 
 def new_folder(options: argparse.Namespace, what: str) -> Path:

@@ -21,7 +21,7 @@ from .gguf import GGUF, StoredBlocks, is_gguf, open_gguf, write_gguf
 from .names import shell_path, shell_word, shown
 from .safetensors import StoredTensor, open_safetensors, open_weights, read_safetensors, write_safetensors
 from .strangers import about_adapters, about_pickles, about_the_hub, no_such_folder
-from .strict_json import parse_json, read_json, read_text, to_json, write_json
+from .strict_json import parse_json, read_json, read_json_lines, read_text, to_json, write_json
 
 __all__ = [
     "GGUF",
@@ -42,6 +42,7 @@ __all__ = [
     "open_weights",
     "parse_json",
     "read_json",
+    "read_json_lines",
     "read_safetensors",
     "read_text",
     "remove_folder",

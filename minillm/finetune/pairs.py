@@ -31,16 +31,14 @@ def read_preferences(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises ValueError, with the number of the line, for what is none.
     """
     found = []
-    for number, line in enumerate(files.read_text(path, limit=_MOST_BYTES).splitlines(), start=1):
-        if line.strip():
-            table = files.parse_json(line.encode(), f"{path}, line {number}")
-            parts = [table.get(name) for name in PARTS]
-            if not any(all(isinstance(part, kind) for part in parts) for kind in (str, list)):
-                raise ValueError(
-                    f"{path}, line {number}: expected a table with prompt, chosen and rejected, all of them texts or "
-                    "all of them lists of messages"
-                )
-            found.append({name: table[name] for name in PARTS})
+    for place, table in files.read_json_lines(path, limit=_MOST_BYTES):
+        parts = [table.get(name) for name in PARTS]
+        if not any(all(isinstance(part, kind) for part in parts) for kind in (str, list)):
+            raise ValueError(
+                f"{place}: expected a table with prompt, chosen and rejected, all of them texts or all of them lists "
+                "of messages"
+            )
+        found.append({name: table[name] for name in PARTS})
     if not found:
         raise ValueError(f"{path}: it holds no pair of answers")
     return found

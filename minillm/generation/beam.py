@@ -21,7 +21,7 @@ import numpy as np
 
 from .config import GenerationConfig
 from .processors import ALL_FORBIDDEN, Penalty, log_sum_exp
-from .result import Row, Trace
+from .result import Row, Trace, check_finite
 
 if TYPE_CHECKING:
     from ..models import LanguageModel
@@ -72,6 +72,7 @@ def beam_search(
             finished = _ranked(finished + beams, config)
             break
         normalizers = log_sum_exp(logits)  # (W,), or (1,) at first
+        check_finite(normalizers.tolist(), len(beams[0].ids))
         scores = logits - normalizers[:, None]  # (W, V)
         past = np.array([empty.prompt.ids + beam.ids for beam in beams])
         for penalize in penalties:

@@ -25,7 +25,7 @@ from .config import GenerationConfig
 from .memory import Memory
 from .processors import Penalty, draw, filters, log_sum_exp, most_likely, penalties
 from .prompt import Prompt, pad, read_batch, read_prompt, stream_decoder
-from .result import Generation, Row
+from .result import Generation, Row, check_finite
 from .stopping import Cancel, Criterion, FinishReason, asked, ending
 
 if TYPE_CHECKING:
@@ -211,6 +211,8 @@ class _Writer:
                     row.finish("length" if self.config.max_new_tokens == 0 else "cancelled")
                     yield row
                 return
+            normalizers = log_sum_exp(logits).tolist()
+            check_finite(normalizers, len(rows[0].trace.logprobs))
             scores = logits  # (B, V)
             for penalize in look_back:
                 scores = penalize(scores, past)
@@ -220,7 +222,6 @@ class _Writer:
             if look_back:
                 past = np.concatenate([past, ids[:, None]], axis=1)
 
-            normalizers = log_sum_exp(logits).tolist()
             for row, row_logits, id, normalizer in zip(rows, logits, ids.tolist(), normalizers, strict=True):
                 row.trace.add(id, row_logits, normalizer, stop_ids, alternatives)
                 row.push(id)

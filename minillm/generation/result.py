@@ -60,6 +60,14 @@ def joined(pieces: Sequence[Generation]) -> Generation:
     )
 
 
+def check_finite(normalizers: Sequence[float], token: int) -> None:
+    """Raise ValueError where the scores of the token of this number, whose log_sum_exp are given,
+    hold infinity or NaN: nothing can be chosen among them.
+    """
+    if not all(map(math.isfinite, normalizers)):
+        raise ValueError(f"generate: the model's scores for token {token} are not finite")
+
+
 @dataclass
 class Trace:
     """How likely the model found each token of a text, and that the text ends there."""
@@ -70,8 +78,7 @@ class Trace:
 
     def add(self, id: int, logits: np.ndarray, normalizer: float, stop_ids: Sequence[int], alternatives: int) -> None:
         """Note one token, of which the model's logits (V,) and their log_sum_exp are given."""
-        if not math.isfinite(normalizer):
-            raise ValueError(f"generate: the model's scores for token {len(self.logprobs)} are not finite")
+        check_finite([normalizer], len(self.logprobs))
         self.logprobs.append(float(logits[id]) - normalizer)
         self.stop_probs.append(stop_probability(logits, normalizer, stop_ids))
         if alternatives:

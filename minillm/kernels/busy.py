@@ -39,7 +39,7 @@ def read_times(tasks: Path = Path("/proc/self/task")) -> Times:
     times = {}
     with contextlib.suppress(OSError):  # no file can be opened just now
         for thread in os.listdir(tasks):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile, or a container counts otherwise
                 ran, waited, *_ = (tasks / thread / "schedstat").read_text().split()
                 times[thread] = int(ran), int(waited)
     return times

@@ -20,6 +20,9 @@ from ..nn import Module
 from ..tensor import Tensor, no_grad
 from .folder.saving import save_pretrained
 
+HALVES = -65504, 65504  # the least and the largest number in float16
+FLOATS = [np.dtype(kind) for kind in (np.float16, np.float32, np.float64)]  # in which keys and values can be kept
+
 
 class Config(Protocol):
     """What every configuration has."""
@@ -87,17 +90,27 @@ class KVCache:
     length, G, D) numbers.
 
     dtype: of the numbers that are kept. In float16 a key is rounded to 11 bits when it is written,
-    and half as much is read for each token; attention computes in the numbers of the model.
+    and half as much is read for each token; what is beyond its largest number, 65,504, becomes that
+    one. Attention computes in the numbers of the model.
+    Raises ValueError for other numbers than float16, float32 and float64.
     """
 
     def __init__(
         self, layers: int, batch_size: int, length: int, kv_heads: int, D: int, dtype: Any, starts: Any = None
     ) -> None:
         shape = (layers, batch_size, length, kv_heads, D)
+        if not any(dtype == kind for kind in FLOATS):
+            raise ValueError(f"cache_dtype must be np.float16, np.float32 or np.float64; got {dtype!r:.60}")
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)  # zeros take memory once written to
         self.length = 0
         self.starts = None if starts is None or not np.any(starts) else np.asarray(starts, np.int64)
+        if self.starts is not None and self.starts.shape != (batch_size,):
+            raise ValueError(f"starts must have a number for each of {batch_size} rows; got {self.starts.shape}")
         self.reader: Any = None  # how the last tokens were read: see fast/decoding.py
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy, without how the last tokens were read: that holds places in this memory."""
+        return self.__dict__ | {"reader": None}
 
     @property
     def capacity(self) -> int:
@@ -166,7 +179,13 @@ class LayerCache:
         """
         past, now = self.whole.length, self.whole.length + k.shape[1]
         keys, values = self.whole.keys[self.i], self.whole.values[self.i]
-        keys[:, past:now], values[:, past:now] = k, v
+        if k.shape[::2] != keys.shape[::2] or k.shape[3] != keys.shape[3]:
+            raise ValueError(f"cache: made for (B, S, G, D) = {keys.shape}; got keys (B, T, G, D) = {k.shape}")
+        if keys.dtype == np.float16:  # of an infinite key all scores would be NaN
+            k_kept, v_kept = np.clip(k, *HALVES), np.clip(v, *HALVES)
+        else:
+            k_kept, v_kept = k, v
+        keys[:, past:now], values[:, past:now] = k_kept, v_kept
         return keys[:, :now].astype(k.dtype, copy=False), values[:, :now].astype(v.dtype, copy=False)
 
 

@@ -68,7 +68,8 @@ def evaluation_data(
 
 def validation_stories(folder: str | Path) -> list[data.Document]:
     """The stories that a run was examined on. Raises ValueError when it did not learn from any."""
-    settings = Run.open(folder).settings if (Path(folder) / TRAINING).exists() else {}
+    run = Run.open(folder) if (Path(folder) / TRAINING).exists() else None
+    settings = run.settings if run is not None and run.has_recipe else {}
     if "seed" not in settings or settings.get("data") is not None:
         raise ValueError(f"{folder} did not learn from made-up stories: of its text no choices are known")
     return data.train_and_validation(0, VALIDATION_STORIES, settings["seed"])[1]

@@ -17,6 +17,8 @@ def resumed_recipe(run: Run, steps: int | None = None, data: str | None = None) 
     started by the command line, its checkpoints are gone, all those steps are done, or its text is
     not there.
     """
+    if run.command not in (None, "train"):
+        raise ValueError(f"{run.path} was made by minillm {run.command}; go on with: {run.resume_command}")
     if not run.has_recipe or not {"data", "model", "steps"} <= run.settings.keys():
         python = f"trainer = Trainer(..., run=Run.open({str(run.path)!r})); trainer.resume(); trainer.run()"
         raise ValueError(f"{run.path} was trained by a Python program, whose model and data only it can make: {python}")

@@ -70,12 +70,14 @@ def halves_to_floats(typing, halves, at, n, x, to):
 
 @jit(inner=True)
 def floats_to_halves(x, halves):
-    """halves = the bits of the float16 next to each x, rounded as NumPy does (for kernels)."""
+    """halves = the bits of the float16 next to each x, rounded as NumPy does, the largest, 65,504,
+    for what is larger: of an infinite key all scores would be NaN (for kernels).
+    """
     bits = x.view(np.uint32)
     for i in range(x.size):
         sign, body = bits[i] >> np.uint32(16) & np.uint32(0x8000), bits[i] & np.uint32(0x7FFFFFFF)
-        if body >= np.uint32(0x47800000):  # 2^16 and more: infinite, or no number
-            half = np.uint32(0x7E00 if body > np.uint32(0x7F800000) else 0x7C00)
+        if body >= np.uint32(0x477FF000):  # 65,520 and more, or no number
+            half = np.uint32(0x7E00 if body > np.uint32(0x7F800000) else 0x7BFF)
         elif body < np.uint32(0x38800000):  # below 2^-14, where the steps are 2^-24: as those of 0.5 in a float
             half = np.float32(abs(x[i]) + np.float32(0.5)).view(np.uint32) - np.uint32(0x3F000000)
         else:  # the other bias; and what is cut off carries over when it is more than a half

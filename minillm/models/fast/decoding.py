@@ -55,7 +55,7 @@ class Reader:
     """
 
     parameters: list[tuple[Tensor, np.ndarray]]
-    modules: list[nn.Module]
+    modules: list[nn.Module]  # the model itself first
     watched: int  # how many modules hooks look at
     decoder: Decoder | None
 
@@ -67,13 +67,14 @@ class Reader:
         plain = not watched and _is_plain(model, modules, [array for _, array in parameters])
         return cls(parameters, modules, watched, LISTS[type(model)](model) if plain else None)
 
-    def is_current(self) -> bool:
-        """Whether every parameter still has the array that it had, and no hook came or went.
+    def is_current(self, model: Any) -> bool:
+        """Whether it is about this model, every parameter of which still has the array that it had,
+        and no hook came or went.
 
         (What an optimiser writes into an array is seen.)
         """
         same = all([parameter._data is array for parameter, array in self.parameters])
-        return same and _count_watched(self.modules) == self.watched
+        return self.modules[0] is model and same and _count_watched(self.modules) == self.watched
 
 
 def _count_watched(modules: list[nn.Module]) -> int:
@@ -119,7 +120,18 @@ def _decoder(model: Any, ids: np.ndarray, cache: KVCache) -> Decoder | None:
     one = ids.shape[1] == 1 and len(ids) <= kernels.MOST_ROWS
     if not one and ids.size < kernels.FEWEST_TOKENS:
         return None
-    if cache.reader is None or not cache.reader.is_current():
+    if cache.reader is None or not cache.reader.is_current(model):
         cache.reader = Reader.of(model)
-    V = model.config.vocab_size
-    return cache.reader.decoder if all([0 <= id < V for id in ids.ravel().tolist()]) else None
+    decoder, V = cache.reader.decoder, model.config.vocab_size
+    if decoder is None or not can_read(decoder, cache) or not all([0 <= id < V for id in ids.ravel().tolist()]):
+        return None
+    return decoder
+
+
+def can_read(decoder: Decoder, cache: KVCache) -> bool:
+    """Whether the compiled loops can use the cache, which may be in numbers that they do not know,
+    or another model's.
+    """
+    layers, _, _, G, D = cache.keys.shape
+    own = (layers, G, D) == (len(decoder.layers), decoder.kv_heads, decoder.head_size)
+    return own and cache.keys.dtype in (np.float16, np.float32)

@@ -6,6 +6,7 @@ layers does, whose weights are what the codes stand for.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +15,7 @@ import numpy as np
 from ... import kernels
 from ...tensor import Tensor, no_grad
 from ..base import KVCache, LanguageModel, as_ids, check_length
-from .decoding import next_logits
+from .decoding import can_read, next_logits
 
 if TYPE_CHECKING:
     from ...kernels.decode import Decoder
@@ -35,6 +36,10 @@ class ListedModel(LanguageModel):
         self.config, self.context = config, context
         self.arrays, self.dequantized = arrays, dequantized
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy, without what the loops were given of the arrays: places in this memory."""
+        return self.__dict__ | {"arrays": dataclasses.replace(self.arrays)}
+
     def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Score every next token, or only that after the last of ids: (B, T) -> (B, T or 1, V),
         without gradients.
@@ -47,6 +52,11 @@ class ListedModel(LanguageModel):
         cache.check_room(T)
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(f"{name}: ids must be in [0, {self.config.vocab_size})")
+        if len(cache.keys[0]) != B or not can_read(self.arrays, cache):
+            raise ValueError(
+                f"{name}: the cache must be one that new_cache({B}, ...) of this model made, in np.float16 or "
+                f"np.float32; got {cache.keys.dtype} {cache.keys.shape}"
+            )
         if kernels.KERNELS == "numpy":
             with no_grad():
                 return self.dequantized()(ids, cache, last_only)
