@@ -14,8 +14,8 @@ def main() -> int:
     """Run the command line as a process of its own; returns the exit code."""
     # subtle: an exception, as Python would raise one, can be lost in the middle of an import
     signal.signal(signal.SIGINT, _quit)
-    # half a million objects come with the imports, and stay: it would all be searched for garbage
-    gc.set_threshold(100_000)
+    # imports and a vocabulary are 200,000 objects that stay: no need to look for garbage among them
+    gc.set_threshold(500_000)
     from .cli import main as command
 
     code = command()
