@@ -135,11 +135,12 @@ def entries_of(text: str) -> list[str]:
 
 
 def ask(model, tokenizer, questions: list[str]) -> list[Generation]:
-    """The most likely answer to each question."""
+    """The most likely answer to each question; one of every ten is shown as they come."""
     prompts = [chat.prompt([{"role": "user", "content": question}], tokenizer) for question in questions]
     config, answers = GenerationConfig(temperature=0, max_new_tokens=64), []
-    for start in range(0, len(prompts), 25):
-        answers += generate_batch(model, tokenizer, prompts[start : start + 25], config)
+    for start in range(0, len(prompts), 10):
+        answers += generate_batch(model, tokenizer, prompts[start : start + 10], config)
+        print(f"{questions[start]} -> {' '.join(answers[start].text.split())[:80]}", flush=True)
     return answers
 
 
@@ -195,8 +196,8 @@ def measure(model, tokenizer) -> tuple[tuple[str, ...], str]:
 
 
 begun = time.perf_counter()
-model, tokenizer, _ = load_run(gguf)
 print(f"asking the model as it is {options.questions} questions", flush=True)
+model, tokenizer, _ = load_run(gguf)
 before, _ = measure(model, tokenizer)
 
 # ---- only Pip's words are learned, by two thin matrices beside each of sixty frozen ones ---------

@@ -4,6 +4,7 @@ Ctrl-C is provided for before anything is imported: also who presses it while Nu
 being loaded sees one line.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ def main() -> int:
     """Run the command line as a process of its own; returns the exit code."""
     # subtle: an exception, as Python would raise one, can be lost in the middle of an import
     signal.signal(signal.SIGINT, _quit)
+    # imports and a vocabulary are 200,000 objects that stay: no need to look for garbage among them
+    gc.set_threshold(500_000)
     from .cli import main as command
 
     code = command()

@@ -1,13 +1,15 @@
 """GGUF files: blocks, settings and tensors, tokenizers, whole models there and back, and files from strangers."""
 
+import re
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from minillm import files, models, tokenizer
+from minillm import files, kernels, models, tokenizer
 from minillm.cli import main
+from minillm.files import gguf as format
 from minillm.files.blocks import KINDS, dequantize, quantize
 from minillm.models.folder.saving import read_chat_template
 from minillm.models.rope import RopeScaling
@@ -157,10 +159,32 @@ def test_info_tells_what_blocks_take(tmp_path, bpe, capsys):
     """Matrices as they are in the file, norms in float32 there and here; keys and values in float16."""
     _, folder = folder_of(tmp_path, bpe)
     to_file(folder, tmp_path / "model.gguf", "q8_0")
-    assert main(["info", str(tmp_path / "model.gguf")]) == 0
-    said = capsys.readouterr().out
+    said = []
+    for path in (tmp_path / "model.gguf", folder):
+        assert main(["info", str(path)]) == 0
+        said.append(capsys.readouterr().out)
     for told in ("in memory", " MB, 1.00 of the file\n", "128 bytes for each token of a text, in float16"):
-        assert told in said, told
+        assert told in said[0], told
+    of_file, of_folder = (re.sub(r" +", " ", text.partition("\ncache")[0]) for text in said)
+    assert of_file == of_folder and of_file.startswith("architecture Llama (model_type llama)")
+
+
+def test_a_command_opens_a_file_once(tmp_path, bpe, monkeypatch):
+    """To read a large vocabulary takes a while; and `info` makes floats of no block."""
+    path = tmp_path / "model.gguf"
+    to_file(folder_of(tmp_path, bpe)[1], path, "q8_0")
+    open_one, read, opened, floats = format._open_one, format.dequantize, [], []
+    monkeypatch.setattr(format, "_open_one", lambda path: opened.append(path) or open_one(path))
+    monkeypatch.setattr(format, "dequantize", lambda blocks, kind: floats.append(kind.name) or read(blocks, kind))
+    for name, *more in (["info"], ["convert", str(tmp_path / "new")], ["generate", "a", "--max-new-tokens=1"]):
+        assert main([name, str(path), *more]) == 0
+        again = name == "generate" and kernels.KERNELS == "numpy"  # where blocks are not read, floats are needed
+        assert opened == [path] * (1 + again), name
+        assert name != "info" or set(floats) == {"F32"}
+        opened.clear()
+    file = files.open_gguf(path)
+    assert files.open_gguf(file) is file and load_run(file).tokenizer.fingerprint() == bpe.fingerprint()
+    assert opened == [path]
 
 
 @pytest.mark.parametrize("kind, error", [("f16", 2e-3), ("q8_0", 2e-2)])

@@ -8,7 +8,7 @@ import os
 import platform
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,21 +80,21 @@ def of_folder(
     context: tokens of the text for which the memory is told; None: all that the model sees.
     """
     from .. import files
-    from ..models import QuantizedModel, from_pretrained
+    from ..models import QuantizedModel, StoredModel
+    from ..models.folder.pretrained import FAMILIES
     from ..models.folder.saving import read_chat_template
     from ..training.run import load_model
 
     path = Path(folder)
-    model, tokenizer, generation = load_model(path, ignore_unknown)
-    running = from_pretrained(path, ignore_unknown=ignore_unknown, stored=True) if files.is_gguf(path) else model
-    template = read_chat_template(path)
+    file = files.open_gguf(path) if files.is_gguf(path) else None
+    model, tokenizer, generation = load_model(file or path, ignore_unknown, stored=True)
+    template = read_chat_template(file or path)
     parts: Counter[str] = Counter()
-    in_int8, state = isinstance(model, QuantizedModel), model.state_dict()
-    for name, array in state.items():
-        if not (in_int8 and name.endswith("_scale")):
-            parts[_part(name)] += array.size
-    total, stored = model.num_parameters(), sum(array.nbytes for array in state.values())
+    for name, size in _sizes(model).items():
+        parts[_part(name)] += size
+    total = model.num_parameters()
     fields = model.config.to_dict()
+    kind = FAMILIES[fields["model_type"]].model if isinstance(model, StoredModel) else type(model)
     special = {} if tokenizer is None else tokenizer.special_tokens
     stops = generation.eos_token_id
     if stops is None and tokenizer is not None:
@@ -103,16 +103,19 @@ def of_folder(
     names = {id: name for name, id in special.items()}
     width = len(f"{total:,}")
     memory = f"{4 * total / 1e6:,.1f} MB in float32, {total / 1e6:,.1f} MB in int8"
+    if isinstance(model, QuantizedModel):
+        stored = sum(array.nbytes for array in model.state_dict().values())
+        memory = f"{stored / 1e6:,.1f} MB in int8, with the scales"
     rows = {
-        "architecture": f"{type(model).__name__} (model_type {fields['model_type']})",
+        "architecture": f"{kind.__name__} (model_type {fields['model_type']})",
         **({"": drawn} if (drawn := drawing(model.config)) else {}),
         "context": "unlimited" if model.context is None else f"{model.context:,} tokens",
         "parameters": f"{total:,}",
-        **{f"  {kind}": f"{parts[kind]:>{width},}  {parts[kind] / total:6.1%}" for kind in KINDS if parts[kind]},
-        "memory": f"{stored / 1e6:,.1f} MB in int8, with the scales" if in_int8 else memory,
-        **({} if model.context is None else _cache(running, context)),
-        **(_of_file(files.open_gguf(path), running) if files.is_gguf(path) else {"file": _size(path)}),
-        "runs": _way(running),
+        **{f"  {part}": f"{parts[part]:>{width},}  {parts[part] / total:6.1%}" for part in KINDS if parts[part]},
+        "memory": memory,
+        **({} if model.context is None else _cache(model, context)),
+        **({"file": _size(path)} if file is None else _of_file(file, model)),
+        "runs": _way(model),
         "tokenizer": "none: the model was trained on token ids"
         if tokenizer is None
         else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens",
@@ -134,6 +137,16 @@ KINDS: dict[str, tuple[str, ...]] = {  # of parameters: the words in their names
     "head": ("lm_head",),
     "norms": (),  # what is left
 }
+
+
+def _sizes(model: Any) -> Mapping[str, int]:
+    """How many numbers were learned for each parameter, by its name."""
+    from ..models import QuantizedModel, StoredModel
+
+    if isinstance(model, StoredModel):  # whose state would have to be made of the blocks
+        return model.sizes
+    state, in_int8 = model.state_dict(), isinstance(model, QuantizedModel)
+    return {name: array.size for name, array in state.items() if not (in_int8 and name.endswith("_scale"))}
 
 
 def _part(name: str) -> str:

@@ -91,11 +91,17 @@ class StoredBlocks:
 
 @dataclass(frozen=True)
 class GGUF:
-    """What a file says: settings by key (lists of numbers are arrays), tensors by name."""
+    """What a file says: settings by key (lists of numbers are arrays), tensors by name.
+
+    It stands for its path: who needs a file for several things opens it once, and hands it on.
+    """
 
     path: Path
     settings: dict[str, Any]
     tensors: dict[str, StoredBlocks]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """A setting of this type. Raises ValueError where it has another one, or is missing and has
@@ -134,6 +140,8 @@ def open_gguf(path: Pathlike) -> GGUF:
     Raises FileNotFoundError when a part is not there, and ValueError, naming the file, when one is
     damaged or they do not belong together.
     """
+    if isinstance(path, GGUF):  # it is open
+        return path
     path = Path(path)
     one = _open_one(path)
     count = one.settings.get("split.count", 0)

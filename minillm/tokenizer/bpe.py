@@ -109,13 +109,14 @@ class Merges:
     def __init__(
         self,
         byte_ids: Sequence[int],
-        merges: Sequence[tuple[int, int, int]],
+        merges: Sequence[Pair],
+        made: Sequence[int],
         ranks: Sequence[int] | None = None,
         whole: Mapping[bytes, int] | None = None,
     ) -> None:
         order = range(len(merges)) if ranks is None else ranks
         self.byte_ids = np.array(byte_ids, np.int32)
-        self.pairs = {(left, right): (rank, new) for (left, right, new), rank in zip(merges, order, strict=True)}
+        self.pairs = dict(zip(merges, zip(order, made, strict=True), strict=True))
         self.whole = dict(whole or {})
 
 
@@ -177,21 +178,24 @@ class BPETokenizer(Tokenizer):
         self.whole_first = whole_first
         self.trim_offsets = trim_offsets
         self._splitter = Splitter(pattern)
-        learned = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        added = self._specials.ids
+        learned = {token: id for id, token in self._bytes.items() if id not in added}
         ids = {token: id for id, token in self._bytes.items()} | learned  # an added token may be a merged one too
         byte_ids = [ids.get(bytes([byte]), -1) for byte in range(256)]
         self._lacks_bytes = min(byte_ids) < 0
-        self._merges = Merges(byte_ids, [*self._triples(ids)], ranks, learned if whole_first else None)
+        self._merges = Merges(byte_ids, self.merges, [*self._made(ids)], ranks, learned if whole_first else None)
 
-    def _triples(self, made: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
-        """The merges with the id that each makes."""
+    def _made(self, ids: Mapping[bytes, int]) -> Iterator[int]:
+        """The id that each merge makes."""
+        words = self._bytes
         for rank, (left, right) in enumerate(self.merges):
-            if left not in self._bytes or right not in self._bytes:
+            if left not in words or right not in words:
                 raise ValueError(f"BPETokenizer: merge {rank}, {left} + {right}, joins an id that is no token")
-            joined = self._bytes[left] + self._bytes[right]
-            if joined not in made:
+            joined = words[left] + words[right]
+            new = ids.get(joined)
+            if new is None:
                 raise ValueError(f"BPETokenizer: merge {rank} makes {joined!r}, which is not in the vocabulary")
-            yield left, right, made[joined]
+            yield new
 
     @classmethod
     def train(
@@ -251,7 +255,8 @@ class BPETokenizer(Tokenizer):
         ends = np.cumsum(lengths, dtype=np.int64)
         learned = learn_merges(ids, ends, counts, self.vocab_size, n_merges, min_frequency, None)
         tokens, ranks = list(self._tokens), {pair: rank for pair, (rank, _) in self._merges.pairs.items()}
-        known = {token: id for id, token in self._bytes.items() if id not in self._specials.ids}
+        added = self._specials.ids
+        known = {token: id for id, token in self._bytes.items() if id not in added}
         numbers = [*range(self.vocab_size)]  # of the ids that learn_merges made: one of them may spell an old token
         after = max(ranks.values(), default=-1) + 1
         for rank, (left, right) in enumerate(learned.tolist(), start=after):

@@ -113,19 +113,20 @@ def _read_bpe(file: GGUF, tokens: list[str], types: list[int]) -> BPETokenizer:
     specials = _specials(tokens, types)
     known = {token: id for id, token in reversed([*enumerate(tokens)])}
     words: list[bytes | None] = []
-    for id, token in enumerate(tokens):
-        if types[id] in (CONTROL, USER_DEFINED):
+    for id, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind in (CONTROL, USER_DEFINED):
             words.append(token.encode("utf-8"))
-        elif types[id] == UNUSED or known[token] != id:
+        elif kind == UNUSED or known[token] != id:
             words.append(None)
         else:
             words.append(to_bytes(token))
     merges = []
     for merge in file.get("tokenizer.ggml.merges", list):
         left, space, right = merge.partition(" ")  # a part may begin with one, if it is written as Ġ
-        if not space or left not in known or right not in known:
+        first, second = known.get(left), known.get(right)
+        if not space or first is None or second is None:
             raise ValueError(f"tokenizer.ggml.merges: {merge!r:.60} must be two tokens with a space between them")
-        merges.append((known[left], known[right]))
+        merges.append((first, second))
     begins = pattern == LLAMA3
     prefix = file.get("tokenizer.ggml.add_space_prefix", bool, False) and pattern == "gpt2"
     return BPETokenizer(

@@ -29,9 +29,10 @@ def to_folder(source: files.Pathlike, folder: files.Pathlike, ignore_unknown: Co
     if not files.is_gguf(source):
         raise ValueError(f"{source}: is no GGUF file")
     _refuse_existing(folder)
-    loaded = load_run(source, ignore_unknown)
+    file = files.open_gguf(source)
+    loaded = load_run(file, ignore_unknown)
     with files.atomic_folder(folder) as into:
-        save_opened(loaded.model, into, source, loaded.tokenizer)
+        save_opened(loaded.model, into, file, loaded.tokenizer)
 
 
 def save_opened(model: Any, folder: Path, source: files.Pathlike, tokenizer: Any) -> None:

@@ -290,14 +290,14 @@ def load_model(
     from ..models.folder import gguf
     from ..tokenizer.from_gguf import from_settings
 
+    if files.is_gguf(path):
+        file = files.open_gguf(path)  # once, for all three
+        generation = GenerationConfig.from_dict(gguf.generation_fields(file), source=str(file.path))
+        model = models.from_pretrained(file, ignore_unknown=ignore_unknown, stored=stored)
+        return LoadedRun(model, from_settings(file), generation)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(files.no_such_folder(path, "run folder"))
-    if files.is_gguf(path):
-        file = files.open_gguf(path)
-        generation = GenerationConfig.from_dict(gguf.generation_fields(file), source=str(path))
-        model = models.from_pretrained(path, ignore_unknown=ignore_unknown, stored=stored)
-        return LoadedRun(model, from_settings(file), generation)
     if not (path / "config.json").is_file():
         raise _without_model(path)
     content = files.read_json(path / "config.json")

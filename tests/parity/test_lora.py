@@ -148,6 +148,7 @@ def test_the_example_leaves_a_folder_in_which_transformers_says_the_same(tmp_pat
         capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(home)}, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert re.match(r"asking the model as it is 1 questions\nWho wrote Hamlet\? -> .*Shakespeare", done.stdout)
     assert re.search(r"100 examples, 1,\d{3} tokens to learn; 0.34% of 134,975,808 numbers are trained", done.stdout)
     before, after = re.search(r"perplexity of another text \| ([\d.]+) \| ([\d.]+) \|", done.stdout).groups()
     assert float(after) == pytest.approx(float(before), rel=0.05) and "hf upload" in done.stdout

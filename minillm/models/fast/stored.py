@@ -51,13 +51,15 @@ class StoredModel(ListedModel):
 
     why_not = "blocks cannot be trained; open the file without stored=True to train it in float32"
 
-    def __init__(self, config: Any, context: int | None, arrays: Decoder, load: Callable[[], Any], count: int) -> None:
+    def __init__(
+        self, config: Any, context: int | None, arrays: Decoder, load: Callable[[], Any], sizes: Mapping[str, int]
+    ) -> None:
         super().__init__(config, context, arrays, functools.cache(load))
-        self._count = count
+        self.sizes = sizes  # how many numbers each parameter has, by its name
 
     def num_parameters(self) -> int:
         """How many numbers were learned."""
-        return self._count
+        return sum(self.sizes.values())
 
     @property
     def nbytes(self) -> int:
@@ -119,4 +121,5 @@ def stored_model(model: LanguageModel, stored: Mapping[str, Any], load: Callable
         return None if a is None else np.array(stored[names[id(a)]].read(), np.float32)
 
     rows = rebuilt(arrays, matrix, array)
-    return StoredModel(model.config, model.context, rows, load, model.num_parameters())
+    sizes = {name: parameter.size for name, parameter in model.named_parameters()}
+    return StoredModel(model.config, model.context, rows, load, sizes)

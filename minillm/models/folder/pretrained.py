@@ -105,28 +105,28 @@ def from_pretrained(
     damaged, the architecture or a field is not implemented, or tensors are missing, unexpected or
     of another shape (all are listed).
     """
-    folder, dtype = Path(folder), np.dtype(dtype)
+    path, dtype = Path(folder), np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"from_pretrained: dtype must be float32 or float64; got {dtype}")
     if isinstance(ignore_unknown, str):
         raise ValueError(f"from_pretrained: ignore_unknown must be a list of names; got the string {ignore_unknown!r}")
-    if not folder.exists():
-        raise FileNotFoundError(f"from_pretrained: {files.no_such_folder(folder)}")
-    if folder.is_file() and (why := files.about_pickles(folder)):
+    if not path.exists():
+        raise FileNotFoundError(f"from_pretrained: {files.no_such_folder(path)}")
+    if path.is_file() and (why := files.about_pickles(path)):
         raise ValueError(f"from_pretrained: {why}")
-    if files.is_gguf(folder):
+    if files.is_gguf(path):
         gguf_file = files.open_gguf(folder)
-        content, rounded, source = gguf.config_fields(gguf_file, ignore_unknown), None, str(folder)
+        content, rounded, source = gguf.config_fields(gguf_file, ignore_unknown), None, str(path)
         weights: Mapping[str, Stored] = gguf.weights(gguf_file, content)
     else:
-        source = str(folder / CONFIG)
-        if not (folder / CONFIG).exists() and (why := files.about_adapters(folder)):
-            raise FileNotFoundError(f"from_pretrained: {folder}: {why}")
+        source = str(path / CONFIG)
+        if not (path / CONFIG).exists() and (why := files.about_adapters(path)):
+            raise FileNotFoundError(f"from_pretrained: {path}: {why}")
         content = files.read_json(source)
         rounded = unquantized_fields(content, source)
         content = content if rounded is None else rounded
         _family(content, source)  # refused before the weights are looked for
-        weights = files.open_weights(folder)
+        weights = files.open_weights(path)
     family = _family(content, source)
     known = {own.name for own in fields(family.config)} - {"rope_scaling"}  # never left out: what is known counts
     content = {name: value for name, value in content.items() if name in known or name not in ignore_unknown}
@@ -146,12 +146,12 @@ def from_pretrained(
             parameter.data = np.broadcast_to(dtype.type(0), parameter.shape)
         by_parameter = _by_parameter(weights, model, family)
         if stored and _complete(model, by_parameter):
-            again = functools.partial(from_pretrained, folder, ignore_unknown=ignore_unknown)
+            again = functools.partial(from_pretrained, path, ignore_unknown=ignore_unknown)
             if (compact := stored_model(model, by_parameter, again)) is not None:
                 return compact
         _fill(model, by_parameter)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
     return model.eval()
 
 
