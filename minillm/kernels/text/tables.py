@@ -33,10 +33,11 @@ class WordTable(NamedTuple):
     def of(cls, words: Mapping[bytes, int]) -> WordTable:
         """The table of a dictionary."""
         data = padded(np.frombuffer(b"".join(words), np.uint8))
-        ids = np.array([*words.values()], np.int64)
-        starts, ends = np.zeros((2, max(words.values(), default=-1) + 1), np.int64)
-        ends[ids] = np.cumsum([len(word) for word in words])
-        starts[ids] = ends[ids] - [len(word) for word in words]
+        ids = np.fromiter(words.values(), np.int64, len(words))
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        starts, ends = np.zeros((2, ids.max(initial=-1) + 1), np.int64)
+        ends[ids] = np.cumsum(lengths)
+        starts[ids] = ends[ids] - lengths
         size = slots_for(len(words))
         table = cls(np.zeros(size, np.uint64), np.full(size, -1, np.int64), data, starts, ends)
         _place_words(ids, *table)
