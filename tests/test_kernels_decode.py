@@ -115,7 +115,7 @@ def test_after_a_long_text():
 
 @NUMBA
 def test_every_float16_there_and_back():
-    """All 65,536 as floats; and floats beside them, between two, and too small are rounded as by NumPy; too large: 65,504."""
+    """All 65,536 as floats; floats beside them and between are rounded as by NumPy; too large ones become 65,504."""
     from minillm.kernels.decode.halves import floats_to_halves, halves_to_floats
 
     @_jit.jit
