@@ -4,6 +4,11 @@ The oracles: transformers for the logits and the text, and the tokenizers librar
 the published tokenizer has. (transformers makes its own tokenizer of a GGUF file without cutting digits apart.)
 """
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -21,6 +26,14 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("gguf", reason="transformers reads GGUF files with the package gguf")
 FILE = smollm2.file()
+
+
+def test_the_readme_finds_the_file():
+    """The package itself cannot be imported without its dependencies."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = re.search(r'^FILE=\$\(python -c "(.*)"\)$', readme, re.MULTILINE)[1]
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(FILE)
 
 
 @pytest.fixture(scope="module")
