@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from minillm import Tensor, data, evaluate, models, optim
+from minillm.training.build import build_model
 from minillm.training.evaluate import next_token_loss
 from minillm.training.recipe import Recipe
 from minillm.training.setup import Setup
@@ -36,6 +37,8 @@ class Row:
     beta2: float = 0.95
     zero: bool = True  # whether the last products of a block begin as zeros
     muon: float | None = None  # its learning rate, for the matrices of the blocks
+    layers: int = 4
+    width: int = 128
     heads: int = 4
     theta: float = 10_000.0  # of the rotary embedding
     embedding: float = 1.0  # the standard deviation of the embedding at first, in times of the usual one
@@ -62,6 +65,11 @@ ROWS = (
     Row(390, decay=0.4, places=3072),
     Row(decay=0.4, lr=2e-3, embedding=0.3),
     Row(embedding=1.5),
+    Row(lr=2e-3, layers=2, width=192),
+    Row(lr=2e-3, layers=2, width=192, heads=6),
+    Row(560, lr=2e-3, layers=2, width=192, heads=6, theta=300.0),
+    Row(560, layers=2, width=192, heads=6, theta=300.0),
+    Row(560, lr=2e-3, layers=2, width=192, heads=6, muon=0.01),
 )
 
 
@@ -101,8 +109,9 @@ def _orthogonal(g: np.ndarray) -> np.ndarray:
 
 def model_of(row: Row, setup: Setup) -> models.LanguageModel:
     """The default model as a row wants it."""
-    sizes = {"rope_theta": row.theta, "num_attention_heads": row.heads, "num_key_value_heads": row.heads}
-    config = dataclasses.replace(setup.model.config, **sizes, head_dim=None)
+    recipe = setup.recipe.replace(layers=row.layers, width=row.width, heads=row.heads, kv_heads=row.heads)
+    config = build_model(recipe, setup.model.config.vocab_size).config
+    config = dataclasses.replace(config, rope_theta=row.theta)
     model = models.Llama(config, np.random.default_rng((setup.recipe.seed, 0)))
     for name, p in model.named_parameters():
         if row.zero and name.endswith(("o_proj.weight", "down_proj.weight")):
