@@ -13,7 +13,7 @@ from .values import between, positive, seed
 
 TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
 STEPS, PASSES = 800, 3  # from these conversations; over a file of others
-RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # an adapter begins as nothing, and has further to go
+RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": None, "seed": 0, "lora": None}
 
 NUMBERS = (
