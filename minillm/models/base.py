@@ -181,11 +181,8 @@ class LayerCache:
         keys, values = self.whole.keys[self.i], self.whole.values[self.i]
         if k.shape[::2] != keys.shape[::2] or k.shape[3] != keys.shape[3]:
             raise ValueError(f"cache: made for (B, S, G, D) = {keys.shape}; got keys (B, T, G, D) = {k.shape}")
-        if keys.dtype == np.float16:  # of an infinite key all scores would be NaN
-            k_kept, v_kept = np.clip(k, *HALVES), np.clip(v, *HALVES)
-        else:
-            k_kept, v_kept = k, v
-        keys[:, past:now], values[:, past:now] = k_kept, v_kept
+        for kept, new in ((keys, k), (values, v)):  # in float16 an infinite key would make all scores NaN
+            kept[:, past:now] = np.clip(new, *HALVES) if kept.dtype == np.float16 else new
         return keys[:, :now].astype(k.dtype, copy=False), values[:, :now].astype(v.dtype, copy=False)
 
 
