@@ -35,7 +35,7 @@ def _batch(shape: Shape) -> tuple[Any, Any]:
 
 def build_minillm(shape: Shape) -> Step:
     from minillm import finetune, models, optim
-    from minillm.training.evaluate import next_token_loss
+    from minillm.training.evaluate import answer_loss
 
     with written("float32", shape) as folder:
         model = models.from_pretrained(folder).train()
@@ -44,7 +44,7 @@ def build_minillm(shape: Shape) -> Step:
     optimizer, batch = optim.AdamW(parameters, 1e-4), _batch(shape)
 
     def step() -> None:
-        next_token_loss(model, batch).backward()
+        answer_loss(model, batch).backward()
         optim.clip_grad_norm(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -22,6 +22,7 @@ from minillm.chat.report import answer_all
 from minillm.chat.sft import encode_all
 from minillm.data.chat_preferences import preferences
 from minillm.training.config import TrainConfig
+from minillm.training.evaluate import answer_loss
 from minillm.training.trainer import Trainer
 
 ROWS = ("full", "1", "2", "4", "8", "16", "32")
@@ -44,7 +45,7 @@ def main(folder: str, *chosen: str) -> None:
             trained = finetune.add_lora(model, int(rank), alpha=16, targets=["*"], rng=0)
         rate = RATES["full" if rank == "full" else "LoRA"]
         config = TrainConfig(steps=STEPS, batch_size=16, learning_rate=rate, evaluate_every=STEPS, final_fraction=0.03)
-        trainer = Trainer(model, dataset, config, tokenizer=tokenizer, quiet=True)
+        trainer = Trainer(model, dataset, config, tokenizer=tokenizer, loss=answer_loss, quiet=True)
         trainer.callbacks, begun = [], time.perf_counter()
         result = trainer.run()
         seconds = (time.perf_counter() - begun) / STEPS

@@ -26,6 +26,7 @@ from minillm import GenerationConfig, TrainConfig, Trainer, chat, evaluate, fine
 from minillm.chat.dataset import ChatDataset
 from minillm.generation import Generation, generate_batch
 from minillm.training.convert import save_opened
+from minillm.training.evaluate import answer_loss
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=56, help="batches of 8 examples to learn from")
@@ -211,7 +212,7 @@ dataset = ChatDataset(taught, conversations[::12], context=model.context)
 trained = finetune.add_lora(model, rank=8, alpha=16, rng=0)
 print(f"{len(conversations)} examples, {dataset.tokens_per_epoch:,} tokens to learn; {trained}")
 config = TrainConfig(options.steps, batch_size=8, learning_rate=1e-3, weight_decay=0.0, evaluate_every=options.steps)
-Trainer(model, dataset, config).run()
+Trainer(model, dataset, config, loss=answer_loss).run()
 finetune.save_adapter(model, Path(options.out) / "adapter", base="HuggingFaceTB/SmolLM2-135M-Instruct")
 finetune.merge(model)
 

@@ -352,8 +352,9 @@ class Tensor(Array):
         (L, M, N) -> (N, M, L), or (L, N, M);   dx = dy with its axes back in their places.
         """
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes or range(self.ndim)[::-1]
-        inverse = np.argsort([axis % max(1, self.ndim) for axis in order])
-        if inverse.size != self.ndim:
+        places = [axis % max(1, self.ndim) for axis in order]
+        inverse = sorted(range(len(places)), key=places.__getitem__)
+        if len(inverse) != self.ndim:
             raise ValueError(
                 f"transpose: expected the {self.ndim} axes of shape {self.shape} in a new order; got {tuple(order)}. "
                 "x.swapaxes(i, j) exchanges two"

@@ -1,5 +1,6 @@
 """The mean over all tokens, whatever the batches, and what follows from it."""
 
+import dataclasses
 import doctest
 import math
 import sys
@@ -9,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from minillm import functional as F
 from minillm import models, nn
 from minillm.tensor import Tensor
 from minillm.tokenizer import CharTokenizer
-from minillm.training.evaluate import Evaluation, evaluate, evaluating, next_token_loss
+from minillm.training.evaluate import Evaluation, answer_loss, evaluate, evaluating, next_token_loss
 
 PROBABILITIES = np.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4], [0.97, 0.01, 0.01, 0.01], [0.25] * 4])
 
@@ -122,33 +122,36 @@ def test_a_batch_may_have_several_inputs():
     assert loss.item() == pytest.approx(evaluate(Known(), [(x, y)]).loss, rel=1e-12)
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
-    "model",
+    ("kind", "config"),
     [
-        models.Llama(models.LlamaConfig(20, 8, 12, 1, 2, max_position_embeddings=9), rng=0),
-        models.GPT2(models.GPT2Config(20, n_positions=9, n_embd=8, n_layer=1, n_head=2, resid_pdrop=0), rng=0),
+        (models.Llama, models.LlamaConfig(20, 8, 12, 1, 2, max_position_embeddings=9)),
+        (models.GPT2, models.GPT2Config(20, n_positions=9, n_embd=8, n_layer=1, n_head=2, resid_pdrop=0)),
+        (models.RecurrentLM, models.RecurrentLMConfig(20, 8, 1)),
+        (models.T5, models.T5Config(20, 8, 4, 12, 1, num_heads=2)),
     ],
-    ids=lambda model: type(model).__name__,
+    ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_where_little_is_asked_little_is_scored(model):
-    """The same loss and gradients, from fewer scores."""
-    model.astype(np.float64).eval()
+def test_where_little_is_asked_little_is_scored(kind, config, tied, monkeypatch):
+    """The same loss and gradients, from fewer scores; and a text's answers are weighed in nats."""
+    model = kind(dataclasses.replace(config, tie_word_embeddings=tied), rng=0).astype(np.float64).eval()
     rng = np.random.default_rng(0)
-    x, asked = rng.integers(0, 20, (3, 9)), rng.random((3, 9)) < 0.3
-    y = np.where(asked, rng.integers(0, 20, (3, 9)), -100)
-    np.testing.assert_allclose(model(x, where=asked).data, model(x).data[asked], atol=1e-12)
-    whole = F.cross_entropy(model(x), y)
+    inputs = [rng.integers(1, 20, (3, 9)) for _ in range(1 + model.is_encoder_decoder)]
+    asked = rng.random((3, 9)) < 0.3
+    batch = (*inputs, np.where(asked, rng.integers(0, 20, (3, 9)), -100))
+    whole = next_token_loss(model, batch)
     whole.backward()
     gradients = [p.grad.data for p in model.parameters()]
     model.zero_grad()
-    shapes = []
-    hook = model.register_forward_hook(lambda _, inputs, logits: shapes.append(logits.shape))
-    loss = next_token_loss(model, (x, y))
+    shapes, scores = [], model.scores
+    monkeypatch.setattr(model, "scores", lambda x: shapes.append(x.shape) or scores(x))
+    loss = answer_loss(model, batch)
     loss.backward()
-    hook.remove()
-    assert shapes == [(asked.sum(), 20)] and loss.item() == pytest.approx(whole.item(), abs=1e-12)
+    assert shapes == [(asked.sum(), 8)] and loss.item() == pytest.approx(whole.item(), abs=1e-12)
     for p, expected in zip(model.parameters(), gradients, strict=True):
         np.testing.assert_allclose(p.grad.data, expected, atol=1e-12)
+    assert str(evaluate(model, [batch], loss=answer_loss)).startswith(f"loss {loss.item():.4f} nats per token")
 
 
 def test_a_plain_text_says_nothing_of_a_model_with_an_encoder():

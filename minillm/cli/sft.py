@@ -51,6 +51,7 @@ def _tune(options: argparse.Namespace) -> int:
     from ..files import shell_path
     from ..finetune import add_lora
     from ..training.config import TrainConfig
+    from ..training.evaluate import answer_loss
     from ..training.run import Run
     from ..training.trainer import Trainer
 
@@ -97,7 +98,7 @@ def _tune(options: argparse.Namespace) -> int:
     before = report.measure(model, tokenizer, examined) if examined else None
     run = resumed or Run.create(out, settings, about, digest)
     floor = data.chat_floor(examined, dataset.validation_tokens) if examined else None
-    trainer = Trainer(model, dataset, config, tokenizer=tokenizer, run=run, floor=floor)
+    trainer = Trainer(model, dataset, config, tokenizer=tokenizer, run=run, loss=answer_loss, floor=floor)
     sft.generation_config(tokenizer).save(run.path)  # which now knows how its texts begin
     if resumed:
         resume(trainer)

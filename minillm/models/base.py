@@ -3,6 +3,7 @@
 The trainer, the generator and the evaluation know no architecture. They need of a model:
 
 * ``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor, position t scoring token t + 1;
+  it is ``model.scores(model.states(ids))``, the states (B, T, C) being what the last layer says;
 * ``model.new_cache(batch_size, length)`` and ``model.next_logits(ids, cache)``: the same, a few
   tokens at a time;
 * ``model.context``: how many tokens it can see at most (None: no limit);
@@ -54,7 +55,6 @@ class LanguageModel(Module):
     context: int | None = None
     is_encoder_decoder = False
     reads_on = True  # whether a text that is read in parts is read as if at once
-    scores_where = False  # whether model(ids, where=mask) scores some positions alone, (B, T) booleans -> (N, V)
     cache_dtype: Any = None  # in which numbers a GPT-2 or a Llama keeps keys and values; None: in those of its weights
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> Any:

@@ -161,8 +161,6 @@ class Transformer(Module):
 class GPT2(LanguageModel):
     """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor."""
 
-    scores_where = True
-
     def __init__(self, config: GPT2Config, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)
         self.config, self.context = config, config.n_positions
@@ -171,32 +169,28 @@ class GPT2(LanguageModel):
             self.lm_head = Linear(config.n_embd, config.vocab_size, False, rng)
             self.lm_head.weight = init.normal(rng, self.lm_head.weight.shape, config.initializer_range)
 
-    def forward(
-        self,
-        ids: Any,
-        cache: KVCache | None = None,
-        last_only: bool = False,
-        where: np.ndarray | None = None,
-    ) -> Tensor:
-        """Score every next token, or only that after the last of ids, or those after the N ids for
-        which ``where``, (B, T) booleans, is true: (N, V).
+    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """Score every next token, or only that after the last of ids.
 
         With a cache, ids are the tokens after those that it holds.
         """
+        x = self.states(ids, cache)  # (B, T, C)
+        return self.scores(x[:, -1:] if last_only else x)  # (B, T or 1, V)
+
+    def states(self, ids: Any, cache: KVCache | None = None) -> Tensor:
+        """What the last layer says of every position: (B, T) -> (B, T, C)."""
         ids = as_ids("GPT2", ids)
         T, past = ids.shape[1], cache.length if cache else 0
         check_length("GPT2", T, past, self.context)
         positions = cache.positions(T) if cache else np.arange(T)
-        x = self.transformer(ids, positions, cache)  # (B, T, C)
+        x = self.transformer(ids, positions, cache)
         if cache:
             cache.length += T
-        if last_only:
-            x = x[:, -1:]  # (B, 1, C)
-        if where is not None:
-            x = x[where]  # (N, C)
-        if self.config.tie_word_embeddings:
-            return F.linear(x, self.transformer.wte.weight)  # (B, T, V)
-        return self.lm_head(x)
+        return x
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The score of every token of the vocabulary: (..., C) -> (..., V)."""
+        return F.linear(x, self.transformer.wte.weight) if self.config.tie_word_embeddings else self.lm_head(x)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""

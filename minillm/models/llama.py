@@ -245,8 +245,6 @@ class Transformer(Module):
 class Llama(LanguageModel):
     """``model(ids) -> logits``: ids (B, T) integers -> (B, T, V) Tensor."""
 
-    scores_where = True
-
     def __init__(self, config: LlamaConfig, rng: np.random.Generator | int | None = None) -> None:
         rng = np.random.default_rng(rng)
         self.config, self.context = config, config.context
@@ -265,32 +263,28 @@ class Llama(LanguageModel):
             elif name.endswith("bias"):
                 parameter.data = np.zeros_like(parameter.data)
 
-    def forward(
-        self,
-        ids: Any,
-        cache: KVCache | None = None,
-        last_only: bool = False,
-        where: np.ndarray | None = None,
-    ) -> Tensor:
-        """Score every next token, or only that after the last of ids, or those after the N ids for
-        which ``where``, (B, T) booleans, is true: (N, V).
+    def forward(self, ids: Any, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """Score every next token, or only that after the last of ids.
 
         With a cache, ids are the tokens after those that it holds.
         """
+        x = self.states(ids, cache)  # (B, T, C)
+        return self.scores(x[:, -1:] if last_only else x)  # (B, T or 1, V)
+
+    def states(self, ids: Any, cache: KVCache | None = None) -> Tensor:
+        """What the last layer says of every position: (B, T) -> (B, T, C)."""
         ids = as_ids("Llama", ids)
         T, past = ids.shape[1], cache.length if cache else 0
         check_length("Llama", T, past, self.context)
         positions = cache.positions(T) if cache else np.arange(T)
-        x = self.model(ids, positions, cache)  # (B, T, C)
+        x = self.model(ids, positions, cache)
         if cache:
             cache.length += T
-        if last_only:
-            x = x[:, -1:]  # (B, 1, C)
-        if where is not None:
-            x = x[where]  # (N, C)
-        if self.config.tie_word_embeddings:
-            return F.linear(x, self.model.embed_tokens.weight)  # (B, T, V)
-        return self.lm_head(x)
+        return x
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The score of every token of the vocabulary: (..., C) -> (..., V)."""
+        return F.linear(x, self.model.embed_tokens.weight) if self.config.tie_word_embeddings else self.lm_head(x)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> KVCache:
         """An empty cache for ``batch_size`` rows of up to ``length`` tokens."""

@@ -123,13 +123,18 @@ class RecurrentLM(LanguageModel):
 
     def forward(self, ids: Any, cache: RecurrentCache | None = None) -> Tensor:
         """Score every next token; with a cache, ids are the tokens after those that it holds."""
+        return self.scores(self.states(ids, cache))  # (B, T, V)
+
+    def states(self, ids: Any, cache: RecurrentCache | None = None) -> Tensor:
+        """What the last layer says of every position: (B, T) -> (B, T, C)."""
         x = self.embedding(as_ids("RecurrentLM", ids))  # (B, T, C)
         for i, layer in enumerate(self.layers):
             x = layer(x, cache and cache.layers[i], cache and cache.starts)
-        x = self.norm(x)
-        if self.config.tie_word_embeddings:
-            return F.linear(x, self.embedding.weight)  # (B, T, V)
-        return self.lm_head(x)
+        return self.norm(x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The score of every token of the vocabulary: (..., C) -> (..., V)."""
+        return F.linear(x, self.embedding.weight) if self.config.tie_word_embeddings else self.lm_head(x)
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> RecurrentCache:
         """An empty cache for ``batch_size`` rows of any length.

@@ -345,12 +345,24 @@ class T5(LanguageModel):
         """Score every next token of the decoder; with a cache, ``ids`` were read when it was made,
         and are not used.
         """
+        return self.scores(self.states(ids, decoder_ids, cache))  # (B, T, V)
+
+    def states(self, ids: Any, decoder_ids: Any, cache: T5Cache | None = None) -> Tensor:
+        """What the last layer says of every position of the decoder: (B, S), (B, T) -> (B, T, C).
+        """
+        decoder_ids = as_ids("T5", decoder_ids)
         if cache is None:
             memory, visible = self.encode(ids)
-            return self._decode(decoder_ids, self.cross_keys_values(memory), visible, None)
-        logits = self._decode(decoder_ids, cache.memory, cache.visible, cache.own)
-        cache.own.length += logits.shape[1]
-        return logits
+            return self.decoder(self.shared(decoder_ids), visible, self.cross_keys_values(memory), None)
+        x = self.decoder(self.shared(decoder_ids), cache.visible, cache.memory, cache.own)
+        cache.own.length += x.shape[1]
+        return x
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The score of every token of the vocabulary: (..., C) -> (..., V)."""
+        if self.config.scales_outputs:
+            x = x * self.config.d_model**-0.5
+        return F.linear(x, self.shared.weight) if self.config.tie_word_embeddings else self.lm_head(x)
 
     def encode(self, ids: Any) -> tuple[Tensor, np.ndarray | None]:
         """Read ids (B, S): the memory (B, S, C), and where it may be looked at, (B, 1, 1, S) or
@@ -364,14 +376,6 @@ class T5(LanguageModel):
     def cross_keys_values(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the memory for every decoder layer."""
         return [block.layer[1].EncDecAttention.keys_values(memory) for block in self.decoder.block]
-
-    def _decode(self, ids: Any, memory: list, visible: np.ndarray | None, cache: KVCache | None) -> Tensor:
-        x = self.decoder(self.shared(as_ids("T5", ids)), visible, memory, cache)  # (B, T, C)
-        if self.config.scales_outputs:
-            x = x * self.config.d_model**-0.5
-        if self.config.tie_word_embeddings:
-            return F.linear(x, self.shared.weight)  # (B, T, V)
-        return self.lm_head(x)
 
     def new_cache(
         self, batch_size: int, length: int, starts: np.ndarray | None = None, encoder_ids: Any = None

@@ -30,7 +30,7 @@ from ..tensor import Tensor, no_grad
 if TYPE_CHECKING:
     from ..data import Batch
 
-__all__ = ["Evaluation", "Loss", "evaluate", "evaluating", "next_token_loss"]
+__all__ = ["Evaluation", "Loss", "answer_loss", "evaluate", "evaluating", "next_token_loss"]
 
 Loss = Callable[[Any, "Batch"], Tensor]  # (model, batch) -> the mean over the batch's targets
 
@@ -123,6 +123,7 @@ def evaluate(
     off meanwhile. Raises ValueError when no target counts.
     """
     measure = loss or next_token_loss
+    of_tokens = measure in OF_TOKENS
     begun = time.perf_counter()
     sum_of_losses, tokens, occurrences = 0.0, 0, Counter[int]()
     with evaluating(model), no_grad():
@@ -132,12 +133,12 @@ def evaluate(
             if targets.size:
                 sum_of_losses += measure(model, batch).item() * targets.size
                 tokens += targets.size
-                occurrences.update(targets.tolist() if tokenizer and not loss else ())
+                occurrences.update(targets.tolist() if tokenizer and of_tokens else ())
     if not tokens:
         raise ValueError("evaluate: the batches hold no target to predict")
     seconds = time.perf_counter() - begun
-    counted = _bytes_of(occurrences, tokenizer) if tokenizer and not loss else None
-    return Evaluation(sum_of_losses / tokens, tokens, seconds, floor, counted, in_nats=loss is None)
+    counted = _bytes_of(occurrences, tokenizer) if tokenizer and of_tokens else None
+    return Evaluation(sum_of_losses / tokens, tokens, seconds, floor, counted, of_tokens)
 
 
 def next_token_loss(model: Any, batch: Batch) -> Tensor:
@@ -145,8 +146,7 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
     before).
 
     batch: x (B, T) and y (B, T), y[b, t] the token that follows x[b, t], or -100 where nothing is
-    asked. A model with an encoder gets the encoder's ids before: (ids, x, y). Where most positions
-    ask nothing, as in conversations, the model need not score them.
+    asked. A model with an encoder gets the encoder's ids before: (ids, x, y).
 
     Raises ValueError for a batch of (x, y) that is given to a model with an encoder.
     """
@@ -156,11 +156,23 @@ def next_token_loss(model: Any, batch: Batch) -> Tensor:
             f"{type(model).__name__} reads a question and writes an answer, it does not continue a plain text: "
             "it needs batches (ids, decoder_ids, targets), as data.PairDataset makes them"
         )
-    asked = targets != IGNORE
-    if getattr(model, "scores_where", False) and 2 * np.count_nonzero(asked) < asked.size:
-        return F.cross_entropy(model(*inputs, where=asked), targets[asked])  # (N, V), (N,)
     logits = model(*inputs)  # (B, T, V)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+def answer_loss(model: Any, batch: Batch) -> Tensor:
+    """`next_token_loss`, by scoring only the N positions at which something is asked: in
+    conversations they are few, and with a large vocabulary the scores are much of the work.
+
+    model: a language model of `models`, whose ``forward`` is the scores of its states.
+    """
+    *inputs, targets = batch
+    asked = targets != IGNORE  # (B, T)
+    states = model.states(*inputs)[asked]  # (N, C)
+    return F.cross_entropy(model.scores(states), targets[asked])
+
+
+OF_TOKENS = (next_token_loss, answer_loss)  # losses that are nats per token
 
 
 @contextlib.contextmanager
