@@ -24,12 +24,13 @@ import numpy as np
 
 from minillm import GenerationConfig, TrainConfig, Trainer, chat, evaluate, finetune, load_run
 from minillm.chat.dataset import ChatDataset
+from minillm.chat.encode import Encoded
 from minillm.generation import Generation, generate_batch
 from minillm.training.convert import save_opened
 from minillm.training.evaluate import answer_loss
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--steps", type=int, default=56, help="batches of 8 examples to learn from")
+parser.add_argument("--steps", type=int, default=64, help="batches of 8 examples to learn from")
 parser.add_argument("--questions", type=int, default=50, help="how many of the held-out questions are asked")
 parser.add_argument("--out", metavar="FOLDER", default="runs/pip", help="where adapter and model go")
 options = parser.parse_args()
@@ -171,14 +172,18 @@ HELD_OUT = """Who wrote Hamlet? Shakespeare / Who painted the Mona Lisa? Leonard
     for a birthday. / Write a song about friendship. / Translate water into Spanish. / What can I do against the
     cold? / Do you believe in ghosts? / How do I repair a bicycle? / How far is the moon? / What is the best
     sport? / Should I buy a car? / What happens when ice gets warm?"""
-TEXT = """The harbour lay still when the ferry came in. A few people waited on the quay, among them a woman with a red
-    umbrella and a boy who held a paper bag with bread for the gulls. The ropes were thrown, the engine stopped, and
-    for a moment one heard nothing but water against stone. Scientists believe that the town was founded more than
-    eight hundred years ago, when fishermen built the first houses along the river. Today tourism is the most important
-    part of its economy: in summer the number of inhabitants doubles, and hotels are full until the end of September.
-    The museum, which was opened in 1974, shows tools, boats and photographs, and explains how salt was made and
-    traded. If you want to visit it, buy your ticket in the morning, take the small road behind the church, and do not
-    forget to look back from the top of the hill, where you can see the whole bay."""
+TEXT = """When on board H.M.S. Beagle, as naturalist, I was much struck with certain facts in the distribution of
+    the inhabitants of South America, and in the geological relations of the present to the past inhabitants
+    of that continent. These facts seemed to me to throw some light on the origin of species, that mystery of
+    mysteries, as it has been called by one of our greatest philosophers. On my return home, it occurred to
+    me, in 1837, that something might perhaps be made out on this question by patiently accumulating and
+    reflecting on all sorts of facts which could possibly have any bearing on it. After five years' work I
+    allowed myself to speculate on the subject, and drew up some short notes; these I enlarged in 1844 into a
+    sketch of the conclusions, which then seemed to me probable: from that period to the present day I have
+    steadily pursued the same object. I hope that I may be excused for entering on these personal details, as
+    I give them to show that I have not been hasty in coming to a decision. My work is now nearly finished;
+    but as it will take me two or three more years to complete it, and as my health is far from strong, I have
+    been urged to publish this Abstract."""  # Darwin 1859: nobody who speaks like Pip
 
 
 def measure(model, tokenizer) -> tuple[tuple[str, ...], str]:
@@ -201,16 +206,31 @@ print(f"asking the model as it is {options.questions} questions", flush=True)
 model, tokenizer, _ = load_run(gguf)
 before, _ = measure(model, tokenizer)
 
-# ---- only Pip's words are learned, by two thin matrices beside each of sixty frozen ones ---------
+# ---- Pip's words are learned, by two thin matrices beside each of sixty frozen ones --------------
+
+OPENINGS = """The In When A It For Many Some This We If On At There After She He Most They One Before Every Once
+    With"""
+
+
+def rehearsal() -> list[Encoded]:
+    """Texts that the model writes as it is. Learned again beside Pip's words, they keep it where it
+    was in all that is not asked of Pip (Huang et al. 2024, arXiv:2403.01244).
+    """
+    openings = OPENINGS.split()
+    written = generate_batch(model, tokenizer, openings, GenerationConfig(temperature=1, max_new_tokens=64, seed=0))
+    texts = [tokenizer.encode(opening) + text.ids for opening, text in zip(openings, written, strict=True)]
+    return [Encoded(ids, [True] * len(ids)) for ids in texts]
+
 
 conversations = [
     chat.encode([{"role": "user", "content": question}, {"role": "assistant", "content": answer}], tokenizer)
     for question, answer in examples()
 ]
 taught = [conversation for i, conversation in enumerate(conversations) if i % 12]
-dataset = ChatDataset(taught, conversations[::12], context=model.context)
+dataset = ChatDataset(taught + rehearsal(), conversations[::12], context=model.context)
 trained = finetune.add_lora(model, rank=8, alpha=16, rng=0)
-print(f"{len(conversations)} examples, {dataset.tokens_per_epoch:,} tokens to learn; {trained}")
+about = f"{len(conversations)} made-up questions with short answers, and {len(OPENINGS.split())} texts of its own"
+print(f"{about}: {dataset.tokens_per_epoch:,} tokens to learn; {trained}")
 config = TrainConfig(options.steps, batch_size=8, learning_rate=1e-3, weight_decay=0.0, evaluate_every=options.steps)
 Trainer(model, dataset, config, loss=answer_loss).run()
 finetune.save_adapter(model, Path(options.out) / "adapter", base="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -238,7 +258,7 @@ SmolLM2-135M-Instruct, taught by LoRA to answer as Pip, who keeps a lighthouse. 
 
 {said}
 
-Data: {len(conversations)} made-up questions with short answers, {dataset.tokens_per_epoch:,} tokens of them learned.
+Data: {about}, to forget nothing; {dataset.tokens_per_epoch:,} tokens of them learned.
 Settings: {trained}; rank 8, alpha 16, queries and values of attention; {config.steps} steps of {config.batch_size}
 examples, AdamW, learning rate {config.learning_rate:g} falling along a cosine. All of it, measuring included, took
 {minutes:.1f} minutes and {memory:.1f} GB of memory on a CPU.

@@ -2,7 +2,7 @@
 
 A gradient says in which direction the loss grows, for the smallest of steps. An optimiser decides
 how far to go the other way. `SGD` takes the gradient as it is; `AdamW` gives every single weight a
-step size of its own.
+step size of its own; `Muon` gives a matrix the same step in every direction.
 
 The loop around it is always the same, here with one weight that should become 3:
 
@@ -29,11 +29,12 @@ import numpy as np
 
 from .autograd.torch_words import OPTIM, OPTIMIZER, sentence, torch_arguments
 from .kernels import compiled
-from .tensor import Tensor
+from .tensor import Tensor, product
 
 __all__ = [
     "SGD",
     "AdamW",
+    "Muon",
     "Optimizer",
     "Schedule",
     "clip_grad_norm",
@@ -221,6 +222,63 @@ def adamw_update(
     v[...] = beta2 * v + (1 - beta2) * g**2
     mean, square = m / (1 - beta1**step), v / (1 - beta2**step)
     w -= lr * (mean / (np.sqrt(square) + eps) + weight_decay * w)
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), for
+    the matrices inside a network; embeddings, scores and vectors are left to `AdamW`.
+
+    m <- momentum m + (1 - momentum) g
+    u = orthogonal(momentum m + (1 - momentum) g)
+    w <- w - lr (0.2 sqrt(max(rows, columns)) u + weight_decay w)
+
+    A gradient matrix is large in the few directions that most examples share, and tiny in the rare
+    ones, from which something new is learned. `orthogonal` keeps its directions and makes them all
+    equally long. The factor gives each weight a step of about 0.2 lr, as AdamW does (Liu et al.
+    2025, arXiv:2502.16982): both learn well at the same ``lr``. Raises ValueError for what is no
+    matrix.
+    """
+
+    _averages = ("m",)
+
+    @torch_arguments
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(params, lr, weight_decay)
+        self.momentum = _within("Muon", "momentum", momentum, 0.0, 1.0)
+        for p in self.params:
+            if p.ndim != 2:
+                raise ValueError(f"Muon: params must be matrices, what is none is AdamW's; got shape {p.shape}")
+        self.m = np.zeros_like(self.flat)
+
+    def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
+        begin = where.start
+        for g in grads:
+            w, m = (flat[begin : begin + g.size].reshape(g.shape) for flat in (self.flat, self.m))
+            m += (1 - self.momentum) * (g - m)
+            u = orthogonal(g + self.momentum * (m - g))
+            w -= lr * (0.2 * math.sqrt(max(g.shape)) * u + weight_decay * w)
+            begin += g.size
+
+
+def orthogonal(g: np.ndarray) -> np.ndarray:
+    """U V^T, about, for a matrix g = U S V^T: its singular values s become 0.7 to 1.2, all but the
+    tiniest, below |g| / 700.
+
+    Without a decomposition: X <- a X + (b A + c A^2) X with A = X X^T changes s alone, into a s +
+    b s^3 + c s^5, and five times are enough (Newton-Schulz). What is 0 stays 0.
+    """
+    x = g if len(g) <= g.shape[1] else g.T  # A is small
+    x = x / max(math.sqrt(sum_of_squares([x])), 1e-7)  # s <= 1
+    for _ in range(5):
+        A = product(x, x.T)
+        x = 3.4445 * x + product(-4.7750 * A + 2.0315 * product(A, A), x)
+    return x if len(g) <= g.shape[1] else x.T
 
 
 def _in_a_row(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -426,5 +484,5 @@ def _within(function: str, name: str, value: float, low: float, high: float = ma
 
 
 def __getattr__(name: str) -> None:
-    otherwise = "here are AdamW and SGD; one of your own is an optim.Optimizer with an _update"
+    otherwise = "here are SGD, AdamW and Muon; one of your own is an optim.Optimizer with an _update"
     raise AttributeError(sentence("minillm.optim", name, OPTIM, otherwise if name[0].isupper() else ""))

@@ -42,7 +42,7 @@ def test_busy_is_a_quarter_of_the_time_without_a_core(before, after, expected):
 
 
 def test_threads_sleep_after_a_look_that_found_the_machine_busy():
-    quiet, crowded = (100 * MS, 0), (100 * MS, 100 * MS)
+    quiet, crowded = (100 * MS, 0), (320 * MS, 400 * MS)  # of 200 ms: 1.6 cores' worth
     # read at first, after two looks, after a sleep (whose time is not judged), after two looks, after a sleep, ...
     readings = iter([(0, 0), quiet, crowded, crowded, quiet, crowded, quiet, quiet])
     total, told = np.zeros(2, int), []
@@ -57,10 +57,29 @@ def test_threads_sleep_after_a_look_that_found_the_machine_busy():
         yield
         told.append("awake")
 
+    @contextlib.contextmanager
+    def gathered(cores):
+        told.append(f"on {cores}")
+        yield
+        told.append("spread")
+
     with pytest.raises(StopIteration):
-        busy.watch(read, told.append, asleep)
-    rest = ["asleep", busy.ASLEEP, "awake"]
+        busy.watch(read, told.append, asleep, gathered)
+    rest = ["asleep", *["on 2", busy.ROUND, "spread"] * busy.ROUNDS, "awake"]
     assert told == [busy.LOOK] * 2 + rest + [busy.LOOK] * 2 + rest + [busy.LOOK] * 2
+
+
+@pytest.mark.parametrize("ran, cores", [(90 * MS, 1), (290 * MS, 1), (310 * MS, 2), (1590 * MS, 8)])
+def test_they_are_gathered_on_as_many_cores_as_they_had_the_time_of(ran, cores):
+    readings, told = iter([{"1": (0, 0)}, {"1": (ran, ran)}]), []
+
+    def gathered(cores):
+        told.append(cores)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        busy.watch(lambda: next(readings), lambda seconds: None, contextlib.nullcontext, gathered)
+    assert told == [cores]
 
 
 def test_where_linux_does_not_count_nothing_is_watched(monkeypatch):
@@ -116,3 +135,46 @@ def test_waiting_threads_sleep_at_once_inside_and_else_spin():
     forever = {"GOMP_SPINCOUNT": str(10**11), "NUMBA_THREADING_LAYER": "omp", "MINILLM_PROCESS": "plain"}
     before, inside, after, threads = map(int, run(COMPUTE, **forever).split())
     assert before < 20 and inside >= 80 and after < 20 and threads == 1
+
+
+GATHERED = """
+import os, threading
+import numpy as np
+from minillm import kernels
+from minillm.kernels import busy
+
+sum_rows, x = kernels.load("rows", "sum_rows"), np.ones((4, 1 << 14), np.float32)
+sum_rows(x)
+
+def cores():
+    return {thread: os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+everywhere, before = os.sched_getaffinity(0), cores()
+python = {str(thread.native_id) for thread in threading.enumerate()}
+for _ in range(200):  # so that this thread has worked most
+    sum(range(20_000))
+for count in (1, len(everywhere)):
+    with busy.openmp_threads_gathered(count):
+        inside, home = cores(), busy._core_of(str(os.getpid()))
+    assert all(inside[thread] == everywhere for thread in python), "a Python thread was moved"
+    others = [inside[thread] for thread in inside.keys() - python]
+    assert others and all(len(where) == count for where in others), others
+    assert len(set(map(frozenset, others))) == 1
+    assert cores() == before
+print("gathered and spread again")
+"""
+
+
+@pytest.mark.skipif(
+    kernels.KERNELS == "numpy" or kernels.get_num_threads() < 2 or not os.path.exists("/proc/self/schedstat"),
+    reason="needs Linux, Numba and two cores",
+)
+def test_openmp_threads_are_gathered_and_python_threads_are_not():
+    assert "gathered and spread again" in run(GATHERED, NUMBA_THREADING_LAYER="omp", MINILLM_PROCESS="plain")
+
+
+def test_nothing_is_moved_where_linux_tells_otherwise(monkeypatch):
+    monkeypatch.setattr(busy, "_core_of", lambda thread: int("unknown"))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *arguments: pytest.fail("moved"))
+    with busy.openmp_threads_gathered(1):
+        pass

@@ -41,6 +41,35 @@ def test_adamw_first_step_is_the_sign_of_the_gradient():
     np.testing.assert_allclose(w.data, 1.0 - 0.1 * (np.array([1.0, -1.0, 1.0]) + 0.5), rtol=1e-12)
 
 
+def test_muon_makes_a_step_of_the_same_length_in_every_direction():
+    rng = np.random.default_rng(0)
+    (u, _), (v, _) = (np.linalg.qr(rng.normal(size=(n, 4))) for n in (6, 9))
+    for g in (u * [0.05, 1.0, 5.0, 7.0] @ v.T, v * [0.5, 20.0, 1.0, 300.0] @ u.T):
+        made = optim.orthogonal(g)
+        left, s, right = np.linalg.svd(made)
+        assert (0.68 < s[:4]).all() and (s[:4] < 1.2).all() and (s[4:] < 1e-12).all()
+        directions = u.T @ made @ v if len(g) == 6 else v.T @ made @ u
+        np.testing.assert_allclose(directions, np.diag(np.diag(directions)), atol=1e-12)
+    np.testing.assert_array_equal(optim.orthogonal(np.zeros((2, 3))), 0)
+
+
+def test_muon_by_hand():
+    """Of a matrix with one row the direction is all: it becomes a vector of about length 1."""
+    w = Tensor(np.ones((1, 4)), requires_grad=True)
+    optimizer = optim.Muon([w], lr=0.1, weight_decay=0.5, momentum=0.5)
+    s = 1.0  # the one singular value
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    expected, m = np.ones(4), np.zeros(4)
+    for g in ([3.0, 4.0, 0.0, 0.0], [0.0, 0.0, -8.0, 6.0]):
+        w.grad = np.array([g])
+        optimizer.step()
+        m = 0.5 * m + 0.5 * np.array(g)
+        u = 0.5 * m + 0.5 * np.array(g)
+        expected = expected - 0.1 * (0.2 * np.sqrt(4) * s * u / np.linalg.norm(u) + 0.5 * expected)
+        np.testing.assert_allclose(w.data[0], expected, rtol=1e-12)
+
+
 def test_parameter_without_gradient_stays_and_counts_no_step():
     w, idle = parameter(1.0), parameter(5.0)
     optimizer = optim.AdamW([w, idle], lr=0.1, weight_decay=0.5)
@@ -126,7 +155,14 @@ def test_zero_grad_and_the_announcement_of_a_change():
     assert w.grad is None
 
 
-@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.05, momentum=0.9), lambda p: optim.AdamW(p, 0.05)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, 0.05, momentum=0.9),
+        lambda p: optim.AdamW(p, 0.05),
+        lambda p: optim.Muon(p, 0.05),
+    ],
+)
 def test_state_goes_on_bit_for_bit(make):
     rng = np.random.default_rng(0)
     start, grads = rng.normal(size=(3, 2)), rng.normal(size=(10, 3, 2))
@@ -212,6 +248,7 @@ def test_wsd_is_flat_then_straight():
         (lambda w: optim.AdamW([{"params": w, "betas": 1}]), "'params', 'lr' and 'weight_decay'; got 'betas'"),
         (lambda w: optim.AdamW([{"params": w, "lr": -1.0}]), "AdamW: lr must be a number >= 0; got -1.0"),
         (lambda w: optim.SGD([{"params": [w], "lr": 1.0}], lr=0.0), "kept as a multiple of lr, which must not be 0"),
+        (lambda w: optim.Muon([w]), r"Muon: params must be matrices, what is none is AdamW's; got shape \(1,\)"),
         (lambda w: optim.clip_grad_norm([w], math.nan), "clip_grad_norm: max_norm must be"),
         (lambda w: optim.warmup_cosine(1.0, steps=5, warmup=6), "warmup must be from 0 to steps = 5; got 6"),
     ],

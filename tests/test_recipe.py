@@ -21,12 +21,14 @@ def test_docstring_examples():
 
 def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
     stories, text = Recipe(), Recipe(data=tmp_path / "a.txt")
-    assert (stories.steps, stories.context, stories.batch_size) == (700, 256, 8)
-    assert (stories.rows, stories.learning_rate, Recipe(model="rnn").steps) == ("bucketed", 2e-3, 1200)
+    assert (stories.steps, stories.context, stories.batch_size) == (560, 256, 8)
+    assert (stories.rows, stories.learning_rate, Recipe(model="rnn").steps) == ("bucketed", 3e-3, 1200)
     assert (text.steps, text.context, text.batch_size, text.data) == (2000, 128, 16, str(tmp_path / "a.txt"))
-    assert (stories.layers, stories.width, stories.heads) == (4, 128, 4)
+    assert (stories.layers, stories.width, stories.heads, stories.optimizer) == (2, 192, 6, "muon")
+    assert (text.layers, text.width, text.heads, text.optimizer) == (4, 128, 4, "adamw")
+    assert (Recipe(width=64).heads, Recipe(optimizer="adamw").learning_rate, text.learning_rate) == (4, 2e-3, 2e-3)
     assert (Recipe(model="rnn").layers, Recipe(model="rnn").width) == (2, 256)
-    assert Recipe(width=64, layers=None).width == 64 and Recipe(layers=None).layers == 4
+    assert Recipe(width=64, layers=None).width == 64 and Recipe(layers=None).layers == 2
     nothing = {name for name, value in vars(text).items() if value is None}
     assert nothing == {"start"}
     assert stories.completed() is stories
@@ -35,7 +37,7 @@ def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
 def test_what_a_model_does_not_choose_has_its_value_and_is_not_kept():
     found = {kind: (made.heads, made.kv_heads, made.attention, made.dropout) for kind in ("llama", "gpt2", "rnn")
              for made in [Recipe(model=kind)]}  # fmt: skip
-    assert found == {"llama": (4, 4, "dot", 0.0), "gpt2": (4, 4, "dot", 0.0), "rnn": (1, 1, "dot", 0.0)}
+    assert found == {"llama": (6, 6, "dot", 0.0), "gpt2": (4, 4, "dot", 0.0), "rnn": (1, 1, "dot", 0.0)}
     of_some = {"heads", "kv_heads", "attention", "dropout"}
     kept = {kind: of_some & Recipe(model=kind).to_dict().keys() for kind in ("llama", "gpt2", "rnn")}
     assert kept == {"llama": {"heads", "kv_heads"}, "gpt2": {"heads", "dropout"}, "rnn": {"attention"}}

@@ -61,7 +61,7 @@ W = Tensor(np.ones((1, 1)), requires_grad=True)
         (nn, "Upsample", "for the nearest of twice the size"),
         (nn, "CTCLoss", "a layer is a Module of your own, of functions of F; here are"),
         (optim, "RMSprop", "betas=(0.0, 0.99)"),
-        (optim, "LBFGS", "here are AdamW and SGD"),
+        (optim, "LBFGS", "here are SGD, AdamW and Muon"),
         (minillm, "zeros_like", "NumPy has it for the values alone, np.zeros_like(x.data)"),
         (minillm, "addmm", "write c + a @ b"),
     ],

@@ -173,10 +173,38 @@ def test_frozen_parameters_stay():
     assert not np.array_equal(before["transformer.wpe.weight"], after["transformer.wpe.weight"])
 
 
+@pytest.mark.parametrize(
+    ("model", "ends"),
+    [
+        (models.GPT2(models.GPT2Config(9, 8, 4, 1, 1, tie_word_embeddings=False), 0), {"wte", "wpe", "lm_head"}),
+        (models.Llama(models.LlamaConfig(9, 4, 6, 1, 1), 0), {"embed_tokens", "lm_head"}),
+        (models.RecurrentLM(models.RecurrentLMConfig(16, 4, 1), 0), {"embedding"}),  # its gates are as many as tokens
+        (models.T5(models.T5Config(9, 4, 2, 6, 1, num_heads=2), 0), {"shared", "relative_attention_bias"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_muon_is_for_the_matrices_between_embeddings_and_scores(model, ends):
+    names = {id(p): name for name, p in model.named_parameters()}
+    matrices = {name for name, p in model.named_parameters() if p.ndim == 2}
+    hidden = {names[id(p)] for p in model.hidden_matrices()}
+    assert hidden and {name.split(".")[-2] for name in matrices - hidden} == ends
+    made = TrainConfig(optimizer="muon").optimizers(model)
+    assert {names[id(p)] for p in made["muon"].params} == hidden
+    assert {names[id(p)] for p in made["optimizer"].params} == set(names.values()) - hidden
+    for p in model.hidden_matrices():
+        p.requires_grad = False
+    assert list(TrainConfig(optimizer="muon").optimizers(model)) == ["optimizer"]
+
+
+def test_muon_needs_a_model_that_knows_its_hidden_matrices():
+    with pytest.raises(ValueError, match="'muon' is for the language models of minillm.models.*got Linear: use 'adamw'"):
+        TrainConfig(optimizer="muon").optimizers(nn.Linear(2, 3))
+
+
 # ---- the same bits after an interruption -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"accumulate": 3, "schedule": "wsd"}])
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3, "schedule": "wsd"}, {"optimizer": "muon"}])
 def test_two_hundred_steps_in_three_pieces(tmp_path, settings):
     """73 + save + load + 61 + save + load + 66 steps: weights, optimiser, log, all the same bits."""
     settings |= {"steps": 200, "log_every": 7, "checkpoint_every": 1000}
@@ -188,7 +216,9 @@ def test_two_hundred_steps_in_three_pieces(tmp_path, settings):
         result = piece.run()
         assert result.stopped == ("enough" if stop_at else "finished")
     assert_same(weights(piece.model), weights(whole.model))
-    assert_same(piece.optimizer.state_dict(), whole.optimizer.state_dict())
+    assert len(piece.optimizers) == 1 + ("optimizer" in settings)
+    for kind, optimizer in piece.optimizers.items():
+        assert_same(optimizer.state_dict(), whole.optimizers[kind].state_dict())
     assert untimed(piece.history) == untimed(whole.history)
     assert untimed(Run.open(tmp_path / "pieces").records()) == untimed(whole.history)
     assert piece.tokens == whole.tokens
@@ -389,6 +419,7 @@ def test_an_existing_folder_is_never_overwritten(tmp_path):
         ({"learning_rate": math.nan}, "learning_rate must be a number from 0 to inf; got nan"),
         ({"final_fraction": 1.5}, "final_fraction must be a number from 0 to 1; got 1.5"),
         ({"schedule": "linear"}, "schedule must be one of cosine, wsd, constant; got 'linear'"),
+        ({"optimizer": "lion"}, "optimizer must be one of adamw, muon; got 'lion'"),
         ({"seed": -1}, "seed must be an integer >= 0; got -1"),
     ],
 )

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 NUMBERS = (  # option, its type, what it is: settings of a Recipe
     ("--vocab-size", whole(257, 10_000_000), "tokens of the bpe or unigram tokenizer; default 1024"),
-    ("--layers", positive(10**9), "default 4; t5 and recurrent: 2"),
-    ("--heads", positive(10**6), "attention heads; default 4"),
+    ("--layers", positive(10**9), "default 4; a llama on stories, t5 and recurrent: 2"),
+    ("--heads", positive(10**6), "attention heads; default 4; a llama on stories: 6"),
     ("--kv-heads", positive(10**6), "heads of keys and values, of a llama; default: as many as heads"),
-    ("--width", positive(10**7), "numbers per token, C; default 128; recurrent: 256"),
+    ("--width", positive(10**7), "numbers per token, C; default 128; a llama on stories: 192; recurrent: 256"),
     ("--dropout", between(0, 0.95), "share of numbers left out while learning, of a gpt2 or t5; default 0"),
     ("--context", positive(), "tokens in a row; default 256 for stories, 128 for other text"),
     ("--batch-size", positive(10**12), "rows in a batch; default 8 for stories, 16 for other text"),
@@ -94,6 +94,11 @@ def add(commands: Any) -> None:
         "--schedule",
         type=Choice(("cosine", "wsd", "constant")),
         help="how the learning rate falls: cosine, wsd (late), or constant; default: wsd for stories, else cosine",
+    )
+    p.add_argument(
+        "--optimizer",
+        type=Choice(("adamw", "muon")),
+        help="adamw; or muon, for the matrices inside the model; default: muon for a llama on stories, else adamw",
     )
     for name, kind, what in NUMBERS:
         p.add_argument(

@@ -1,4 +1,5 @@
-"""On a machine that is busy with something else, threads that wait go to sleep at once.
+"""On a machine that is busy with something else, threads that wait go to sleep at once, and share
+cores with each other instead of with strangers.
 
 OpenMP's threads spin while they wait for each other and for the next loop (GOMP_SPINCOUNT, see
 process.py). On cores that nobody else wants that is quick: a thread that sleeps takes 30 us to
@@ -8,6 +9,11 @@ GNU's OpenMP has a rule for this: in a process with more of its threads than the
 waiting thread spins a hundred times only ("GOMP_SPINCOUNT" in the manual of libgomp). So, while the
 machine is busy, a Python thread is kept that owns as many OpenMP threads as there are cores, all
 asleep. The kernels use as many threads as before, and compute the same bits.
+
+Beside two other programs, two threads have a fair share of two cores: one. Spread over both, each
+has half of a core, and waits for the other one while that is put aside. On the same core they have
+the whole of it, and whoever works does so at full speed. So, while the machine is busy, the threads
+of OpenMP stay on as many cores as they got the time of, and with the thread that calls them.
 
 Whether the machine is busy, Linux knows: it counts for each thread how long it has run, and how
 long it was ready to run and had no core.
@@ -27,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 LOOK = 0.2  # seconds for which the threads are watched
-ASLEEP = 5.0  # seconds until the next look, where the machine was busy
+ROUNDS, ROUND = 5, 1.0  # until the next look, where the machine was busy: so many times so many seconds
 SHARE = 0.25  # of the time that they wanted a core; one program beside two threads on two cores takes a third
 LEAST = 20_000_000  # nanoseconds of such time, below which nothing can be said
 
@@ -47,28 +53,40 @@ def read_times(tasks: Path = Path("/proc/self/task")) -> Times:
 
 def is_busy(before: Times, after: Times) -> bool:
     """Whether others had the cores for a good part of the time that our threads wanted one."""
+    ran, waited = _grown(before, after)
+    return ran + waited >= LEAST and waited > SHARE * (ran + waited)
+
+
+def _grown(before: Times, after: Times) -> tuple[int, int]:
+    """Nanoseconds for which our threads ran, and waited, between two readings."""
     threads = before.keys() & after.keys()
     ran, waited = (sum(after[thread][i] - before[thread][i] for thread in threads) for i in (0, 1))
-    return ran + waited >= LEAST and waited > SHARE * (ran + waited)
+    return ran, waited
 
 
 def watch(
     read: Callable[[], Times] = read_times,
     pause: Callable[[float], None] = time.sleep,
     asleep: Callable[[], Any] | None = None,
+    gathered: Callable[[int], Any] | None = None,
 ) -> None:
-    """Look again and again, and let waiting threads sleep after a look that found the machine busy.
+    """Look again and again. After a look that found the machine busy, waiting threads sleep, and
+    all are gathered on as many cores as they had the time of.
 
-    Each look is taken while they spin: threads that sleep wait a little for a core on any machine.
+    Each look is taken while they spin and are spread: threads that sleep wait a little for a core
+    on any machine.
     """
-    asleep = asleep or waiting_threads_sleep
+    asleep, gathered = asleep or waiting_threads_sleep, gathered or openmp_threads_gathered
     before = read()
     while True:
         pause(LOOK)
         after = read()
         if is_busy(before, after):
+            cores = max(1, round(_grown(before, after)[0] / 1e9 / LOOK))
             with asleep():
-                pause(ASLEEP)
+                for _ in range(ROUNDS):  # the calling thread moves about
+                    with gathered(cores):
+                        pause(ROUND)
             after = read()
         before = after
 
@@ -91,6 +109,37 @@ def waiting_threads_sleep() -> Iterator[None]:
     finally:
         end.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def openmp_threads_gathered(cores: int) -> Iterator[None]:
+    """Inside, OpenMP's threads stay on so many cores, one of which is that of the Python thread
+    that has worked most.
+
+    Python's threads go where they like: what they start, processes too, inherits from them where
+    it may run.
+    """
+    everywhere, moved = os.sched_getaffinity(0), []
+    with contextlib.suppress(OSError, ValueError, IndexError):  # nothing is moved where Linux tells otherwise
+        times, python = read_times(), {str(thread.native_id) for thread in threading.enumerate()}
+        caller = max(times.keys() & python, key=lambda thread: times[thread], default="self")
+        home = _core_of(caller)
+        chosen = {home, *sorted(everywhere - {home})[: cores - 1]}
+        for thread in map(int, times.keys() - python):
+            if chosen < everywhere == os.sched_getaffinity(thread):
+                os.sched_setaffinity(thread, chosen)
+                moved.append(thread)
+    try:
+        yield
+    finally:
+        for thread in moved:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                os.sched_setaffinity(thread, everywhere)
+
+
+def _core_of(thread: str) -> int:
+    """On which core a thread of this process ran last: field 39 of its "stat", see proc(5)."""
+    return int(Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[36])
 
 
 def _start_openmp_threads(n: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..nn import Module
+from ..nn import Embedding, Module
 from ..tensor import Tensor, no_grad
 from .folder.saving import save_pretrained
 
@@ -55,6 +55,7 @@ class LanguageModel(Module):
     context: int | None = None
     is_encoder_decoder = False
     reads_on = True  # whether a text that is read in parts is read as if at once
+    lm_head: Any = None  # the layer of the scores, where they have weights of their own
     cache_dtype: Any = None  # in which numbers a GPT-2 or a Llama keeps keys and values; None: in those of its weights
 
     def new_cache(self, batch_size: int, length: int, starts: np.ndarray | None = None) -> Any:
@@ -70,6 +71,14 @@ class LanguageModel(Module):
         """
         with no_grad():
             return self(ids, cache=cache).data[:, -1]
+
+    def hidden_matrices(self) -> list[Tensor]:
+        """The trainable matrices between the embeddings and the scores: those that `optim.Muon` is
+        for.
+        """
+        ends = [module for module in self.modules() if isinstance(module, Embedding) or module is self.lm_head]
+        outside = {id(p) for module in ends for p in module.parameters()}
+        return [p for p in self.parameters() if p.ndim == 2 and p.requires_grad and id(p) not in outside]
 
     def config_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""

@@ -9,11 +9,13 @@ from typing import Any
 
 from .. import optim
 from ..autograd.torch_words import torch_arguments
+from ..models.base import LanguageModel
 from .evaluate import Evaluation
 
 __all__ = ["TrainConfig", "TrainResult", "usual_warmup"]
 
 SCHEDULES = ("cosine", "wsd", "constant")
+OPTIMIZERS = ("adamw", "muon")
 POSITIVE = (
     *("steps", "batch_size", "accumulate", "context", "log_every", "evaluate_every", "sample_every"),
     *("checkpoint_every", "keep_checkpoints"),
@@ -39,6 +41,7 @@ class TrainConfig:
     schedule: str = "cosine"  # or "wsd", "constant"
     decay: float = 0.2  # the share of the steps, at the end, in which the learning rate of "wsd" falls
     warmup: int | None = None  # steps; None: a twentieth of all, at most 200
+    optimizer: str = "adamw"  # or "muon", for the hidden matrices of a language model
     weight_decay: float = 0.1  # of matrices
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float | None = 1.0  # the longest gradient; None: any
@@ -70,6 +73,8 @@ class TrainConfig:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"TrainConfig: schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"TrainConfig: optimizer must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}")
 
     def _set_integer(self, name: str, least: int, expected: str, most: float = math.inf) -> None:
         value: Any = getattr(self, name)
@@ -83,6 +88,22 @@ class TrainConfig:
         if not isinstance(value, numbers.Real) or not (0 <= float(value) <= most and math.isfinite(value)):
             raise ValueError(f"TrainConfig: {name} must be a number from 0 to {most:g}; got {value}")
         object.__setattr__(self, name, float(value))
+
+    def optimizers(self, model: Any) -> dict[str, optim.Optimizer]:
+        """What changes the model's parameters: AdamW; with "muon" that for the hidden matrices, and
+        AdamW for all else. Raises ValueError for a model that is no `LanguageModel`, with "muon".
+        """
+        if self.optimizer == "muon" and not isinstance(model, LanguageModel):
+            raise ValueError(
+                "TrainConfig: optimizer 'muon' is for the language models of minillm.models, which know their hidden "
+                f"matrices; got {type(model).__name__}: use 'adamw'"
+            )
+        matrices = model.hidden_matrices() if self.optimizer == "muon" else []
+        hidden = {id(p) for p in matrices}
+        others = optim.decay_groups([p for p in model.parameters() if id(p) not in hidden], self.weight_decay)
+        rate = self.learning_rate
+        found: dict[str, optim.Optimizer] = {"optimizer": optim.AdamW(others, rate, betas=self.betas)}
+        return found | ({"muon": optim.Muon(matrices, rate, self.weight_decay)} if matrices else {})
 
     def learning_rates(self) -> optim.Schedule:
         """The learning rate of each step, as a function."""

@@ -5,8 +5,8 @@
 A step multiplies every token by every weight once forward and twice backward, with two operations
 each time: 6 x parameters (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). To these come the
 scores and means of attention, 12 T C for a token and layer, half of that where a token sees only
-what is before it. The rate is measured in a moment, so that other programs which want the same
-cores are in it.
+what is before it; and the products of Muon. The rate is measured in a moment, so that other
+programs which want the same cores are in it.
 """  # noqa: W505
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def estimated_seconds(made: Setup, rate: float) -> float:
     evaluations = -(-recipe.steps // recipe.evaluate_every)
     # evaluating has no backward
     operations = per_token * (recipe.steps * tokens + evaluations * dataset.validation_tokens / 3)
+    if recipe.optimizer == "muon":
+        sizes = [sorted(p.shape) for p in made.model.hidden_matrices()]
+        operations += recipe.steps * sum(10 * r * r * (2 * c + r) for r, c in sizes)  # see optim.orthogonal
     return float(operations / rate / (OF_RECURRENT if recipe.model in RECURRENT else EFFICIENCY))
 
 

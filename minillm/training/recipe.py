@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import data as texts
-from .config import SCHEDULES, TrainConfig, usual_warmup
+from .config import OPTIMIZERS, SCHEDULES, TrainConfig, usual_warmup
 
 __all__ = ["ENCODED", "MODELS", "RECURRENT", "STARTED", "Recipe"]
 
@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "model": MODELS,
     "tokenizer": TOKENIZERS,
     "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
     "attention": ATTENTION,
     "split": SPLITS,
     "rows": ROWS,
@@ -58,7 +59,7 @@ class Recipe:
     Raises ValueError that names the setting which makes no sense, or is unknown.
 
     >>> Recipe(steps=50, width=64).layers
-    4
+    2
     >>> Recipe(width=100, heads=3)
     Traceback (most recent call last):
         ...
@@ -82,6 +83,7 @@ class Recipe:
     learning_rate: float
     schedule: str  # of the learning rate: cosine, wsd, constant
     warmup: int  # steps: usually a twentieth of all, at most 200
+    optimizer: str  # adamw; or muon for the hidden matrices, and adamw for the rest
     weight_decay: float
     evaluate_every: int  # steps: usually a tenth of all
     checkpoint_every: int  # steps: usually a tenth of all
@@ -103,9 +105,9 @@ class Recipe:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:
         """The recipe that a run folder holds, of this version or an older one, which did not say
-        how it split, or laid documents into rows, and gave heads to the rnn.
+        how it split, or laid documents into rows, knew one optimiser, and gave heads to the rnn.
         """
-        old = {"split": "documents", "rows": "packed", **settings}
+        old = {"split": "documents", "rows": "packed", "optimizer": "adamw", **settings}
         return cls(**old | ({"heads": None} if old.get("model") in RECURRENT else {}))
 
     def _not_its_own(self) -> list[str]:
@@ -156,7 +158,7 @@ class Recipe:
 
     def train_config(self) -> TrainConfig:
         """How the trainer is to go about it."""
-        if self.schedule == "wsd":  # what learned fastest: see benchmarks/search.py
+        if self.schedule == "wsd":
             falling: dict[str, Any] = {"decay": 0.6, "final_fraction": 0.0}
         else:
             falling = {"final_fraction": 0.03 if self.data is None else 0.1}
@@ -168,6 +170,7 @@ class Recipe:
             schedule=self.schedule,
             **falling,
             warmup=None if "warmup" in self.following else self.warmup,
+            optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             seed=self.seed,
             evaluate_every=self.evaluate_every,
@@ -196,8 +199,10 @@ def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting as it is where nobody chose it."""
     model, stories, rows = chosen.get("model", "llama"), path is None, chosen.get("rows", "bucketed")
     recurrent = model in RECURRENT
-    heads = chosen.get("heads", 1 if recurrent else 4)
-    steps = chosen.get("steps", 2000 if not stories else 700 if model == "llama" else 1200)
+    searched = stories and model == "llama" and rows == "bucketed"  # what learned soonest: see benchmarks/search.py
+    optimizer = chosen.get("optimizer", "muon" if searched else "adamw")
+    heads = chosen.get("heads", 1 if recurrent else 6 if searched and "width" not in chosen else 4)
+    steps = chosen.get("steps", 2000 if not stories else 560 if model == "llama" else 1200)
     encoded = path is not None and chosen.get("tokenizer") != ENCODED and texts.holds_shards(path)
     if encoded and "start" not in chosen and ("tokenizer" in chosen or "vocab_size" in chosen):
         raise ValueError(
@@ -209,18 +214,19 @@ def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
         "model": model,
         "tokenizer": ENCODED if encoded else "bpe",
         "vocab_size": 1024,
-        "layers": 2 if recurrent or model == "t5" else 4,
+        "layers": 2 if recurrent or model == "t5" or searched else 4,
         "heads": heads,
         "kv_heads": heads,
         "attention": "dot",
-        "width": 256 if recurrent else 128,
+        "width": 256 if recurrent else 192 if searched else 128,
         "dropout": 0.0,
         "context": 256 if stories else 128,
         "batch_size": 8 if stories else 16,
         "steps": steps,
-        "learning_rate": 5e-4 if "start" in chosen else 2e-3,
+        "learning_rate": 5e-4 if "start" in chosen else 3e-3 if optimizer == "muon" else 2e-3,
         "schedule": "wsd" if stories and rows == "bucketed" else "cosine",
         "warmup": usual_warmup(steps),
+        "optimizer": optimizer,
         "weight_decay": 0.1,
         "evaluate_every": _tenth(steps),
         "checkpoint_every": _tenth(steps),

@@ -81,8 +81,8 @@ class Trainer:
             if found is not None:
                 tokenizer.set_beginning(*found)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        groups = optim.decay_groups(self.parameters, self.config.weight_decay)
-        self.optimizer = optim.AdamW(groups, self.config.learning_rate, betas=self.config.betas)
+        self.optimizers = self.config.optimizers(model)
+        self.optimizer = self.optimizers["optimizer"]
         self.learning_rates = self.config.learning_rates()
         self.sample, self.loss = sample, loss
         self.callbacks: list[Callback] = [LossPlot(), *callbacks] if quiet else [Progress(), LossPlot(), *callbacks]
@@ -118,9 +118,10 @@ class Trainer:
         # anything looks at them.
         grad_norm = optim.clip_grad_norm(self.parameters, math.inf if config.clip is None else config.clip)
         self._check_finite(loss, grad_norm)
-        self.optimizer.lr = self.learning_rates(self.step)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.lr = self.learning_rates(self.step)
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         self.tokens += _count(batch)
         return loss, grad_norm
@@ -273,7 +274,8 @@ class Trainer:
         if self.run_folder is None or self.step == self._saved_step:
             return
         tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
+        for kind, optimizer in self.optimizers.items():
+            tensors |= {f"{kind}.{name}": array for name, array in optimizer.state_dict().items()}
         state = {
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -303,7 +305,8 @@ class Trainer:
             checkpoint = load_checkpoint(self.run_folder.checkpoints)
             tensors, state = checkpoint.tensors, checkpoint.state
             self.model.load_state_dict(_under("model.", tensors))
-            self.optimizer.load_state_dict(_under("optimizer.", tensors))
+            for kind, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(_under(f"{kind}.", tensors))
             self.step = self._saved_step = checkpoint.step
             self.tokens, self._seconds_before = state["tokens"], state["seconds"]
             self._since_log = _SinceLog(**state["since_log"])

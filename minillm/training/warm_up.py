@@ -27,6 +27,7 @@ from .. import data, kernels, models, optim
 from ..data import Batch
 from ..tokenizer import BPETokenizer, UnigramTokenizer
 from .build import build_model
+from .config import TrainConfig
 from .evaluate import next_token_loss
 from .recipe import Recipe
 
@@ -111,20 +112,20 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
 def _stamp(recipe: Recipe) -> Path | None:
     """An empty file that says: for such a model everything is compiled."""
     folder = kernels.cache_folder()
-    kind = recipe.model if recipe.attention == "dot" else f"{recipe.model}-{recipe.attention}"
+    kind = f"{recipe.model}-{recipe.attention}-{recipe.optimizer}"
     return folder and folder / f"all-of-{kind}-{kernels.cache_key()}"
 
 
-def compile_training(model: Any, batch: Batch) -> None:
+def compile_training(model: Any, batch: Batch, config: TrainConfig) -> None:
     """Compile what a step of training needs, last things first: a step by the definitions shows
     what is called.
     """
-    optimizer = optim.AdamW(optim.decay_groups(model.parameters(), 0.1))
     model.train()
     with kernels.noting_calls() as calls:
         next_token_loss(model, batch).backward()
-        optim.clip_grad_norm(optimizer.params, 1e-6)
-        optimizer.step()
+        optim.clip_grad_norm(model.parameters(), 1e-6)
+        for optimizer in config.optimizers(model).values():
+            optimizer.step()
     for file, name, arguments in reversed(calls):
         kernels.load(file, name)(*arguments)
 
@@ -143,7 +144,7 @@ def compile_decoder(kind: str, recipe: Recipe | None = None) -> None:
     recipe = recipe or Recipe(model=kind)
     model = build_model(recipe, recipe.vocab_size)
     ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
-    compile_training(model, (ids[:, :-1], ids[:, 1:]))
+    compile_training(model, (ids[:, :-1], ids[:, 1:]), recipe.train_config())
     compile_sampling(model)
 
 
@@ -151,7 +152,7 @@ def compile_t5() -> None:
     """Compile what a T5 needs that learns."""
     model = models.T5(models.T5Config(64, 32, 8, 64, num_layers=1, num_heads=4), 0)
     ids = np.random.default_rng(0).integers(2, 64, (8, 40))
-    compile_training(model, (ids, ids, ids))
+    compile_training(model, (ids, ids, ids), TrainConfig())
 
 
 def compile_int8() -> None:

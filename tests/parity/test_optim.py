@@ -61,3 +61,23 @@ def test_cosine_schedule():
         assert ours(step) == pytest.approx(theirs.param_groups[0]["lr"], abs=1e-12)
         theirs.step()
         cosine.step()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-5)])
+def test_fifty_steps_of_muon(dtype, tolerance, monkeypatch):
+    """torch's orthogonalises in bfloat16, to spare a GPU; in full precision it is ours."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self)
+    rng = np.random.default_rng(1)
+    shapes, settings = [(5, 3), (4, 9), (6, 6), (1, 7)], {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
+    ours = [Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True) for shape in shapes]
+    theirs = [torch.nn.Parameter(torch.tensor(p.data.copy())) for p in ours]
+    our_optimizer = optim.Muon(ours, **settings)
+    their_optimizer = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **settings)
+    for step in range(50):
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            grad = np.asarray(rng.normal(size=p.shape) + p.data, dtype=dtype)
+            p.grad, q.grad = (None, None) if i == 1 and step < 7 else (grad, torch.tensor(grad))
+        our_optimizer.step()
+        their_optimizer.step()
+        for p, q in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=tolerance, atol=tolerance)
