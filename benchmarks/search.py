@@ -3,7 +3,7 @@
     python -m benchmarks.search            # every row: about three quarters of an hour on two cores
     python -m benchmarks.search 1 2 14     # some of them
 
-Each row trains the default model (Llama, 4 layers, 128 wide) on the same stories and prints how far it ends above their
+Each row trains a small Llama on the same stories and prints how far it ends above their
 floor, on 400 stories that it has not seen. What is compared is what is learned from so many tokens; the processor time
 says what it costs.
 """
@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from minillm import Tensor, data, evaluate, models, optim
+from minillm import data, evaluate, models, optim
 from minillm.training.build import build_model
+from minillm.training.config import TrainConfig
 from minillm.training.evaluate import next_token_loss
 from minillm.training.recipe import Recipe
 from minillm.training.setup import Setup
@@ -36,7 +37,7 @@ class Row:
     decay: float | None = 0.6
     beta2: float = 0.95
     zero: bool = True  # whether the last products of a block begin as zeros
-    muon: float | None = None  # its learning rate, for the matrices of the blocks
+    muon: bool = False  # Muon for the matrices of the blocks
     layers: int = 4
     width: int = 128
     heads: int = 4
@@ -47,13 +48,13 @@ class Row:
 ROWS = (
     Row(400, "packed", decay=0.4, zero=False),
     Row(400, decay=0.4, zero=False),
-    Row(400, decay=0.4, zero=False, lr=2e-3, muon=0.02),
+    Row(400, decay=0.4, zero=False, muon=True),
     Row(600, decay=0.4, zero=False),
     Row(600, decay=0.4, zero=False, lr=2e-3),
     Row(600, decay=0.4, zero=False, lr=5e-3),
     Row(1160, decay=0.4, zero=False, lr=2e-3, places=1024),
     Row(290, decay=0.4, zero=False, places=4096),
-    Row(decay=0.5, zero=False, muon=0.02),
+    Row(decay=0.5, zero=False, muon=True),
     Row(decay=0.4, zero=False, lr=2e-3, heads=8),
     Row(decay=0.4, lr=2e-3),
     Row(decay=0.4, lr=2e-3, theta=500.0),
@@ -61,7 +62,7 @@ ROWS = (
     Row(),
     Row(decay=None),
     Row(decay=0.8, lr=4e-3),
-    Row(muon=0.01),
+    Row(muon=True),
     Row(390, decay=0.4, places=3072),
     Row(decay=0.4, lr=2e-3, embedding=0.3),
     Row(embedding=1.5),
@@ -69,42 +70,11 @@ ROWS = (
     Row(lr=2e-3, layers=2, width=192, heads=6),
     Row(560, lr=2e-3, layers=2, width=192, heads=6, theta=300.0),
     Row(560, layers=2, width=192, heads=6, theta=300.0),
-    Row(560, lr=2e-3, layers=2, width=192, heads=6, muon=0.01),
+    Row(560, layers=2, width=192, heads=12, theta=300.0),
+    Row(500, layers=2, width=192, heads=12, muon=True),
+    Row(500, lr=4e-3, layers=2, width=192, heads=12, muon=True),
+    Row(560, layers=2, width=192, heads=6, muon=True),
 )
-
-
-class Muon:
-    """For matrices: momentum, then the nearest matrix that stretches nothing (Jordan et al. 2024).
-
-    Five Newton-Schulz steps X <- a X + (b A + c A^2) X with A = X X^T bring all singular values of the momentum near 1.
-    """
-
-    def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95) -> None:
-        self.lr, self.momentum = lr, momentum
-        self.alike: dict[tuple[int, ...], list[Tensor]] = {}  # matrices of one shape go through the steps together
-        for p in params:
-            self.alike.setdefault(p.shape, []).append(p)
-        self.means = {shape: np.zeros((len(group), *shape), np.float32) for shape, group in self.alike.items()}
-
-    def step(self) -> None:
-        """Change every parameter."""
-        for shape, group in self.alike.items():
-            g, mean = np.stack([np.asarray(p.grad) for p in group]), self.means[shape]
-            mean += (1 - self.momentum) * (g - mean)
-            update = _orthogonal(g + self.momentum / (1 - self.momentum) * mean)
-            for p, u in zip(group, update, strict=True):
-                p.data = p.data - np.float32(self.lr * max(1, shape[0] / shape[1]) ** 0.5) * u
-
-
-def _orthogonal(g: np.ndarray) -> np.ndarray:
-    """(n, r, c) -> the same, every singular value about 1."""
-    flat = g.shape[1] <= g.shape[2]
-    x = g if flat else g.swapaxes(1, 2)
-    x = x / (np.sqrt(np.square(x).sum((1, 2), keepdims=True)) + 1e-7)
-    for _ in range(5):
-        a = x @ x.swapaxes(1, 2)
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
-    return x if flat else x.swapaxes(1, 2)
 
 
 def model_of(row: Row, setup: Setup) -> models.LanguageModel:
@@ -124,10 +94,8 @@ def model_of(row: Row, setup: Setup) -> models.LanguageModel:
 def learn(row: Row, setup: Setup, batches: Iterator[data.Batch]) -> tuple[models.LanguageModel, int]:
     """Train; returns the model, and the tokens that it has learned from."""
     model, tokens = model_of(row, setup), 0
-    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name] if row.muon else []
-    others = [p for p in model.parameters() if not any(p is q for q in inner)]
-    adam = optim.AdamW(optim.decay_groups(others, 0.1), betas=(0.9, row.beta2))
-    muon = Muon(inner, 0.0)
+    how = TrainConfig(optimizer="muon" if row.muon else "adamw", betas=(0.9, row.beta2))
+    optimizers = how.optimizers(model).values()
     settings: dict[str, Any] = {"steps": row.steps, "warmup": 20}
     rate = optim.warmup_cosine(1, **settings) if row.decay is None else optim.wsd(1, decay=row.decay, **settings)
     model.train()
@@ -135,11 +103,10 @@ def learn(row: Row, setup: Setup, batches: Iterator[data.Batch]) -> tuple[models
         batch = next(batches)
         next_token_loss(model, batch).backward()
         optim.clip_grad_norm(model.parameters(), 1.0)
-        adam.lr, muon.lr = row.lr * rate(step), (row.muon or 0.0) * rate(step)
-        adam.step()
-        muon.step()
-        for p in model.parameters():
-            p.grad = None
+        for optimizer in optimizers:
+            optimizer.lr = row.lr * rate(step)
+            optimizer.step()
+            optimizer.zero_grad()
         tokens += int((batch[-1] != -100).sum())
     return model, tokens
 
@@ -157,7 +124,7 @@ def main(chosen: list[str]) -> None:
         seconds = time.process_time() - begun
         result = evaluate(model, made["bucketed"].corpus.dataset.validation(32), floor=setup.corpus.floor)
         differs = ", ".join(f"{name} {value}" for name, value in vars(row).items() if value != getattr(Row(), name))
-        differs = differs or "the default"
+        differs = differs or "nothing"
         print(f"| {number} | {differs} | {result.above_floor:.4f} | {tokens:,} | {seconds:.0f} s |", flush=True)
 
 

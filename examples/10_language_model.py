@@ -50,7 +50,8 @@ print(f"... and so on; all together {-story.logprob:.1f} nats, and not one less 
 # random weights.
 
 # %%
-recipe = Recipe(steps=400, layers=3, width=96, batch_size=5, learning_rate=4e-3, evaluate_every=80, checkpoint_every=80)
+recipe = Recipe(steps=400, layers=3, width=96, batch_size=5, learning_rate=4e-3, optimizer="adamw",
+                evaluate_every=80, checkpoint_every=80)  # fmt: skip
 made = Setup.prepare(recipe)
 corpus, model = made.corpus, made.model
 baseline, floor = np.log(corpus.tokenizer.vocab_size), corpus.floor

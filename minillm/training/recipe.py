@@ -199,7 +199,8 @@ def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting as it is where nobody chose it."""
     model, stories, rows = chosen.get("model", "llama"), path is None, chosen.get("rows", "bucketed")
     recurrent = model in RECURRENT
-    searched = stories and model == "llama" and rows == "bucketed"  # what learned soonest: see benchmarks/search.py
+    # what learned the stories soonest: see benchmarks/search.py
+    searched = stories and model == "llama" and rows == "bucketed" and "start" not in chosen
     optimizer = chosen.get("optimizer", "muon" if searched else "adamw")
     heads = chosen.get("heads", 1 if recurrent else 6 if searched and "width" not in chosen else 4)
     steps = chosen.get("steps", 2000 if not stories else 560 if model == "llama" else 1200)
