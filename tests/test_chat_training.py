@@ -404,10 +404,11 @@ def test_sft_with_adapters_changes_them_and_the_embedding_with_new_rows(base, li
     assert all(np.array_equal(new[name], parts[name]) for name in new)
 
 
-def test_a_run_from_before_there_were_adapters_goes_on(base, lines, tmp_path):
+def test_a_run_from_before_there_were_adapters_and_muon_goes_on(base, lines, tmp_path):
     out = tmp_path / "old"
-    assert main(["sft", str(base), "--data", str(lines), "--batch-size", "4", "--steps", "2", "--out", str(out)]) == 0
+    typed = ["--data", str(lines), "--batch-size", "4", "--steps", "2", "--optimizer", "adamw", "--out", str(out)]
+    assert main(["sft", str(base), *typed]) == 0
     content = json.loads((out / "training.json").read_text())
-    del content["settings"]["lora"]
+    del content["settings"]["lora"], content["settings"]["optimizer"]
     (out / "training.json").write_text(json.dumps(content))
     assert main(["sft", str(out), "--resume"]) == 0

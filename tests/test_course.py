@@ -167,8 +167,8 @@ def test_the_model_of_lesson_10_is_trained_once_and_anew_where_its_recipe_change
     with pytest.raises(ValueError, match="no config.json"):  # the lesson, had it run, would have made it
         story_model(lesson)
     assert commands == [[sys.executable, str(course.HERE / "10_language_model.py"), "--out", str(tmp_path)]]
-    other = story_run(lesson, recipe.replace(width=64))
-    assert other.settings["width"] == 64 and not (other.path / "log.jsonl").exists()
+    other = story_run(lesson, recipe.replace(width=96))
+    assert other.settings["width"] == 96 and not (other.path / "log.jsonl").exists()
 
 
 def rows(name: str) -> list[list[str]]:

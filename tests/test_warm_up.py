@@ -43,7 +43,7 @@ for kind in ("llama", "gpt2", "rnn"):
     assert len(before) > 15, before
     ids = np.random.default_rng(0).integers(0, 300, 2000)
     model = build_model(recipe, 300)
-    config = TrainConfig(steps=2, batch_size=4, context=24)
+    config = TrainConfig(steps=2, batch_size=4, context=24, optimizer=recipe.optimizer)
     Trainer(model, data.StreamDataset(ids, ids[:100], 24), config, quiet=True).run()
     cache = model.eval().new_cache(1, 4)
     model.next_logits(np.ones((1, 1), int), cache)

@@ -9,12 +9,16 @@ from typing import Any
 from .computing import computing
 from .terminal import say
 from .tuning import add_options, new_folder, resume, settings_of, start_of, unchanged
-from .values import between, positive, seed
+from .values import Choice, between, positive, seed
 
 TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
-STEPS, PASSES = 800, 3  # from these conversations; over a file of others
+STEPS, PASSES = 600, 3  # from these conversations; over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
-USUAL = {"data": None, "steps": None, "batch_size": 32, "learning_rate": None, "seed": 0, "lora": None}
+USUAL = {
+    **{"data": None, "steps": None, "batch_size": 32, "learning_rate": None, "seed": 0, "lora": None},
+    "optimizer": None,
+}
+OF_OLD = {"lora": None, "optimizer": "adamw"}  # what runs from before there was a choice do not name
 
 NUMBERS = (
     ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
@@ -35,6 +39,11 @@ def add(commands: Any) -> None:
         "ones.",
     )
     add_options(p, "chat", '{"messages": [{"role": ..., "content": ...}]}', NUMBERS)
+    p.add_argument(
+        "--optimizer",
+        type=Choice(("adamw", "muon")),
+        help="adamw; or muon, for the matrices inside the model; default: muon, with --lora adamw",
+    )
     p.set_defaults(run=run)
 
 
@@ -55,7 +64,7 @@ def _tune(options: argparse.Namespace) -> int:
     from ..training.run import Run
     from ..training.trainer import Trainer
 
-    settings, resumed = settings_of(options, USUAL, added={"lora": None})
+    settings, resumed = settings_of(options, USUAL, added=OF_OLD)
     out = resumed.path if resumed else new_folder(options, "chat")
     path, seed, rows = settings["data"], settings["seed"], settings["batch_size"]
     loaded = start_of(settings)
@@ -91,8 +100,9 @@ def _tune(options: argparse.Namespace) -> int:
     rate = settings["learning_rate"]
     if rate is None:
         rate = RATE_OF_ADAPTERS if settings["lora"] else RATE
+    optimizer = settings["optimizer"] or ("adamw" if settings["lora"] else "muon")
     config = TrainConfig(
-        steps=steps, batch_size=rows, learning_rate=rate, schedule="wsd", decay=0.6,
+        steps=steps, batch_size=rows, learning_rate=rate, schedule="wsd", decay=0.6, optimizer=optimizer,
         final_fraction=0.0, seed=seed, evaluate_every=max(1, steps // 5), checkpoint_every=max(1, steps // 5),
     )  # fmt: skip
     before = report.measure(model, tokenizer, examined) if examined else None

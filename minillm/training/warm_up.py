@@ -112,7 +112,8 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
 def _stamp(recipe: Recipe) -> Path | None:
     """An empty file that says: for such a model everything is compiled."""
     folder = kernels.cache_folder()
-    kind = f"{recipe.model}-{recipe.attention}-{recipe.optimizer}"
+    chosen = [name for name in (recipe.attention, recipe.optimizer) if name not in ("dot", "adamw")]
+    kind = "-".join([recipe.model, *chosen])
     return folder and folder / f"all-of-{kind}-{kernels.cache_key()}"
 
 

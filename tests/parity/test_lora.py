@@ -149,7 +149,8 @@ def test_the_example_leaves_a_folder_in_which_transformers_says_the_same(tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.match(r"asking the model as it is 1 questions\nWho wrote Hamlet\? -> .*Shakespeare", done.stdout)
-    assert re.search(r"100 examples, 1,\d{3} tokens to learn; 0.34% of 134,975,808 numbers are trained", done.stdout)
+    learned = r"100 made-up .* 24 texts of its own: 3,\d{3} tokens to learn; 0.34% of 134,975,808 numbers are trained"
+    assert re.search(learned, done.stdout)
     before, after = re.search(r"perplexity of another text \| ([\d.]+) \| ([\d.]+) \|", done.stdout).groups()
     assert float(after) == pytest.approx(float(before), rel=0.05) and "hf upload" in done.stdout
     assert "base_model: HuggingFaceTB" in (tmp_path / "adapter/README.md").read_text()
