@@ -73,7 +73,7 @@ ROWS = (
     Row(560, layers=2, width=192, heads=12, theta=300.0),
     Row(500, layers=2, width=192, heads=12, muon=True),
     Row(500, lr=4e-3, layers=2, width=192, heads=12, muon=True),
-    Row(560, layers=2, width=192, heads=6, muon=True),
+    Row(500, layers=2, width=192, heads=6, muon=True),
 )
 
 
