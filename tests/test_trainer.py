@@ -191,9 +191,12 @@ def test_muon_is_for_the_matrices_between_embeddings_and_scores(model, ends):
     made = TrainConfig(optimizer="muon").optimizers(model)
     assert {names[id(p)] for p in made["muon"].params} == hidden
     assert {names[id(p)] for p in made["optimizer"].params} == set(names.values()) - hidden
-    for p in model.hidden_matrices():
-        p.requires_grad = False
+    for name, p in model.named_parameters():
+        p.requires_grad = name not in hidden
     assert list(TrainConfig(optimizer="muon").optimizers(model)) == ["optimizer"]
+    for name, p in model.named_parameters():
+        p.requires_grad = name in hidden
+    assert list(TrainConfig(optimizer="muon").optimizers(model)) == ["muon"]
 
 
 def test_muon_needs_a_model_that_knows_its_hidden_matrices():

@@ -99,11 +99,15 @@ class TrainConfig:
                 f"matrices; got {type(model).__name__}: use 'adamw'"
             )
         matrices = model.hidden_matrices() if self.optimizer == "muon" else []
-        hidden = {id(p) for p in matrices}
-        others = optim.decay_groups([p for p in model.parameters() if id(p) not in hidden], self.weight_decay)
-        rate = self.learning_rate
-        found: dict[str, optim.Optimizer] = {"optimizer": optim.AdamW(others, rate, betas=self.betas)}
-        return found | ({"muon": optim.Muon(matrices, rate, self.weight_decay)} if matrices else {})
+        hidden, rate = {id(p) for p in matrices}, self.learning_rate
+        others = [p for p in model.parameters() if p.requires_grad and id(p) not in hidden]
+        found: dict[str, optim.Optimizer] = {}
+        if others or not matrices:
+            groups = optim.decay_groups(others, self.weight_decay)
+            found["optimizer"] = optim.AdamW(groups, rate, betas=self.betas)
+        if matrices:
+            found["muon"] = optim.Muon(matrices, rate, self.weight_decay)
+        return found
 
     def learning_rates(self) -> optim.Schedule:
         """The learning rate of each step, as a function."""

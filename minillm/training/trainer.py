@@ -82,7 +82,7 @@ class Trainer:
                 tokenizer.set_beginning(*found)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = self.config.optimizers(model)
-        self.optimizer = self.optimizers["optimizer"]
+        self.optimizer = next(iter(self.optimizers.values()))
         self.learning_rates = self.config.learning_rates()
         self.sample, self.loss = sample, loss
         self.callbacks: list[Callback] = [LossPlot(), *callbacks] if quiet else [Progress(), LossPlot(), *callbacks]
