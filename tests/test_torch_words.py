@@ -138,7 +138,7 @@ def test_the_module_tensor_says_that_it_is_no_function():
         (lambda: F.scaled_dot_product_attention(1, 2, 3, is_causal=True), "write causal= for is_causal="),
         (lambda: F.softmax(Tensor([1.0]), dim=0), "softmax: axes are NumPy's: write axis= for dim="),
         (lambda: minillm.load("x", map_location="cpu"), "load: arrays are on the CPU here: leave out map_location="),
-        (lambda: optim.SGD([W], lr=0.1, nesterov=True), "SGD: .* looks ahead, that of SGD does not: leave out nesterov="),
+        (lambda: optim.SGD([W], lr=0.1, nesterov=True), "SGD: .* of SGD does not: leave out nesterov="),
         (lambda: optim.Muon([W], lr=0.1, ns_steps=4), r"Muon: orthogonal\(\) takes five steps: leave out ns_steps="),
         (lambda: optim.AdamW([W], amsgrad=True), "AdamW: the mean of squares may fall again: leave out amsgrad="),
         (lambda: nn.Conv2d(2, 2, 3, groups=2), "Conv2d: give parts of the channels to layers of their own"),
