@@ -12,7 +12,7 @@ from .tuning import add_options, new_folder, resume, settings_of, start_of, unch
 from .values import Choice, between, positive, seed
 
 TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
-STEPS, PASSES = 600, 3  # from these conversations; over a file of others
+STEPS, PASSES = 690, 3  # from these conversations; over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
     **{"data": None, "steps": None, "batch_size": 32, "learning_rate": None, "seed": 0, "lora": None},
