@@ -257,7 +257,8 @@ class Muon(Optimizer):
         self.m = np.zeros_like(self.flat)
 
     def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
-        begin, alike = where.start, dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]]()
+        alike: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}  # shape -> weights, mean gradients
+        begin = where.start
         for g in grads:
             w, m = (flat[begin : begin + g.size].reshape(g.shape) for flat in (self.flat, self.m))
             m += (1 - self.momentum) * (g - m)

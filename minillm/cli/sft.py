@@ -15,7 +15,12 @@ TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
 STEPS, PASSES = 690, 3  # from these conversations; over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
-    **{"data": None, "steps": None, "batch_size": 32, "learning_rate": None, "seed": 0, "lora": None},
+    "data": None,
+    "steps": None,
+    "batch_size": 32,
+    "learning_rate": None,
+    "seed": 0,
+    "lora": None,
     "optimizer": None,
 }
 OF_OLD = {"lora": None, "optimizer": "adamw"}  # what runs from before there was a choice do not name
