@@ -147,6 +147,23 @@ def test_an_inner_kernel_has_no_way_in_from_python():
 
 
 @compiled
+def test_an_inner_kernel_has_no_machine_code_of_its_own():
+    @_jit.jit(inner=True)
+    def double(x):
+        return 2 * x
+
+    @_jit.jit
+    def quadruple(x):
+        return double(double(x))
+
+    assert quadruple(2.0) == 8.0
+    for kernel, has_some in ((double, False), (quadruple, True)):
+        (compiled,) = kernel.overloads.values()
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        assert (address != 0) == has_some
+
+
+@compiled
 def test_a_constant_argument_is_no_signature_of_its_own():
     @_jit.jit(inner=True)
     def add(x, n, negative):

@@ -195,8 +195,9 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
     from ..training.trainer import Trainer
     from ..training.warm_up import WarmUp
 
-    clock, inform = Clock(), (lambda text: None) if options.quiet else say
+    inform = (lambda text: None) if options.quiet else say
     with computing(options, about=60) as notice, WarmUp(recipe) as warm_up:
+        clock = Clock(disturbed=lambda: warm_up.disturbs)
         with clock.timing("preparing"), warm_up.preparing():
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
             folder = resumed.path if resumed and resumed.holds_model else None
@@ -228,7 +229,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             run=run,
             floor=corpus.floor,
             sample=sample,
-            callbacks=[KeepBest()] if recipe.best else [],
+            callbacks=[warm_up, KeepBest()] if recipe.best else [warm_up],
             quiet=options.quiet,
         )
         trainer.clock = clock

@@ -20,6 +20,8 @@ from .settings import KERNELS as KERNELS
 
 process.numba_module()  # settles the threading layer before anything can start one
 
+from .inner import OnlyInner, no_way_in  # noqa: E402
+
 _settings: Any = numba.config  # its attributes come from the environment: unknown to a type checker
 CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
 JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
@@ -59,6 +61,8 @@ def jit(
         "no_cpython_wrapper": inner,
         "no_cfunc_wrapper": True,
     }
+    if inner:
+        options["pipeline_class"] = OnlyInner
     if not JIT:  # plain Python; NumPy's integers then wrap around as silently as the processor's
         return np.errstate(over="ignore")(function)
     try:
@@ -68,7 +72,7 @@ def jit(
         dispatcher = numba.njit(**options)(function)
     _one_signature(dispatcher)
     if inner:
-        _no_way_in(dispatcher)
+        no_way_in(dispatcher)
     return dispatcher
 
 
@@ -82,18 +86,6 @@ def _one_signature(dispatcher: Any) -> None:
         return compile_for(tuple(map(types.unliteral, signature)) if isinstance(signature, tuple) else signature)
 
     dispatcher.compile = compile_once
-
-
-def _no_way_in(dispatcher: Any) -> None:
-    """Make a call from Python a TypeError; without its wrapper, Numba would jump to nowhere."""
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise TypeError(f"{dispatcher.py_func.__name__} is for other kernels: it has no way in from Python")
-
-    def remember(compiled: Any) -> None:
-        dispatcher.overloads[tuple(compiled.signature.args)] = compiled
-
-    dispatcher.add_overload, dispatcher._compile_for_args = remember, refuse
 
 
 def _stamp_cache(dispatcher: Any) -> None:

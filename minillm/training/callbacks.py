@@ -142,7 +142,7 @@ class Progress(Callback):
             parts.append(f"floor {trainer.floor:.3f}")
         if trainer.tokens_per_s:
             parts.append(f"{_short(trainer.tokens_per_s)} tokens/s")
-        if trainer.clock.times["learning"]:
+        if trainer.clock.mean("learning"):
             parts.append(f"{minutes(seconds_left(trainer))} left")
         return "  ".join(parts)
 
@@ -181,7 +181,8 @@ def seconds_left(trainer: Any) -> float:
     before.
 
     Before the first evaluation: a third of the time of learning from as many tokens, for there is
-    no backward.
+    no backward. While the kernels of sampling are compiled beside the run: as many seconds more as
+    those of learning have cost.
     """
     clock, config = trainer.clock, trainer.config
     step, tokens = clock.mean("learning"), trainer.tokens / trainer.step
@@ -192,6 +193,8 @@ def seconds_left(trainer: Any) -> float:
     guess = step * trainer.dataset.validation_tokens / tokens / 3
     left = (config.steps - trainer.step) * step
     left += still(config.evaluate_every) * (clock.mean("evaluating") or guess)
+    if clock.disturbed():
+        left += max(0.0, clock.seconds["compiling"] - clock.lost)
     return left + still(config.sample_every) * (clock.mean("sampling") or 0.0)
 
 

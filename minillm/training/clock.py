@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
 
 from .. import kernels
 
 __all__ = ["Clock", "minutes"]
 
+RECENT = 100  # pieces of work
+
 
 class Clock:
     """Adds up the seconds of each kind of work; compiling kernels counts as a kind of its own.
+
+    disturbed: tells whether something that will end takes a part of the machine just now.
 
     >>> clock = Clock()
     >>> with clock.timing("learning"):
@@ -22,15 +26,18 @@ class Clock:
     (1, True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, disturbed: Callable[[], bool] = lambda: False) -> None:
         self.seconds: dict[str, float] = defaultdict(float)  # by the kind of work
         self.times: Counter[str] = Counter()  # how often it was done
+        self.disturbed = disturbed
+        self.lost = 0.0  # seconds by which disturbed pieces of work took longer than others of their kind
+        self._alone: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))  # seconds of those others
 
     @contextlib.contextmanager
     def timing(self, work: str) -> Iterator[None]:
         """What is done inside counts as ``work``, but for the compiling of kernels."""
         depth, since = 0, 0.0
-        begun, compiled = time.perf_counter(), 0.0
+        begun, compiled, disturbed = time.perf_counter(), 0.0, self.disturbed()
 
         def on_compile(name: str, seconds: float | None) -> None:
             nonlocal depth, since, compiled
@@ -45,13 +52,21 @@ class Clock:
             yield
         finally:
             forget()
+            seconds = time.perf_counter() - begun - compiled
             self.times[work] += 1
-            self.seconds[work] += time.perf_counter() - begun - compiled
+            self.seconds[work] += seconds
             self.seconds["compiling"] += compiled
+            if not disturbed:
+                self._alone[work].append(seconds)
+            else:
+                self.lost += seconds - (self.mean(work) or seconds)
 
     def mean(self, work: str) -> float | None:
-        """Seconds of one piece of work; None before the first."""
-        return self.seconds[work] / self.times[work] if self.times[work] else None
+        """Seconds of one piece of work: the mean of the last hundred that nothing disturbed; None
+        before the first.
+        """
+        alone = self._alone[work]
+        return sum(alone) / len(alone) if alone else None
 
     def __str__(self) -> str:
         parts = [f"{work} {minutes(seconds)}" for work, seconds in self.seconds.items() if seconds >= 0.5]

@@ -4,8 +4,9 @@ Machine code goes into a cache on the disk, and whoever needs a kernel looks the
 process can compile for another. `WarmUp` starts one that takes the kernels from the last to the
 first: the optimiser's, those of backward, those of forward. The training needs them the other way
 round. Where the two meet, everything is done, in about half the time, and nobody has waited for
-anybody. Then it goes on, with low priority, to the kernels of sampling, and to those of a tokenizer
-that had so little to learn that it did so without them.
+anybody. Once the run is under way, and knows its own pace, it goes on, with low priority, to the
+kernels of sampling, and to those of a tokenizer that had so little to learn that it did so without
+them.
 
     python -m minillm.training.warm_up '{"model": "llama"}'          what the second process does
 """
@@ -17,7 +18,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,20 @@ from .. import data, kernels, models, optim
 from ..data import Batch
 from ..tokenizer import BPETokenizer, UnigramTokenizer
 from .build import build_model
+from .callbacks import Callback
 from .config import TrainConfig
 from .evaluate import next_token_loss
 from .recipe import Recipe
 
 __all__ = ["WarmUp"]
 
+ALONE = 9  # steps that show how long one takes, before the second process compiles beside them
 Trained = BPETokenizer | UnigramTokenizer  # the tokenizers that have kernels
 
 
-class WarmUp:
+class WarmUp(Callback):
     """A context manager: inside, a second process compiles what a training of this recipe needs.
+    As a callback of the trainer it knows when the run is under way.
 
     It starts none where nothing would be gained: all is compiled already, the machine has one core,
     the definitions compute, or machine code cannot be kept. Its failure is nobody's: what is then
@@ -48,6 +52,7 @@ class WarmUp:
         self.recipe = recipe
         self.process: subprocess.Popen[bytes] | None = None
         self.stamp: Path | None = None
+        self._steps = 0  # that the run has done
 
     def __enter__(self) -> WarmUp:
         if kernels.KERNELS == "numba":
@@ -72,6 +77,17 @@ class WarmUp:
     def is_compiling(self) -> bool:
         """Whether the second process is still at work."""
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether it takes a part of the machine while the run learns."""
+        return self._steps >= ALONE and self.is_compiling
+
+    def on_step(self, trainer: Any, loss: float) -> None:
+        """After the first few steps, let the second process compile what sampling needs."""
+        self._steps += 1
+        if self.process is not None and self.process.stdin is not None and self._steps == ALONE:
+            self.process.stdin.close()
 
     @property
     def is_needless(self) -> bool:
@@ -103,7 +119,7 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(__name__), json.dumps(sys.path), json.dumps(recipe.to_dict())],
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # closed when it is to go on
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -140,12 +156,17 @@ def compile_sampling(model: Any) -> None:
         model.next_logits(np.ones((1, 1), np.int64), cache)
 
 
-def compile_decoder(kind: str, recipe: Recipe | None = None) -> None:
-    """Compile what a model that continues texts needs, first for training, then for sampling."""
+def compile_decoder(
+    kind: str, recipe: Recipe | None = None, between: Callable[[], Any] = lambda: None
+) -> None:
+    """Compile what a model that continues texts needs, first for training, then for sampling;
+    ``between`` the two, do something else.
+    """
     recipe = recipe or Recipe(model=kind)
     model = build_model(recipe, recipe.vocab_size)
     ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
     compile_training(model, (ids[:, :-1], ids[:, 1:]), recipe.train_config())
+    between()
     compile_sampling(model)
 
 
@@ -180,7 +201,8 @@ def main(arguments: list[str]) -> None:
     if recipe.model == "t5":
         compile_t5()
     else:  # kernels do not depend on sizes: a model to start with is as good as any of its kind
-        compile_decoder(recipe.model, Recipe(model=recipe.model) if recipe.start else recipe)
+        some = Recipe(model=recipe.model) if recipe.start else recipe
+        compile_decoder(recipe.model, some, between=sys.stdin.read)  # which ends when the run is under way, or no more
     if _few_words(recipe):
         compile_tokenizers([BPETokenizer])
     if stamp := _stamp(recipe):

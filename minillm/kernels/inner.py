@@ -1,0 +1,54 @@
+"""What only other kernels call becomes part of them: it is compiled to LLVM's intermediate code,
+and no further.
+
+Numba makes machine code of each function together with all that it calls. In a tower of small
+functions most of that is never run: only what Python calls needs an address. And LLVM would
+optimise the lowest ones once for each floor above them. Left to the kernel at the top, all is
+optimised once: the step of decoding compiles in 24 s, not in 40.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+PARALLEL = False
+
+
+class _Part(JITCodeLibrary):
+    """A library that is linked into others, and has no address itself."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+
+class OnlyInner(Compiler):
+    """Numba's compiler, up to code that can be linked."""
+
+    def __init__(
+        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any
+    ) -> None:
+        flags.no_compile = True  # no address is asked for
+        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
+        self.state.library = _Part(self.state.targetctx.codegen(), "inner")
+
+
+def no_way_in(dispatcher: Any) -> None:
+    """Let kernels find what was compiled, and make a call from Python a TypeError."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise TypeError(f"{dispatcher.py_func.__name__} is for other kernels: it has no way in from Python")
+
+    def remember(compiled: Any) -> None:
+        compiled = compiled._replace(entry_point=object())  # by which Numba knows it, for lack of an address
+        dispatcher.targetctx.insert_user_function(compiled.entry_point, compiled.fndesc, [compiled.library])
+        dispatcher.overloads[tuple(compiled.signature.args)] = compiled
+
+    dispatcher.add_overload, dispatcher._compile_for_args = remember, refuse
