@@ -257,34 +257,28 @@ class Muon(Optimizer):
         self.m = np.zeros_like(self.flat)
 
     def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
-        alike: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}  # shape -> weights, mean gradients
         begin = where.start
         for g in grads:
             w, m = (flat[begin : begin + g.size].reshape(g.shape) for flat in (self.flat, self.m))
             m += (1 - self.momentum) * (g - m)
-            alike.setdefault(g.shape, []).append((w, g + self.momentum * (m - g)))
+            u = orthogonal(g + self.momentum * (m - g))
+            w -= lr * (0.2 * math.sqrt(max(g.shape)) * u + weight_decay * w)
             begin += g.size
-        for shape, pairs in alike.items():  # all of one shape at once: fewer and larger products
-            ws, means = zip(*pairs, strict=True)
-            for w, u in zip(ws, orthogonal(np.stack(means)), strict=True):
-                w -= lr * (0.2 * math.sqrt(max(shape)) * u + weight_decay * w)
 
 
 def orthogonal(g: np.ndarray) -> np.ndarray:
-    """U V^T, about, for each matrix g = U S V^T: its singular values s become 0.7 to 1.2, all but
-    the tiniest, below |g| / 700.   (..., M, N) -> the same.
+    """U V^T, about, for a matrix g = U S V^T: its singular values s become 0.7 to 1.2, all but the
+    tiniest, below |g| / 700.
 
-    Without a decomposition: X <- (a I + b A + c A^2) X with A = X X^T changes s alone, into a s +
+    Without a decomposition: X <- a X + (b A + c A^2) X with A = X X^T changes s alone, into a s +
     b s^3 + c s^5, and five times are enough (Newton-Schulz). What is 0 stays 0.
     """
-    wide = g.shape[-2] <= g.shape[-1]
-    x = g if wide else g.swapaxes(-1, -2)  # A is small
-    x = x / np.maximum(np.sqrt(np.square(x).sum(axis=(-2, -1), keepdims=True)), 1e-7)  # s <= 1
-    aI = 3.4445 * np.eye(x.shape[-2], dtype=x.dtype)
+    x = g if len(g) <= g.shape[1] else g.T  # A is small
+    x = x / max(math.sqrt(sum_of_squares([x])), 1e-7)  # s <= 1
     for _ in range(5):
-        A = product(x, x.swapaxes(-1, -2))
-        x = product(aI - 4.7750 * A + 2.0315 * product(A, A), x)
-    return x if wide else x.swapaxes(-1, -2)
+        A = product(x, x.T)
+        x = 3.4445 * x + product(-4.7750 * A + 2.0315 * product(A, A), x)
+    return x if len(g) <= g.shape[1] else x.T
 
 
 def _in_a_row(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -171,6 +171,9 @@ def test_what_makes_no_sense_is_refused():
     assert all(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(ValueError, match="rank must be at least 1; got 0"):
         finetune.add_lora(model, rank=0)
+    with pytest.raises(ValueError, match="rank must be at most 16: no dW of these layers has a higher one; got 17"):
+        finetune.add_lora(model, rank=17, targets=["q_proj", "v_proj"])
+    finetune.add_lora(llama(), rank=16, targets=["q_proj", "v_proj"])
     with pytest.raises(ValueError, match=r"p must be in \[0, 1\); got 1"):
         finetune.add_lora(llama(), dropout=1)
     with pytest.raises(ValueError, match="name the layers; the linear layers of this Sequential are: none"):

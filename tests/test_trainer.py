@@ -359,6 +359,13 @@ def test_resuming_otherwise_warns(tmp_path):
         tiny_trainer().resume()
 
 
+@pytest.mark.parametrize("began, goes_on", [("adamw", "muon"), ("muon", "adamw")])
+def test_a_run_goes_on_with_its_own_optimizer(tmp_path, began, goes_on):
+    tiny_trainer(tmp_path / "run", optimizer=began, callbacks=[StopAt(5)]).run()
+    with pytest.raises(ValueError, match=f"began with optimizer='{began}', and goes on with that; got '{goes_on}'"):
+        start_or_resume(tmp_path / "run", optimizer=goes_on)
+
+
 # ---- when it goes wrong ----------------------------------------------------------------------------------------------
 
 

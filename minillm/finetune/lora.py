@@ -149,6 +149,9 @@ def add_lora(
         names = ", ".join(sorted({path.rsplit(".")[-1] for path in layers})) or "none"
         what = f"no linear layer is called {lacking[0]!r}" if lacking else "name the layers"
         raise ValueError(f"add_lora: targets: {what}; the linear layers of this {type(model).__name__} are: {names}")
+    most = max(min(layers[path].weight.shape) for path in chosen)
+    if rank > most:
+        raise ValueError(f"add_lora: rank must be at most {most}: no dW of these layers has a higher one; got {rank}")
     parameters = dict(model.named_parameters())
     if unknown := [name for name in beside if name not in parameters]:
         raise ValueError(f"add_lora: beside: no parameter is called {unknown[0]!r}; names are {', '.join(parameters)}")

@@ -304,6 +304,12 @@ class Trainer:
                 return 0
             checkpoint = load_checkpoint(self.run_folder.checkpoints)
             tensors, state = checkpoint.tensors, checkpoint.state
+            began_with = state["depends_on"].get("optimizer", "adamw")  # those of old had no choice
+            if began_with != self.config.optimizer:
+                raise ValueError(
+                    f"Trainer.resume: the run began with optimizer={began_with!r}, and goes on with that; "
+                    f"got {self.config.optimizer!r}"
+                )
             self.model.load_state_dict(_under("model.", tensors))
             for kind, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(_under(f"{kind}.", tensors))
