@@ -74,6 +74,7 @@ ROWS = (
     Row(500, layers=2, width=192, heads=12, muon=True),
     Row(500, lr=4e-3, layers=2, width=192, heads=12, muon=True),
     Row(500, layers=2, width=192, heads=6, muon=True),
+    Row(500, layers=3, width=160, heads=5, muon=True),
 )
 
 

@@ -95,11 +95,11 @@ def _encoded(script: Script, parts: Sequence[Rendered], tokenizer: Tokenizer, cu
     """parts: what the template makes of `_ends`."""
     written, *beginnings = parts
     hidden = _with_hidden_signs(script, tokenizer, written.text, script.text)
-    ids, places = _ids(tokenizer, written.text, hidden, cut)
+    specials = tokenizer.special_spans(hidden)
+    ids, places = _ids(written.text, specials, cut)
     if _is_marked(script):
         answers = written.generations
     else:
-        specials = tokenizer.special_spans(hidden)
         answers = [
             _answer(i, introduced.text, answered.text, written.text, specials)
             for i, introduced, answered in zip(_turns(script), beginnings[::2], beginnings[1::2], strict=True)
@@ -122,7 +122,8 @@ def prompt(
     script = Script(messages, tokenizer, tools, template, variables)
     write = script.continued if continue_final_message else functools.partial(script.text, True)
     text = write()
-    return _ids(tokenizer, text, _with_hidden_signs(script, tokenizer, text, write), _cutter(tokenizer))[0]
+    hidden = _with_hidden_signs(script, tokenizer, text, write)
+    return _ids(text, tokenizer.special_spans(hidden), _cutter(tokenizer))[0]
 
 
 def prompt_each(conversations: Sequence[Messages], tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -130,7 +131,7 @@ def prompt_each(conversations: Sequence[Messages], tokenizer: Tokenizer) -> Iter
     cut = functools.lru_cache(_LINES)(_cutter(tokenizer))
     for script, (whole,) in _written(conversations, tokenizer, lambda script: [(len(script.messages), True)]):
         hidden = _with_hidden_signs(script, tokenizer, whole.text, functools.partial(script.text, True))
-        yield _ids(tokenizer, whole.text, hidden, cut)[0]
+        yield _ids(whole.text, tokenizer.special_spans(hidden), cut)[0]
 
 
 def _written(
@@ -202,8 +203,8 @@ def _cutter(tokenizer: Tokenizer) -> Cut:
     return functools.partial(tokenizer.encode_with_offsets, add_special_tokens=False)
 
 
-def _ids(tokenizer: Tokenizer, text: str, hidden: str, cut: Cut) -> tuple[list[int], list[Stretch]]:
-    """The ids of a text, and where each stands; special are those that `hidden` shows."""
+def _ids(text: str, specials: Sequence[Span], cut: Cut) -> tuple[list[int], list[Stretch]]:
+    """The ids of a text, and where each stands."""
     ids: list[int] = []
     places: list[Stretch] = []
 
@@ -213,7 +214,7 @@ def _ids(tokenizer: Tokenizer, text: str, hidden: str, cut: Cut) -> tuple[list[i
         places.extend((start + low, start + high) for low, high in offsets)
 
     done = 0
-    for span in tokenizer.special_spans(hidden):
+    for span in specials:
         ordinary(done, span.start)
         assert span.id is not None
         ids.append(span.id)

@@ -110,15 +110,17 @@ class Script:
 
         changed: what becomes of every text that the messages, tools and documents hold.
         """
-        written = [self._variables(self.messages[:count], prompt, changed) for count, prompt in ends]
         try:
-            return _sandbox.render(self.template, written)
+            return _sandbox.render(self.template, self.requests(ends, changed))
         except ValueError as error:
             raise ValueError(f"{self._refused(*ends[0])}{error}") from None
 
-    def _variables(self, messages: Any, prompt: bool, changed: Callable[[str], str] = str) -> dict[str, Any]:
-        told = {"messages": messages, "tools": self.tools, "documents": self.variables["documents"]}
-        return {**self.variables, **with_texts(told, changed), "add_generation_prompt": prompt}
+    def requests(self, ends: Sequence[End], changed: Callable[[str], str] = str) -> list[dict[str, Any]]:
+        """What the template is given for each of the beginnings; an empty one says hello."""
+        told = {"messages": self.messages, "tools": self.tools, "documents": self.variables["documents"]}
+        told = {**self.variables, **with_texts(told, changed)}
+        beginnings = [told | {"messages": told["messages"][:count] or HELLO} for count, _ in ends]
+        return [told | {"add_generation_prompt": prompt} for told, (_, prompt) in zip(beginnings, ends, strict=True)]
 
     def _refused(self, count: int, prompt: bool) -> str:
         """Which message a template does not want, for the error: the one after the last with which
@@ -126,7 +128,7 @@ class Script:
         """
         for i in reversed(range(count)):
             try:
-                _sandbox.render(self.template, [self._variables(self.messages[:i] or HELLO, prompt)])
+                _sandbox.render(self.template, self.requests([(i, prompt)]))
             except ValueError:
                 continue
             return f"messages[{i}]: "
@@ -138,7 +140,7 @@ def parts_of(scripts: Sequence[tuple[Script, Sequence[End]]]) -> list[list[Rende
 
     Raises ValueError and TimeoutError, as `Sandbox.render` does, without saying which is at fault.
     """
-    written = [script._variables(script.messages[:count], prompt) for script, ends in scripts for count, prompt in ends]
+    written = [request for script, ends in scripts for request in script.requests(ends)]
     rendered = iter(_sandbox.render(scripts[0][0].template, written))
     return [[next(rendered) for _ in ends] for _, ends in scripts]
 

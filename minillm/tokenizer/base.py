@@ -227,9 +227,7 @@ class Tokenizer(ABC):
 
     def special_spans(self, text: str) -> list[Span]:
         """Where special tokens are written in a text, from left to right."""
-        exact, normalized = self._specials.matchers(self._specials.special, lambda name: name)
-        found = [span for matcher in (exact, normalized) for span in matcher.spans(text) if span.id is not None]
-        return sorted(found)
+        return sorted(span for matcher in self._specials.written for span in matcher.spans(text) if span.id is not None)
 
     def _matchers(self, allowed_special: Collection[str] | str, caller: str) -> tuple[Matcher, Matcher]:
         """Those that find the allowed tokens in a text, and in a normalized one; kept for the next

@@ -8,6 +8,7 @@ themselves.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -93,6 +94,11 @@ class Specials:
                 f"it has {listed(self.special)}"
             )
         return {**self.plain, **{name: self.special[name] for name in names}}
+
+    @functools.cached_property
+    def written(self) -> tuple[Matcher, Matcher]:
+        """Those that find special tokens in a text as it is."""
+        return self.matchers(self.special, lambda name: name)
 
     def matchers(self, tokens: Mapping[str, int], normalize: Callable[[str], str]) -> tuple[Matcher, Matcher]:
         """Those that find `tokens` in a text as it is, and those that find the others after it was
