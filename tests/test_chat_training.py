@@ -41,10 +41,10 @@ def answered(letter):
     return [*asked(letter), {"role": "assistant", "content": (LETTERS * 2)[i + 1 : i + 3]}]
 
 
-def small_model(vocab_size, dtype=np.float32):
+def small_model(vocab_size, dtype=np.float32, context=32):
     config = models.LlamaConfig(
         vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.1, tie_word_embeddings=True,
+        num_key_value_heads=2, max_position_embeddings=context, initializer_range=0.1, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     return models.Llama(config, rng=1).astype(dtype)
@@ -286,6 +286,26 @@ def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     assert main(["sft", str(base), "--data", str(lines), "--out", str(tmp_path / "none")]) == 2
     assert "its first 1 conversations are held out to measure on, and none of them" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_made_up_conversations_are_as_many_as_are_looked_at(tmp_path, monkeypatch, capsys):
+    """What comes again is learned by heart; the folder says what was done, whatever is usual later."""
+    base, tokenizer = tmp_path / "base", BPETokenizer.train(["Who has the ball?"] * 3, 264)
+    small_model(264, context=400).save_pretrained(base, tokenizer=tokenizer)
+    monkeypatch.setattr("minillm.cli.sft.EXAMINED", 4)
+    out = tmp_path / "new"
+    assert main(["sft", str(base), "--steps", "3", "--batch-size", "5", "--out", str(out)]) == 0
+    content = json.loads((out / "training.json").read_text())
+    assert content["about"].startswith("15 conversations made up by minillm")
+    done = {name: content["settings"][name] for name in ("steps", "learning_rate", "optimizer")}
+    assert done == {"steps": 3, "learning_rate": 3e-3, "optimizer": "muon"}
+    for name in ("RATE", "STEPS"):
+        monkeypatch.setattr(f"minillm.cli.sft.{name}", 0)
+    assert main(["sft", str(out), "--resume"]) == 0
+    assert "finished 3 steps" in capsys.readouterr().err
+    monkeypatch.setattr("minillm.cli.sft.MOST", 7)
+    assert main(["sft", str(base), "--steps", "3", "--batch-size", "5", "--out", str(tmp_path / "few")]) == 0
+    assert json.loads((tmp_path / "few/training.json").read_text())["about"].startswith("7 conversations")
 
 
 @pytest.mark.parametrize("command", ["sft", "dpo"])

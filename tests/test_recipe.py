@@ -21,7 +21,7 @@ def test_docstring_examples():
 
 def test_what_is_left_out_suits_the_data_and_the_model(tmp_path):
     stories, text = Recipe(), Recipe(data=tmp_path / "a.txt")
-    assert (stories.steps, stories.context, stories.batch_size) == (500, 256, 8)
+    assert (stories.steps, stories.context, stories.batch_size) == (520, 256, 8)
     assert (stories.rows, stories.learning_rate, Recipe(model="rnn").steps) == ("bucketed", 3e-3, 1200)
     assert (text.steps, text.context, text.batch_size, text.data) == (2000, 128, 16, str(tmp_path / "a.txt"))
     assert (stories.layers, stories.width, stories.heads, stories.optimizer) == (2, 192, 6, "muon")

@@ -11,8 +11,8 @@ from .terminal import say
 from .tuning import add_options, new_folder, resume, settings_of, start_of, unchanged
 from .values import Choice, between, positive, seed
 
-TRAINED, EXAMINED = 8000, 200  # conversations of the embedded corpus
-STEPS, PASSES = 690, 3  # from these conversations; over a file of others
+EXAMINED, MOST = 200, 100_000  # made-up conversations to measure on; to learn from
+STEPS, PASSES = 600, 3  # each from made-up conversations that are new; over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
     "data": None,
@@ -76,8 +76,9 @@ def _tune(options: argparse.Namespace) -> int:
     examined = digest = None
     parts: list[Any]  # held out, and to learn from
     if path is None:
-        say("making up conversations")
-        drawn, examined = data.chats(TRAINED, seed), data.chats(EXAMINED, seed + 1, "test")
+        steps = settings["steps"] or STEPS
+        say("making up conversations")  # as many as are looked at: what comes again is learned by heart
+        drawn, examined = data.chats(min(MOST, steps * rows), seed), data.chats(EXAMINED, seed + 1, "test")
         parts = [[chat.messages for chat in part] for part in (examined, drawn)]
         about = f"{len(drawn):,} conversations made up by minillm (seed {seed})"
     else:
@@ -85,6 +86,7 @@ def _tune(options: argparse.Namespace) -> int:
         digest = unchanged(read, path, resumed)
         tenth = max(1, len(read) // 10)
         parts = [read[:tenth], read[tenth:] or read]
+        steps = settings["steps"] or max(1, PASSES * len(parts[1]) // rows)
         about = f"{Path(path).name}: {len(read):,} conversations"
     tokenizer = sft.with_marks(loaded.tokenizer, parts[1])
     encoded = sft.encode_all([*parts[0], *parts[1]], tokenizer, path or "")  # a file's in its own order
@@ -101,11 +103,11 @@ def _tune(options: argparse.Namespace) -> int:
             f"{path}: its first {len(held_out):,} conversations are held out to measure on, and none of them has an "
             f"answer and fits {model.context} tokens: put others there"
         )
-    steps = settings["steps"] or (STEPS if examined else max(1, PASSES * len(learned) // rows))
     rate = settings["learning_rate"]
     if rate is None:
         rate = RATE_OF_ADAPTERS if settings["lora"] else RATE
     optimizer = settings["optimizer"] or ("adamw" if settings["lora"] else "muon")
+    settings |= {"steps": steps, "learning_rate": rate, "optimizer": optimizer}
     config = TrainConfig(
         steps=steps, batch_size=rows, learning_rate=rate, schedule="wsd", decay=0.6, optimizer=optimizer,
         final_fraction=0.0, seed=seed, evaluate_every=max(1, steps // 5), checkpoint_every=max(1, steps // 5),

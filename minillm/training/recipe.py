@@ -203,7 +203,7 @@ def _usual(path: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
     searched = stories and model == "llama" and rows == "bucketed" and "start" not in chosen
     optimizer = chosen.get("optimizer", "muon" if searched else "adamw")
     heads = chosen.get("heads", 1 if recurrent else 6 if searched and "width" not in chosen else 4)
-    steps = chosen.get("steps", 2000 if not stories else 500 if model == "llama" else 1200)
+    steps = chosen.get("steps", 2000 if not stories else 520 if model == "llama" else 1200)
     encoded = path is not None and chosen.get("tokenizer") != ENCODED and texts.holds_shards(path)
     if encoded and "start" not in chosen and ("tokenizer" in chosen or "vocab_size" in chosen):
         raise ValueError(
