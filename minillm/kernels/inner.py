@@ -14,8 +14,6 @@ from typing import Any
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
-PARALLEL = False
-
 
 class _Part(JITCodeLibrary):
     """A library that is linked into others, and has no address itself."""
