@@ -142,7 +142,7 @@ class Progress(Callback):
             parts.append(f"floor {trainer.floor:.3f}")
         if trainer.tokens_per_s:
             parts.append(f"{_short(trainer.tokens_per_s)} tokens/s")
-        if trainer.clock.mean("learning"):
+        if trainer.clock.pace("learning"):
             parts.append(f"{minutes(seconds_left(trainer))} left")
         return "  ".join(parts)
 
@@ -185,17 +185,17 @@ def seconds_left(trainer: Any) -> float:
     those of learning have cost.
     """
     clock, config = trainer.clock, trainer.config
-    step, tokens = clock.mean("learning"), trainer.tokens / trainer.step
+    step, tokens = clock.pace("learning"), trainer.tokens / trainer.step
 
     def still(every: int) -> int:
         return config.steps // every - trainer.step // every + (config.steps % every > 0)
 
     guess = step * trainer.dataset.validation_tokens / tokens / 3
     left = (config.steps - trainer.step) * step
-    left += still(config.evaluate_every) * (clock.mean("evaluating") or guess)
+    left += still(config.evaluate_every) * (clock.pace("evaluating") or guess)
     if clock.disturbed():
         left += max(0.0, clock.seconds["compiling"] - clock.lost)
-    return left + still(config.sample_every) * (clock.mean("sampling") or 0.0)
+    return left + still(config.sample_every) * (clock.pace("sampling") or 0.0)
 
 
 def writable(text: str, stream: TextIO) -> str:

@@ -56,14 +56,17 @@ class Clock:
             self.times[work] += 1
             self.seconds[work] += seconds
             self.seconds["compiling"] += compiled
+            alone = self._alone[work]
             if not disturbed:
-                self._alone[work].append(seconds)
-            else:
-                self.lost += seconds - (self.mean(work) or seconds)
+                alone.append(seconds)
+            elif alone:
+                self._alone[work] = deque([min(alone)], RECENT)
+                self.lost += seconds - min(alone)
 
-    def mean(self, work: str) -> float | None:
-        """Seconds of one piece of work: the mean of the last hundred that nothing disturbed; None
-        before the first.
+    def pace(self, work: str) -> float | None:
+        """Seconds of one piece of work: the mean of the last hundred that nothing disturbed. Of those
+        before a disturbance the quickest alone counts: they were few, and the first of a process,
+        whose memory was still growing. None before the first.
         """
         alone = self._alone[work]
         return sum(alone) / len(alone) if alone else None

@@ -35,7 +35,7 @@ from .recipe import Recipe
 
 __all__ = ["WarmUp"]
 
-ALONE = 9  # steps that show how long one takes, before the second process compiles beside them
+ALONE = 8  # steps that show how long one takes, before the second process compiles beside them
 Trained = BPETokenizer | UnigramTokenizer  # the tokenizers that have kernels
 
 
