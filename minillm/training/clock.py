@@ -65,8 +65,8 @@ class Clock:
 
     def pace(self, work: str) -> float | None:
         """Seconds of one piece of work: the mean of the last hundred that nothing disturbed. Of those
-        before a disturbance the quickest alone counts: they were few, and the first of a process,
-        whose memory was still growing. None before the first.
+        before a disturbance only the quickest counts, for they were few, and the first of a
+        process, whose memory was still growing. None before the first.
         """
         alone = self._alone[work]
         return sum(alone) / len(alone) if alone else None
