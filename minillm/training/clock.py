@@ -64,8 +64,9 @@ class Clock:
                 self.lost += seconds - min(alone)
 
     def pace(self, work: str) -> float | None:
-        """Seconds of one piece of work: the mean of the last hundred that nothing disturbed. Of those
-        before a disturbance only the quickest counts, for they were few, and the first of a
+        """Seconds of one piece of work: the mean of the last hundred that nothing disturbed.
+
+        Of those before a disturbance only the quickest counts: they were few, and the first of a
         process, whose memory was still growing. None before the first.
         """
         alone = self._alone[work]
