@@ -83,7 +83,14 @@ class Optimizer:
             p.grad = None
 
     def step(self) -> None:
-        """Change every parameter that has a gradient."""
+        """Change every parameter that has a gradient. Raises ValueError, and changes none, where a
+        gradient has another shape than its parameter.
+        """
+        for i, p in enumerate(self.params):
+            if p.grad is not None and p.grad.shape != p.shape:
+                raise ValueError(
+                    f"{type(self).__name__}.step: parameter {i} has shape {p.shape}, and its gradient {p.grad.shape}"
+                )
         self._rows.take_in()
         for i, p in enumerate(self.params):
             self.steps[i] += p.grad is not None

@@ -262,3 +262,16 @@ def test_what_is_no_parameter_is_told():
     for params in ([("weight", parameter(1.0))], [{"lr": 1.0}], [np.zeros(2)]):
         with pytest.raises(TypeError, match="AdamW: params must be Tensors, or groups such as"):
             optim.AdamW(params)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.AdamW, optim.Muon])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 2), (4, 1), (4,)])
+def test_a_gradient_of_another_shape_changes_nothing(make, shape):
+    first, second = (Tensor(np.ones((2, 2)), requires_grad=True) for _ in range(2))
+    optimizer = make([first, second], lr=0.1)
+    before = optimizer.state_dict()["steps"].copy()
+    first.grad, second.grad = np.ones((2, 2)), np.ones(shape)
+    with pytest.raises(ValueError, match=rf"{make.__name__}.step: parameter 1 has shape \(2, 2\), and its gradient"):
+        optimizer.step()
+    assert (first.data == 1).all() and (second.data == 1).all()
+    np.testing.assert_array_equal(optimizer.state_dict()["steps"], before)

@@ -196,7 +196,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
     from ..training.warm_up import WarmUp
 
     inform = (lambda text: None) if options.quiet else say
-    with computing(options, about=60) as notice, WarmUp(recipe) as warm_up:
+    with computing(options, about=COMPILING) as notice, WarmUp(recipe) as warm_up:
         clock = Clock(disturbed=lambda: warm_up.disturbs)
         with clock.timing("preparing"), warm_up.preparing():
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
