@@ -130,8 +130,9 @@ def test_row_max(dtype):
         assert y[0] == dtype(top)
 
 
-@compiled
-def test_an_inner_kernel_has_no_way_in_from_python():
+def doubling():
+    """A kernel for other kernels, and one that calls it."""
+
     @_jit.jit(inner=True)
     def double(x):
         return 2 * x
@@ -140,6 +141,12 @@ def test_an_inner_kernel_has_no_way_in_from_python():
     def quadruple(x):
         return double(double(x))
 
+    return double, quadruple
+
+
+@compiled
+def test_an_inner_kernel_has_no_way_in_from_python():
+    double, quadruple = doubling()
     for _ in range(2):  # before and after it was compiled for another kernel
         with pytest.raises(TypeError, match="double is for other kernels"):
             double(1.0)
@@ -148,14 +155,7 @@ def test_an_inner_kernel_has_no_way_in_from_python():
 
 @compiled
 def test_an_inner_kernel_has_no_machine_code_of_its_own():
-    @_jit.jit(inner=True)
-    def double(x):
-        return 2 * x
-
-    @_jit.jit
-    def quadruple(x):
-        return double(double(x))
-
+    double, quadruple = doubling()
     assert quadruple(2.0) == 8.0
     for kernel, has_some in ((double, False), (quadruple, True)):
         (compiled,) = kernel.overloads.values()

@@ -2,9 +2,9 @@
 
 Numba makes machine code of each function together with all that it calls. In a tower of small
 functions most of that is never run, for only what Python calls needs an address: the step of
-decoding compiles in 34 s, not in 40. And where two kernels call the same function, the one that is
-loaded first lends its copy to the other; with copies that are there only where something was
-compiled just now, the last bits of a result hung on that.
+decoding compiles in 34 s, not in 40. And with that code, a process that had just compiled its
+kernels found other last bits than one that read them from the cache: functions have one name in all
+kernels, and probably the copy that was there first was taken for all.
 """
 
 from __future__ import annotations
