@@ -78,9 +78,11 @@ def cases(quick: bool) -> list[Case]:
 
 def build_baby(drawn: bool) -> Step:
     from minillm import GenerationConfig, generate, models
+    from minillm.models.fast.decoding import compile_loops
     from minillm.tokenizer import CharTokenizer
 
     model = models.GPT2(models.GPT2Config(**BABY.model()), rng=0).eval()
+    compile_loops(model)  # as after `minillm warmup`
     tokenizer = CharTokenizer.train([bytes(range(33, 33 + BABY.vocab_size - 1)).decode()])
     config = GenerationConfig(max_new_tokens=NEW_TOKENS, temperature=float(drawn), eos_token_id=(), seed=0)
 

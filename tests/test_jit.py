@@ -242,6 +242,15 @@ def _run(program, **environment):
     return done.returncode, done.stdout.strip(), done.stderr
 
 
+@compiled
+def test_whether_a_kernel_is_compiled_is_known_before_it_is_called(tmp_path):
+    asked = "from minillm import kernels; print(kernels.is_compiled('optim', '_sum_of_squares_blocks'), end=' ');"
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "MINILLM_KERNELS": "numba"}
+    assert _run(asked + PROGRAM + ";" + asked, **environment)[1].split() == ["False", "160000.0", "True"]
+    assert _run(asked, **environment)[1] == "True"
+    assert _run(asked, **environment | {"MINILLM_KERNELS": "numpy"})[1] == "True"
+
+
 @pytest.mark.parametrize(
     "environment",
     [

@@ -7,6 +7,7 @@ from minillm import kernels, models
 from minillm.kernels import _jit, decode
 from minillm.kernels.decode import prompt as prompt_kernel
 from minillm.kernels.decode import step as step_kernel
+from minillm.models.fast import decoding
 from minillm.models.fast.arrays import arrays_of
 from minillm.tensor import no_grad
 
@@ -275,6 +276,46 @@ def test_the_model_takes_this_way_and_is_never_stale():
     assert differ_by_layers() < 2e-5
     model.load_state_dict({name: array * 0.9 for name, array in model.state_dict().items()}, copy=False)
     assert differ_by_layers() < 2e-5
+
+
+@NUMBA
+@pytest.mark.parametrize("T, kernel", [(1, "decode_step"), (kernels.FEWEST_TOKENS, "read")])
+def test_a_small_model_does_not_wait_for_a_compiler(monkeypatch, T, kernel):
+    model, called, is_there = llama(max_position_embeddings=80), [], False
+    loop = getattr(kernels, kernel)
+    monkeypatch.setattr(kernels, kernel, lambda *a, **b: called.append(a) or loop(*a, **b))
+    monkeypatch.setattr(kernels, "is_compiled", lambda file, name: is_there)
+
+    def scores(most=10_000_000):
+        monkeypatch.setattr(decoding, "SMALL", most)
+        return model.next_logits(np.ones((1, T), np.int64), model.new_cache(1, T))
+
+    by_layers = scores()
+    assert not called
+    np.testing.assert_allclose(scores(most=model.num_parameters() - 1), by_layers, rtol=1e-4, atol=1e-5)
+    assert len(called) == 1
+    is_there = True
+    scores()
+    assert len(called) == 2
+
+
+@NUMBA
+def test_a_list_without_layers_is_always_read_by_the_loops(monkeypatch):
+    monkeypatch.setattr(decoding, "SMALL", 10_000_000)
+    monkeypatch.setattr(kernels, "is_compiled", lambda file, name: False)
+    reader = reader_after(models.quantize(llama()))
+    assert reader.steps and reader.reads
+
+
+@NUMBA
+def test_the_loops_can_be_compiled_ahead(monkeypatch):
+    for name in ("decode_step", "read"):
+        monkeypatch.setattr(kernels, name, lambda *a, name=name, **b: called.append(name))
+    called = []
+    decoding.compile_loops(gpt2())
+    assert called == ["decode_step", "read"]
+    decoding.compile_loops(models.RecurrentLM(models.RecurrentLMConfig(V, 8), rng=0))
+    assert len(called) == 2
 
 
 class Louder(models.Llama):

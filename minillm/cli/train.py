@@ -197,7 +197,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
 
     inform = (lambda text: None) if options.quiet else say
     with computing(options, about=COMPILING) as notice, WarmUp(recipe) as warm_up:
-        clock = Clock(disturbed=lambda: warm_up.disturbs)
+        clock = Clock()
         with clock.timing("preparing"), warm_up.preparing():
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
             folder = resumed.path if resumed and resumed.holds_model else None
@@ -216,11 +216,6 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             f"{made.model.num_parameters():,} parameters ({recipe.model}); run folder {run.path}"
         )
 
-        def sample(model: Any) -> str | None:
-            if warm_up.is_compiling and trainer.step < recipe.steps:
-                return None  # the next one: by then all is compiled, and nobody has done it twice
-            return _sample(model, made)
-
         trainer = Trainer(
             made.model,
             corpus.dataset,
@@ -228,8 +223,8 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
             tokenizer=corpus.tokenizer,
             run=run,
             floor=corpus.floor,
-            sample=sample,
-            callbacks=[warm_up, KeepBest()] if recipe.best else [warm_up],
+            sample=lambda model: _sample(model, made),
+            callbacks=[KeepBest()] if recipe.best else [],
             quiet=options.quiet,
         )
         trainer.clock = clock

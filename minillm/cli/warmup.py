@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _work(part: str) -> Callable[[], None]:
     """The smallest piece of work that needs all kernels of a part."""
+    from ..models.fast.decoding import compile_loops
     from ..training import warm_up
 
     if part == "tokenizers":
@@ -65,4 +66,4 @@ def _work(part: str) -> Callable[[], None]:
         return warm_up.compile_int8
     if part == "t5":
         return warm_up.compile_t5
-    return lambda: warm_up.compile_decoder(part)
+    return lambda: compile_loops(warm_up.compile_decoder(part))

@@ -171,6 +171,13 @@ def cache_key() -> str:
     return _file("_jit").cache_key()
 
 
+def is_compiled(file: str, name: str) -> bool:
+    """Whether the function ``name`` of ``kernels/FILE.py`` has its machine code: a call need not wait
+    for a compiler.
+    """
+    return KERNELS == "numpy" or _file("_jit").is_compiled(getattr(_file(file), name))
+
+
 # ---- what else the library asks ------------------------------------------------------------------
 
 

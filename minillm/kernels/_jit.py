@@ -125,6 +125,12 @@ def _nothing() -> None:
     pass
 
 
+def is_compiled(kernel: Any) -> bool:
+    """Whether there is machine code of a kernel, in this process or from one before."""
+    index = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    return not JIT or bool(kernel.signatures) or bool(index and index._load_index())
+
+
 def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:
     """Call ``callback(name, None)`` when a kernel begins to compile and ``callback(name, seconds)``
     when it is done.

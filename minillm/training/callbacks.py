@@ -181,8 +181,7 @@ def seconds_left(trainer: Any) -> float:
     before.
 
     Before the first evaluation: a third of the time of learning from as many tokens, for there is
-    no backward. While the kernels of sampling are compiled beside the run: as many seconds more as
-    those of learning have cost.
+    no backward.
     """
     clock, config = trainer.clock, trainer.config
     step, tokens = clock.pace("learning"), trainer.tokens / trainer.step
@@ -193,8 +192,6 @@ def seconds_left(trainer: Any) -> float:
     guess = step * trainer.dataset.validation_tokens / tokens / 3
     left = (config.steps - trainer.step) * step
     left += still(config.evaluate_every) * (clock.pace("evaluating") or guess)
-    if clock.disturbed():
-        left += max(0.0, clock.seconds["compiling"] - clock.lost)
     return left + still(config.sample_every) * (clock.pace("sampling") or 0.0)
 
 

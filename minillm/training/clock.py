@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from .. import kernels
 
@@ -17,8 +17,6 @@ RECENT = 100  # pieces of work
 class Clock:
     """Adds up the seconds of each kind of work; compiling kernels counts as a kind of its own.
 
-    disturbed: tells whether something that will end takes a part of the machine just now.
-
     >>> clock = Clock()
     >>> with clock.timing("learning"):
     ...     pass
@@ -26,18 +24,16 @@ class Clock:
     (1, True)
     """
 
-    def __init__(self, disturbed: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)  # by the kind of work
         self.times: Counter[str] = Counter()  # how often it was done
-        self.disturbed = disturbed
-        self.lost = 0.0  # seconds by which disturbed pieces of work took longer than others of their kind
-        self._alone: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))  # seconds of those others
+        self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
 
     @contextlib.contextmanager
     def timing(self, work: str) -> Iterator[None]:
         """What is done inside counts as ``work``, but for the compiling of kernels."""
         depth, since = 0, 0.0
-        begun, compiled, disturbed = time.perf_counter(), 0.0, self.disturbed()
+        begun, compiled = time.perf_counter(), 0.0
 
         def on_compile(name: str, seconds: float | None) -> None:
             nonlocal depth, since, compiled
@@ -56,21 +52,12 @@ class Clock:
             self.times[work] += 1
             self.seconds[work] += seconds
             self.seconds["compiling"] += compiled
-            alone = self._alone[work]
-            if not disturbed:
-                alone.append(seconds)
-            elif alone:
-                self._alone[work] = deque([min(alone)], RECENT)
-                self.lost += seconds - min(alone)
+            self._recent[work].append(seconds)
 
     def pace(self, work: str) -> float | None:
-        """Seconds of one piece of work: the mean of the last hundred that nothing disturbed.
-
-        Of those before a disturbance only the quickest counts: they were few, and the first of a
-        process, whose memory was still growing. None before the first.
-        """
-        alone = self._alone[work]
-        return sum(alone) / len(alone) if alone else None
+        """Seconds of one piece of work: the mean of the last ones. None before the first."""
+        recent = self._recent[work]
+        return sum(recent) / len(recent) if recent else None
 
     def __str__(self) -> str:
         parts = [f"{work} {minutes(seconds)}" for work, seconds in self.seconds.items() if seconds >= 0.5]

@@ -4,9 +4,8 @@ Machine code goes into a cache on the disk, and whoever needs a kernel looks the
 process can compile for another. `WarmUp` starts one that takes the kernels from the last to the
 first: the optimiser's, those of backward, those of forward. The training needs them the other way
 round. Where the two meet, everything is done, in about half the time, and nobody has waited for
-anybody. Once the run is under way, and knows its own pace, it goes on, with low priority, to the
-kernels of sampling, and to those of a tokenizer that had so little to learn that it did so without
-them.
+anybody. Then it goes on to what a sample needs, and, where the machine is idle for a moment, to the
+kernels of a tokenizer that had so little to learn that it did so without them.
 
     python -m minillm.training.warm_up '{"model": "llama"}'          what the second process does
 """
@@ -28,20 +27,17 @@ from .. import data, kernels, models, optim
 from ..data import Batch
 from ..tokenizer import BPETokenizer, UnigramTokenizer
 from .build import build_model
-from .callbacks import Callback
 from .config import TrainConfig
 from .evaluate import next_token_loss
 from .recipe import Recipe
 
 __all__ = ["WarmUp"]
 
-ALONE = 8  # steps that show how long one takes, before the second process compiles beside them
 Trained = BPETokenizer | UnigramTokenizer  # the tokenizers that have kernels
 
 
-class WarmUp(Callback):
+class WarmUp:
     """A context manager: inside, a second process compiles what a training of this recipe needs.
-    As a callback of the trainer it knows when the run is under way.
 
     It starts none where nothing would be gained: all is compiled already, the machine has one core,
     the definitions compute, or machine code cannot be kept. Its failure is nobody's: what is then
@@ -52,7 +48,6 @@ class WarmUp(Callback):
         self.recipe = recipe
         self.process: subprocess.Popen[bytes] | None = None
         self.stamp: Path | None = None
-        self._steps = 0  # that the run has done
 
     def __enter__(self) -> WarmUp:
         if kernels.KERNELS == "numba":
@@ -72,22 +67,6 @@ class WarmUp(Callback):
         compiled, if there is little to learn: the built-in stories have a few hundred words.
         """
         return kernels.by_definition("text") if self.process and _few_words(self.recipe) else contextlib.nullcontext()
-
-    @property
-    def is_compiling(self) -> bool:
-        """Whether the second process is still at work."""
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def disturbs(self) -> bool:
-        """Whether it takes a part of the machine while the run learns."""
-        return self._steps >= ALONE and self.is_compiling
-
-    def on_step(self, trainer: Any, loss: float) -> None:
-        """After the first few steps, let the second process compile what sampling needs."""
-        self._steps += 1
-        if self.process is not None and self.process.stdin is not None and self._steps == ALONE:
-            self.process.stdin.close()
 
     @property
     def is_needless(self) -> bool:
@@ -119,7 +98,7 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(__name__), json.dumps(sys.path), json.dumps(recipe.to_dict())],
         env=environment,
-        stdin=subprocess.PIPE,  # closed when it is to go on
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -156,18 +135,16 @@ def compile_sampling(model: Any) -> None:
         model.next_logits(np.ones((1, 1), np.int64), cache)
 
 
-def compile_decoder(
-    kind: str, recipe: Recipe | None = None, between: Callable[[], Any] = lambda: None
-) -> None:
+def compile_decoder(kind: str, recipe: Recipe | None = None) -> Any:
     """Compile what a model that continues texts needs, first for training, then for sampling;
-    ``between`` the two, do something else.
+    return it.
     """
     recipe = recipe or Recipe(model=kind)
     model = build_model(recipe, recipe.vocab_size)
     ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
     compile_training(model, (ids[:, :-1], ids[:, 1:]), recipe.train_config())
-    between()
     compile_sampling(model)
+    return model
 
 
 def compile_t5() -> None:
@@ -193,6 +170,15 @@ def compile_tokenizers(kinds: Sequence[type[Trained]] = (BPETokenizer, UnigramTo
         tokenizer.encode(texts[0])
 
 
+def _only_where_idle() -> None:
+    """From now on, work only where no other process has anything to do."""
+    with contextlib.suppress(OSError):
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        else:
+            os.nice(20)
+
+
 def main(arguments: list[str]) -> None:
     """Compile all that a training of a recipe needs, and leave the stamp that says so."""
     recipe = Recipe.from_settings(json.loads(arguments[0]))
@@ -202,8 +188,9 @@ def main(arguments: list[str]) -> None:
         compile_t5()
     else:  # kernels do not depend on sizes: a model to start with is as good as any of its kind
         some = Recipe(model=recipe.model) if recipe.start else recipe
-        compile_decoder(recipe.model, some, between=sys.stdin.read)  # which ends when the run is under way, or no more
+        compile_decoder(recipe.model, some)
     if _few_words(recipe):
+        _only_where_idle()
         compile_tokenizers([BPETokenizer])
     if stamp := _stamp(recipe):
         stamp.touch()

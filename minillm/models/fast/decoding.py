@@ -10,12 +10,17 @@ and for a long prompt to ``kernels.read``, which wastes less between the product
 It does so only while calling the layers would do what the list says: without hooks, layers of
 another kind in the place of ours, dropout or float64. The list is made anew when a parameter has
 got another array, or a hook came or went.
+
+These two compile for half a minute. In that time a small model has written a book layer by layer:
+it waits for no compiler, and takes the fast way once ``minillm warmup`` or a larger model has paid
+for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model")
 
+SMALL = 10_000_000  # parameters up to which a model does not wait for the compiler
 LAYERS = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.LayerNorm, nn.Dropout)
 LISTS: dict[type, Callable[[Any], Decoder | None]] = {}  # architecture -> the function that lists its arrays
 PARTS: dict[type, frozenset[type]] = {}  # architecture -> the kinds of its modules
@@ -76,6 +82,21 @@ class Reader:
         same = all([parameter._data is array for parameter, array in self.parameters])
         return self.modules[0] is model and same and _count_watched(self.modules) == self.watched
 
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether there are layers, and so few parameters that going through them is quick."""
+        return 0 < sum(array.size for _, array in self.parameters) <= SMALL
+
+    @cached_property
+    def steps(self) -> bool:
+        """Whether to call the loop that reads one token: it is compiled, or the model is large."""
+        return not self.is_small or kernels.is_compiled("decode.step", "_step")
+
+    @cached_property
+    def reads(self) -> bool:
+        """The same of the loop that reads many tokens."""
+        return not self.is_small or kernels.is_compiled("decode.prompt", "_read")
+
 
 def _count_watched(modules: list[nn.Module]) -> int:
     return sum([module._hooks is not None and module.is_watched for module in modules])
@@ -122,10 +143,19 @@ def _decoder(model: Any, ids: np.ndarray, cache: KVCache) -> Decoder | None:
         return None
     if cache.reader is None or not cache.reader.is_current(model):
         cache.reader = Reader.of(model)
-    decoder, V = cache.reader.decoder, model.config.vocab_size
+    reader, decoder, V = cache.reader, cache.reader.decoder, model.config.vocab_size
     if decoder is None or not can_read(decoder, cache) or not all([0 <= id < V for id in ids.ravel().tolist()]):
         return None
-    return decoder
+    return decoder if (reader.steps if one else reader.reads) else None
+
+
+def compile_loops(model: Any) -> None:
+    """Compile both loops, also for a small model that would not wait for them."""
+    decoder, cache = Reader.of(model).decoder, model.new_cache(1, 2)
+    if decoder is not None:
+        arrays = cache.keys, cache.values, 0, cache.starts
+        kernels.decode_step(decoder, np.zeros(1, np.int64), *arrays)
+        kernels.read(decoder, np.zeros((1, 2), np.int64), *arrays, last_only=True)
 
 
 def can_read(decoder: Decoder, cache: KVCache) -> bool:
