@@ -60,7 +60,14 @@ def test_the_last_steps_tell_the_pace(monkeypatch):
     for seconds in [1.0] * RECENT + [3.0] * RECENT:
         run.work("learning", seconds)
     assert run.clock.pace("learning") == 3.0
-    assert str(run.clock) == "6:40 in all: learning 6:40"
+    assert str(run.clock) == "2:00 in all: learning 2:00"
+
+
+def test_a_step_that_takes_long_changes_nothing(monkeypatch):
+    run = Run(monkeypatch, steps=100)
+    for seconds in (9.0, 2.0, 2.0, 2.0, 30.0, 2.0):
+        run.work("learning", seconds)
+    assert run.clock.pace("learning") == 2.0
 
 
 def test_minutes():

@@ -38,7 +38,7 @@ def signatures():
 for kind in ("llama", "gpt2", "rnn"):
     heads = None if kind == "rnn" else 2
     recipe = Recipe(model=kind, layers=1, width=32, heads=heads, context=24, batch_size=4, vocab_size=300)
-    warm_up.compile_decoder(kind, recipe)
+    warm_up.compile_sampling(warm_up.compile_decoder(kind, recipe))
     before = signatures()
     assert len(before) > 15, before
     ids = np.random.default_rng(0).integers(0, 300, 2000)
@@ -107,13 +107,19 @@ class TestProcess:
             assert len(started) == 1
 
     @needs_numba
-    def test_only_a_run_that_has_sampled_says_that_all_is_compiled(self, started):
+    def test_only_a_run_that_has_done_all_itself_says_that_all_is_compiled(self, started, monkeypatch):
         with warm_up.WarmUp(Recipe()):  # as after Ctrl-C
             pass
         with warm_up.WarmUp(Recipe()) as warm:
-            warm.all_compiled()
+            warm.all_compiled()  # not yet: that is for the second process to say
         with warm_up.WarmUp(Recipe()):
-            assert len(started) == 2
+            assert len(started) == 3
+        monkeypatch.setattr(kernels, "get_num_threads", lambda: 1)
+        with warm_up.WarmUp(Recipe()) as warm:
+            warm.all_compiled()
+        monkeypatch.setattr(kernels, "get_num_threads", lambda: 2)
+        with warm_up.WarmUp(Recipe()) as warm:
+            assert len(started) == 3 and warm.is_needless
 
     @needs_numba
     @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ class TestProcess:
         pieces = (b"abab", [2, 4], [3, 1])
         arrays = np.frombuffer(pieces[0], np.uint8), *(np.array(numbers, np.int64) for numbers in pieces[1:])
         monkeypatch.setitem(kernels._what_runs, "unique_pieces", lambda *arguments: "kernel")
-        with warm_up.WarmUp(Recipe(**chosen)) as warm, warm.preparing():
+        with warm_up.WarmUp(Recipe(**chosen)):
             found = unique_pieces(*arrays)
         assert found == "kernel" if by == "kernel" else (found[0].tobytes(), found[2].tolist()) == (b"ab", [4])
 
@@ -139,10 +145,12 @@ def test_the_second_process_leaves_a_stamp(tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
     compiled = []
     monkeypatch.setattr(warm_up, "compile_decoder", lambda kind, recipe: compiled.append((kind, recipe.width)))
+    monkeypatch.setattr(warm_up, "compile_sampling", lambda model: compiled.append("sampling"))
     monkeypatch.setattr(warm_up.os, "nice", lambda more: more)
-    monkeypatch.setattr(warm_up, "_only_where_idle", lambda: None)
+    monkeypatch.setattr(warm_up, "_only_where_idle", lambda: compiled.append("idle"))
+    monkeypatch.setattr(warm_up, "compile_tokenizers", lambda kinds: compiled.append("tokenizers"))
     warm_up.main([json.dumps(Recipe(model="rnn", width=64).to_dict())])
-    assert compiled == [("rnn", 64)]
+    assert compiled == [("rnn", 64), "idle", "sampling", "tokenizers"]
     assert [path.name for path in tmp_path.iterdir()] == [f"all-of-rnn-{kernels.cache_key()}"]
 
 

@@ -198,7 +198,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
     inform = (lambda text: None) if options.quiet else say
     with computing(options, about=COMPILING) as notice, WarmUp(recipe) as warm_up:
         clock = Clock()
-        with clock.timing("preparing"), warm_up.preparing():
+        with clock.timing("preparing"):
             saved = load(resumed.path) if resumed and (resumed.path / "tokenizer.json").exists() else None
             folder = resumed.path if resumed and resumed.holds_model else None
             made = Setup.prepare(recipe, saved, resumed.sha256 if resumed else None, folder, inform)

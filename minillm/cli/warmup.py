@@ -66,4 +66,10 @@ def _work(part: str) -> Callable[[], None]:
         return warm_up.compile_int8
     if part == "t5":
         return warm_up.compile_t5
-    return lambda: compile_loops(warm_up.compile_decoder(part))
+
+    def decoder() -> None:
+        model = warm_up.compile_decoder(part)
+        warm_up.compile_sampling(model)
+        compile_loops(model)
+
+    return decoder

@@ -172,8 +172,8 @@ def cache_key() -> str:
 
 
 def is_compiled(file: str, name: str) -> bool:
-    """Whether the function ``name`` of ``kernels/FILE.py`` has its machine code: a call need not wait
-    for a compiler.
+    """Whether there is machine code of the kernel ``name`` of ``kernels/FILE.py``: a call need not
+    wait for it.
     """
     return KERNELS == "numpy" or _file("_jit").is_compiled(getattr(_file(file), name))
 

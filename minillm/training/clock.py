@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from .. import kernels
 
 __all__ = ["Clock", "minutes"]
 
-RECENT = 100  # pieces of work
+RECENT = 30  # pieces of work
 
 
 class Clock:
@@ -55,9 +56,11 @@ class Clock:
             self._recent[work].append(seconds)
 
     def pace(self, work: str) -> float | None:
-        """Seconds of one piece of work: the mean of the last ones. None before the first."""
+        """Seconds of one piece of work: the median of the last ones, for the first of a process
+        take longer, and any during which another program woke up. None before the first.
+        """
         recent = self._recent[work]
-        return sum(recent) / len(recent) if recent else None
+        return statistics.median(recent) if recent else None
 
     def __str__(self) -> str:
         parts = [f"{work} {minutes(seconds)}" for work, seconds in self.seconds.items() if seconds >= 0.5]

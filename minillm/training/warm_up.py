@@ -4,8 +4,8 @@ Machine code goes into a cache on the disk, and whoever needs a kernel looks the
 process can compile for another. `WarmUp` starts one that takes the kernels from the last to the
 first: the optimiser's, those of backward, those of forward. The training needs them the other way
 round. Where the two meet, everything is done, in about half the time, and nobody has waited for
-anybody. Then it goes on to what a sample needs, and, where the machine is idle for a moment, to the
-kernels of a tokenizer that had so little to learn that it did so without them.
+anybody. Then, whenever the machine is idle for a moment, it goes on to what a sample needs, and to
+the kernels of a tokenizer that had so little to do that it worked without them.
 
     python -m minillm.training.warm_up '{"model": "llama"}'          what the second process does
 """
@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ Trained = BPETokenizer | UnigramTokenizer  # the tokenizers that have kernels
 
 class WarmUp:
     """A context manager: inside, a second process compiles what a training of this recipe needs.
+    The tokenizer works by its definitions meanwhile, if it has little to do: the built-in stories
+    have a few hundred words.
 
     It starts none where nothing would be gained: all is compiled already, the machine has one core,
     the definitions compute, or machine code cannot be kept. Its failure is nobody's: what is then
@@ -48,6 +50,7 @@ class WarmUp:
         self.recipe = recipe
         self.process: subprocess.Popen[bytes] | None = None
         self.stamp: Path | None = None
+        self._definitions = contextlib.ExitStack()
 
     def __enter__(self) -> WarmUp:
         if kernels.KERNELS == "numba":
@@ -55,18 +58,15 @@ class WarmUp:
         if self.stamp is not None and not self.stamp.exists() and kernels.get_num_threads() > 1:
             with contextlib.suppress(OSError):
                 self.process = _start(self.recipe)
+        if self.process is not None and _few_words(self.recipe):
+            self._definitions.enter_context(kernels.by_definition("text"))
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._definitions.close()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-
-    def preparing(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, the tokenizer learns by its definitions while its kernels are still to be
-        compiled, if there is little to learn: the built-in stories have a few hundred words.
-        """
-        return kernels.by_definition("text") if self.process and _few_words(self.recipe) else contextlib.nullcontext()
 
     @property
     def is_needless(self) -> bool:
@@ -74,8 +74,8 @@ class WarmUp:
         return self.stamp is not None and self.stamp.exists()
 
     def all_compiled(self) -> None:
-        """The run has trained and sampled: the next one need not start a second process."""
-        if self.stamp is not None:
+        """The run has trained and sampled alone: the next one need not start a second process."""
+        if self.stamp is not None and self.process is None:
             with contextlib.suppress(OSError):
                 self.stamp.touch()
 
@@ -136,14 +136,11 @@ def compile_sampling(model: Any) -> None:
 
 
 def compile_decoder(kind: str, recipe: Recipe | None = None) -> Any:
-    """Compile what a model that continues texts needs, first for training, then for sampling;
-    return it.
-    """
+    """Compile what the training of a model that continues texts needs; return such a model."""
     recipe = recipe or Recipe(model=kind)
     model = build_model(recipe, recipe.vocab_size)
     ids = np.random.default_rng(0).integers(0, recipe.vocab_size, (recipe.batch_size, recipe.context + 1))
     compile_training(model, (ids[:, :-1], ids[:, 1:]), recipe.train_config())
-    compile_sampling(model)
     return model
 
 
@@ -186,11 +183,13 @@ def main(arguments: list[str]) -> None:
         os.nice(5)  # the training itself goes first
     if recipe.model == "t5":
         compile_t5()
+        _only_where_idle()
     else:  # kernels do not depend on sizes: a model to start with is as good as any of its kind
         some = Recipe(model=recipe.model) if recipe.start else recipe
-        compile_decoder(recipe.model, some)
+        model = compile_decoder(recipe.model, some)
+        _only_where_idle()  # the training has begun
+        compile_sampling(model)
     if _few_words(recipe):
-        _only_where_idle()
         compile_tokenizers([BPETokenizer])
     if stamp := _stamp(recipe):
         stamp.touch()
