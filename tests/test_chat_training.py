@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("jinja2")
 
-from minillm import chat, models
+from minillm import chat, data, models
 from minillm.autograd.targets import IGNORE
 from minillm.chat import dataset, messages, sft, show
 from minillm.chat.dataset import ChatDataset, chat_batch
@@ -288,24 +288,32 @@ def test_sft_teaches_a_base_model_the_marks(base, lines, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_made_up_conversations_are_as_many_as_are_looked_at(tmp_path, monkeypatch, capsys):
-    """What comes again is learned by heart; the folder says what was done, whatever is usual later."""
+def test_made_up_conversations_are_seen_twice(tmp_path, monkeypatch, capsys):
+    """What comes often is learned by heart; the folder says what was done, whatever is usual later."""
     base, tokenizer = tmp_path / "base", BPETokenizer.train(["Who has the ball?"] * 3, 264)
     small_model(264, context=400).save_pretrained(base, tokenizer=tokenizer)
     monkeypatch.setattr("minillm.cli.sft.EXAMINED", 4)
     out = tmp_path / "new"
-    assert main(["sft", str(base), "--steps", "3", "--batch-size", "5", "--out", str(out)]) == 0
+    assert main(["sft", str(base), "--steps", "6", "--batch-size", "5", "--out", str(out)]) == 0
     content = json.loads((out / "training.json").read_text())
     assert content["about"].startswith("15 conversations made up by minillm")
     done = {name: content["settings"][name] for name in ("steps", "learning_rate", "optimizer")}
-    assert done == {"steps": 3, "learning_rate": 3e-3, "optimizer": "muon"}
+    assert done == {"steps": 6, "learning_rate": 3e-3, "optimizer": "muon"}
     for name in ("RATE", "STEPS"):
         monkeypatch.setattr(f"minillm.cli.sft.{name}", 0)
+    monkeypatch.setattr("minillm.cli.sft.TWICE", 6)
+    drawn, chats = [], data.chats
+    monkeypatch.setattr(data, "chats", lambda count, *more: drawn.append(count) or chats(count, *more))
     assert main(["sft", str(out), "--resume"]) == 0
-    assert "finished 3 steps" in capsys.readouterr().err
-    monkeypatch.setattr("minillm.cli.sft.MOST", 7)
-    assert main(["sft", str(base), "--steps", "3", "--batch-size", "5", "--out", str(tmp_path / "few")]) == 0
-    assert json.loads((tmp_path / "few/training.json").read_text())["about"].startswith("7 conversations")
+    assert "finished 6 steps" in capsys.readouterr().err and drawn == [15, 4]
+    (out / "training.json").write_text(json.dumps(content | {"about": "some conversations"}))
+    assert main(["sft", str(out), "--resume"]) == 2
+    assert "'about' must begin with a number of conversations" in capsys.readouterr().err
+    for most, steps, expected in ((7, "60", "7"), (1000, "1", "5")):
+        monkeypatch.setattr("minillm.cli.sft.MOST", most)
+        few = tmp_path / f"few{most}"
+        assert main(["sft", str(base), "--steps", steps, "--batch-size", "5", "--out", str(few)]) == 0
+        assert json.loads((few / "training.json").read_text())["about"].startswith(f"{expected} conversations")
 
 
 @pytest.mark.parametrize("command", ["sft", "dpo"])

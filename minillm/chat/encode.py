@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from ..tokenizer import Tokenizer
@@ -137,18 +138,30 @@ def prompt_each(conversations: Sequence[Messages], tokenizer: Tokenizer) -> Iter
 def _written(
     conversations: Sequence[Messages], tokenizer: Tokenizer, ends: Callable[[Script], Sequence[End]]
 ) -> Iterator[tuple[Script, list[Rendered]]]:
-    """Each conversation with its beginnings, many of which the template writes at once."""
-    for start in range(0, len(conversations), _TOGETHER):
-        several = conversations[start : start + _TOGETHER]
+    """Each conversation with its beginnings, many of which the template writes at once: the next
+    ones while these are cut into tokens.
+    """
+    groups = [conversations[start : start + _TOGETHER] for start in range(0, len(conversations), _TOGETHER)]
+
+    def write(several: Sequence[Messages]) -> list[tuple[Script, list[Rendered]]] | None:
         try:
             scripts = [Script(messages, tokenizer) for messages in several]
             parts = parts_of([(script, ends(script)) for script in scripts])
         except (ValueError, TimeoutError):  # one is at fault: each by itself, and that one will say so
+            return None
+        return list(zip(scripts, parts, strict=True))
+
+    template = ThreadPoolExecutor(1)
+    try:
+        for several, written in zip(groups, template.map(write, groups), strict=True):
+            if written is not None:
+                yield from written
+                continue
             for messages in several:
                 script = Script(messages, tokenizer)
                 yield script, script.parts(ends(script))
-        else:
-            yield from zip(scripts, parts, strict=True)
+    finally:
+        template.shutdown(cancel_futures=True)  # after an error, nobody wants the rest
 
 
 # ---- special tokens ------------------------------------------------------------------------------

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .computing import computing
 from .terminal import say
 from .tuning import add_options, new_folder, resume, settings_of, start_of, unchanged
 from .values import Choice, between, positive, seed
 
+if TYPE_CHECKING:
+    from ..training.run import Run
+
 EXAMINED, MOST = 200, 100_000  # made-up conversations to measure on; to learn from
-STEPS, PASSES = 600, 3  # each from made-up conversations that are new; over a file of others
+STEPS, TWICE, PASSES = 640, 2, 3  # how often made-up conversations are seen; passes over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
     "data": None,
@@ -77,8 +80,9 @@ def _tune(options: argparse.Namespace) -> int:
     parts: list[Any]  # held out, and to learn from
     if path is None:
         steps = settings["steps"] or STEPS
-        say("making up conversations")  # as many as are looked at: what comes again is learned by heart
-        drawn, examined = data.chats(min(MOST, steps * rows), seed), data.chats(EXAMINED, seed + 1, "test")
+        say("making up conversations")  # so many that few are seen again: what comes often is learned by heart
+        count = _count_of(resumed) if resumed else min(MOST, max(rows, steps * rows // TWICE))
+        drawn, examined = data.chats(count, seed), data.chats(EXAMINED, seed + 1, "test")
         parts = [[chat.messages for chat in part] for part in (examined, drawn)]
         about = f"{len(drawn):,} conversations made up by minillm (seed {seed})"
     else:
@@ -126,3 +130,11 @@ def _tune(options: argparse.Namespace) -> int:
         print(report.table(before, report.measure(model, tokenizer, examined)))
     say(f"\na chat model: {shell_path(run.path)}")
     return 0
+
+
+def _count_of(run: Run) -> int:
+    """From how many made-up conversations a run learns: other versions took other numbers."""
+    count = run.about.split()[0].replace(",", "")
+    if not count.isdigit():
+        raise ValueError(f"{run.path / 'training.json'}: 'about' must begin with a number of conversations")
+    return int(count)

@@ -127,12 +127,14 @@ def compile_training(model: Any, batch: Batch, config: TrainConfig) -> None:
 
 
 def compile_sampling(model: Any) -> None:
-    """Compile what a text needs that is drawn token by token, after a short prompt and a long."""
+    """Compile what texts need that are drawn token by token: one after a short prompt, one after a
+    long, and many at once.
+    """
     model.eval()
-    for prompt in (3, min(40, (model.context or 64) - 1)):
-        cache = model.new_cache(1, prompt + 1)
-        model.next_logits(np.ones((1, prompt), np.int64), cache)
-        model.next_logits(np.ones((1, 1), np.int64), cache)
+    for rows, prompt in ((1, 3), (1, min(40, (model.context or 64) - 1)), (kernels.MOST_ROWS + 1, 3)):
+        cache = model.new_cache(rows, prompt + 1)
+        model.next_logits(np.ones((rows, prompt), np.int64), cache)
+        model.next_logits(np.ones((rows, 1), np.int64), cache)
 
 
 def compile_decoder(kind: str, recipe: Recipe | None = None) -> Any:
