@@ -189,7 +189,8 @@ def _train(options: argparse.Namespace, recipe: Recipe, resumed: Run | None) -> 
     from ..tokenizer import load
     from ..training.best import KeepBest, best_of
     from ..training.clock import Clock, minutes
-    from ..training.estimate import COMPILING, estimated_seconds, product_rate
+    from ..training.compile_notice import COMPILING
+    from ..training.estimate import estimated_seconds, product_rate
     from ..training.run import Run
     from ..training.setup import Setup
     from ..training.trainer import Trainer

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-__all__ = ["CompileNotice"]
+__all__ = ["COMPILING", "CompileNotice"]
+
+COMPILING = 20  # seconds that the first training on a machine waits, beside a second process that compiles too
 
 
 class CompileNotice:
@@ -23,7 +25,7 @@ class CompileNotice:
     _open: ClassVar[list[CompileNotice]] = []
 
     def __init__(
-        self, say: Callable[[str], None], status: Callable[[str], None] | None = None, about: int = 60
+        self, say: Callable[[str], None], status: Callable[[str], None] | None = None, about: int = COMPILING
     ) -> None:
         self._say, self._status, self._about = say, status, about
         self._unsubscribe: Callable[[], None] = lambda: None

@@ -19,11 +19,10 @@ from ..kernels import get_num_threads
 from .recipe import RECURRENT
 from .setup import Setup
 
-__all__ = ["COMPILING", "estimated_seconds", "product_rate"]
+__all__ = ["estimated_seconds", "product_rate"]
 
 EFFICIENCY = 0.6  # measured with one thread: 0.61 for the default llama, 0.64 for a gpt2 of characters
 OF_RECURRENT = 0.7  # 0.72
-COMPILING = 40  # seconds that the first training on a machine waits for kernels
 SIZE, MOMENT = 512, 0.2  # of the matrices; seconds
 
 

@@ -171,7 +171,7 @@ def compile_tokenizers(kinds: Sequence[type[Trained]] = (BPETokenizer, UnigramTo
 
 def _only_where_idle() -> None:
     """From now on, work only where no other process has anything to do."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: a system that has no such thing
         if hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         else:
@@ -181,7 +181,7 @@ def _only_where_idle() -> None:
 def main(arguments: list[str]) -> None:
     """Compile all that a training of a recipe needs, and leave the stamp that says so."""
     recipe = Recipe.from_settings(json.loads(arguments[0]))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):
         os.nice(5)  # the training itself goes first
     if recipe.model == "t5":
         compile_t5()
