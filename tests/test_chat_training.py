@@ -298,7 +298,7 @@ def test_made_up_conversations_are_seen_twice(tmp_path, monkeypatch, capsys):
     content = json.loads((out / "training.json").read_text())
     assert content["about"].startswith("15 conversations made up by minillm")
     done = {name: content["settings"][name] for name in ("steps", "learning_rate", "optimizer")}
-    assert done == {"steps": 6, "learning_rate": 2e-3, "optimizer": "muon"}
+    assert done == {"steps": 6, "learning_rate": 3e-3, "optimizer": "muon"}
     for name in ("RATE", "STEPS"):
         monkeypatch.setattr(f"minillm.cli.sft.{name}", 0)
     monkeypatch.setattr("minillm.cli.sft.TWICE", 6)

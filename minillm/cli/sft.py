@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..training.run import Run
 
 EXAMINED, MOST = 200, 100_000  # made-up conversations to measure on; to learn from
-STEPS, TWICE, PASSES = 600, 2, 3  # how often made-up conversations are seen; passes over a file of others
-RATE, RATE_OF_ADAPTERS = 2e-3, 8e-3  # adapters want a higher one
+STEPS, TWICE, PASSES = 640, 2, 3  # how often made-up conversations are seen; passes over a file of others
+RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
     "data": None,
     "steps": None,

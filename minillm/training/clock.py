@@ -12,7 +12,7 @@ from .. import kernels
 
 __all__ = ["Clock", "minutes"]
 
-RECENT = 30  # pieces of work
+RECENT = 200  # pieces of work: a machine has moods of half a minute
 
 
 class Clock:

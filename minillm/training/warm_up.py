@@ -132,7 +132,8 @@ def compile_sampling(model: Any) -> None:
     """
     model.eval()
     for rows, prompt in ((1, 3), (1, min(40, (model.context or 64) - 1)), (kernels.MOST_ROWS + 1, 3)):
-        cache = model.new_cache(rows, prompt + 1)
+        padded = np.arange(rows) % 2 if rows > 1 else None
+        cache = model.new_cache(rows, prompt + 1, padded)
         model.next_logits(np.ones((rows, prompt), np.int64), cache)
         model.next_logits(np.ones((rows, 1), np.int64), cache)
 
