@@ -251,6 +251,18 @@ def test_whether_a_kernel_is_compiled_is_known_before_it_is_called(tmp_path):
     assert _run(asked, **environment | {"MINILLM_KERNELS": "numpy"})[1] == "True"
 
 
+@compiled
+@pytest.mark.parametrize("ending, kept", [("nbi", 0), ("nbi", 10), ("nbi", -3), ("nbc", 100)])
+def test_a_damaged_file_of_the_cache_is_compiled_anew(tmp_path, ending, kept):
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "MINILLM_KERNELS": "numba"}
+    assert _run(PROGRAM, **environment)[1] == "160000.0"
+    (file,) = tmp_path.rglob(f"optim._sum_of_squares_blocks-*.{ending}")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:kept])
+    assert _run(PROGRAM, **environment) == (0, "160000.0", "")
+    assert len(file.read_bytes()) > len(whole) // 2
+
+
 @pytest.mark.parametrize(
     "environment",
     [

@@ -185,6 +185,24 @@ def test_the_program_is_of_this_package_whatever_the_current_folder_holds(tmp_pa
     elsewhere.mkdir()
     (elsewhere / "__init__.py").write_text("raise SystemExit(7)")
     monkeypatch.chdir(tmp_path)
-    code = warm_up.PROGRAM.format(warm_up.__name__).replace("main(sys.argv[1:])", "print(main.__code__.co_filename)")
+    program = warm_up.PROGRAM.format(warm_up.__name__)
+    code = program.replace("end_with_parent(); main(sys.argv[1:])", "print(main.__code__.co_filename)")
+    assert code != program
     done = subprocess.run([sys.executable, "-c", code, json.dumps(sys.path)], capture_output=True, text=True)
     assert done.stdout.strip() == warm_up.__file__, done.stderr
+
+
+def test_it_ends_with_the_process_that_started_it_however_that_ends(monkeypatch):
+    """A parent that is killed cannot say so: its pipe closes."""
+    code = "from minillm.training import warm_up as w; "
+    code += "w.end_with_parent(); print(1, flush=True); w.threading.Event().wait(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"1\n" and child.poll() is None
+    child.stdin.close()
+    assert child.wait(20) == 1
+    child.stdout.close()
+    asked = []
+    monkeypatch.setattr(warm_up.subprocess, "Popen", lambda command, **how: asked.append((command, how)))
+    warm_up._start(Recipe())
+    ((command, how),) = asked
+    assert how["stdin"] == subprocess.PIPE and "end_with_parent(); main(" in command[2]

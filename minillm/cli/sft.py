@@ -80,7 +80,7 @@ def _tune(options: argparse.Namespace) -> int:
     parts: list[Any]  # held out, and to learn from
     if path is None:
         steps = settings["steps"] or STEPS
-        say("making up conversations")  # so many that few are seen again: what comes often is learned by heart
+        say("making up conversations")  # each is seen twice: what comes often is learned by heart
         count = _count_of(resumed) if resumed else min(MOST, max(rows, steps * rows // TWICE))
         drawn, examined = data.chats(count, seed), data.chats(EXAMINED, seed + 1, "test")
         parts = [[chat.messages for chat in part] for part in (examined, drawn)]

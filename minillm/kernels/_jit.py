@@ -95,6 +95,30 @@ def _stamp_cache(dispatcher: Any) -> None:
     index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if index is not None and hasattr(index, "_source_stamp"):
         index._source_stamp = _SOURCES
+        _forgive_damage(index)
+
+
+def _forgive_damage(index: Any) -> None:
+    """Let a file of the cache that is damaged (a full disk, a power cut) count as one that is
+    missing: it is compiled and written anew.
+    """
+    load_index, load_data = index._load_index, index._load_data
+
+    def index_or_nothing() -> dict:
+        try:
+            return load_index()
+        except OSError:
+            raise
+        except Exception:  # whatever a pickle raises that was cut off
+            return {}
+
+    def data_or_missing(name: str) -> Any:
+        try:
+            return load_data(name)
+        except Exception as error:
+            raise FileNotFoundError(name) from error  # on which Numba compiles
+
+    index._load_index, index._load_data = index_or_nothing, data_or_missing
 
 
 _HERE = Path(__file__).parent

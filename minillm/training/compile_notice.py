@@ -30,7 +30,7 @@ class CompileNotice:
         self._say, self._status, self._about = say, status, about
         self._unsubscribe: Callable[[], None] = lambda: None
         self._count = self._depth = 0
-        self._announced = False
+        self._announced, self._name = False, ""
         self._seconds = self._begun = self._said = 0.0
 
     def __enter__(self) -> CompileNotice:
@@ -60,9 +60,9 @@ class CompileNotice:
         if seconds is None:
             self._depth += 1
             if self._depth == 1:  # a kernel that calls another compiles it on the way
-                self._begun = now
+                self._begun, self._name = now, name.strip("_")
             with contextlib.suppress(Exception):  # what only shows something must not end a kernel's call
-                self._show(name.strip("_"), now)
+                self._show(self._name, now)
         else:
             self._depth -= 1
             self._count += 1

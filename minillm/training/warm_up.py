@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ def _few_words(recipe: Recipe) -> bool:
 
 
 # subtle: -m would look in the current folder first, and a checkout there has a cache of its own
-PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from {0} import end_with_parent, main; end_with_parent(); main(sys.argv[1:])"
+)
 
 
 def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
@@ -98,7 +102,7 @@ def _start(recipe: Recipe) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(__name__), json.dumps(sys.path), json.dumps(recipe.to_dict())],
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # which closes when this process ends, however it ends
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -168,6 +172,16 @@ def compile_tokenizers(kinds: Sequence[type[Trained]] = (BPETokenizer, UnigramTo
         tokenizer = kind.train(texts, 300)
         tokenizer.encode_batch(texts)
         tokenizer.encode(texts[0])
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is no more, and so the pipe between them."""
+
+    def wait() -> None:
+        os.read(0, 1)  # which nobody writes: it ends with the pipe
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _only_where_idle() -> None:
