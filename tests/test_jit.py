@@ -248,6 +248,7 @@ def test_whether_a_kernel_is_compiled_is_known_before_it_is_called(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path), "MINILLM_KERNELS": "numba"}
     assert _run(asked + PROGRAM + ";" + asked, **environment)[1].split() == ["False", "160000.0", "True"]
     assert _run(asked, **environment)[1] == "True"
+    assert _run(asked, **environment, NUMBA_CPU_NAME="generic")[1] == "False"  # another machine's, in a shared folder
     assert _run(asked, **environment | {"MINILLM_KERNELS": "numpy"})[1] == "True"
 
 

@@ -92,10 +92,15 @@ def _stamp_cache(dispatcher: Any) -> None:
     """Let a change in any file of kernels/ void the cached code: Numba looks only at the kernel's
     own file.
     """
-    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    index = _index_of(dispatcher)
     if index is not None and hasattr(index, "_source_stamp"):
         index._source_stamp = _SOURCES
         _forgive_damage(index)
+
+
+def _index_of(dispatcher: Any) -> Any:
+    """Numba's table of what the cache holds of a kernel; None where nothing is kept."""
+    return getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
 
 
 def _forgive_damage(index: Any) -> None:
@@ -150,9 +155,13 @@ def _nothing() -> None:
 
 
 def is_compiled(kernel: Any) -> bool:
-    """Whether there is machine code of a kernel, in this process or from one before."""
-    index = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-    return not JIT or bool(kernel.signatures) or bool(index and index._load_index())
+    """Whether there is machine code of a kernel for this processor, in this process or from one
+    before.
+    """
+    if not JIT or kernel.signatures:
+        return True
+    index, processor = _index_of(kernel), kernel.targetctx.codegen().magic_tuple()
+    return index is not None and any(key[1] == processor for key in index._load_index())
 
 
 def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], None]:

@@ -67,7 +67,7 @@ class WarmUp:
         self._definitions.close()
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self.process.communicate()  # waits, and closes the pipe
 
     @property
     def is_needless(self) -> bool:
