@@ -264,13 +264,21 @@ class Muon(Optimizer):
         self.m = np.zeros_like(self.flat)
 
     def _update(self, where: slice, grads: list[np.ndarray], lr: float, weight_decay: float, step: int) -> None:
-        begin = where.start
-        for g in grads:
-            w, m = (flat[begin : begin + g.size].reshape(g.shape) for flat in (self.flat, self.m))
-            m += (1 - self.momentum) * (g - m)
-            u = orthogonal(g + self.momentum * (m - g))
-            w -= lr * (0.2 * math.sqrt(max(g.shape)) * u + weight_decay * w)
-            begin += g.size
+        muon_update(self.flat[where], grads, self.m[where], lr, self.momentum, weight_decay)
+
+
+@compiled("optim")
+def muon_update(
+    w: np.ndarray, grads: Sequence[np.ndarray], m: np.ndarray, lr: float, momentum: float, weight_decay: float
+) -> None:
+    """One step in place.   w, m: (n,); grads: matrices that hold n numbers together."""
+    begin = 0
+    for g in grads:
+        w_i, m_i = (flat[begin : begin + g.size].reshape(g.shape) for flat in (w, m))
+        m_i += (1 - momentum) * (g - m_i)
+        u = orthogonal(g + momentum * (m_i - g))
+        w_i -= lr * (0.2 * math.sqrt(max(g.shape)) * u + weight_decay * w_i)
+        begin += g.size
 
 
 def orthogonal(g: np.ndarray) -> np.ndarray:
@@ -387,7 +395,7 @@ def wsd(lr: float, *, steps: int, warmup: int = 0, decay: float = 0.2, final: fl
         if step < warmup:
             return lr * (step + 1) / (warmup + 1)
         left = max(0, steps - 1 - step) / fall  # 1 -> 0 in the fall
-        return final + (lr - final) * min(1.0, left)
+        return final + (lr - final) * min(1.0, left) if steps > 1 else lr
 
     return schedule
 

@@ -9,7 +9,7 @@ import pytest
 from minillm import kernels, optim
 from minillm.kernels import _jit
 
-NAMES = ("adamw_update", "sgd_update", "sum_of_squares", "scale_all")
+NAMES = ("adamw_update", "sgd_update", "muon_update", "sum_of_squares", "scale_all")
 KERNEL = {name: kernels.load("optim", name) for name in NAMES}
 DEFINITION = {name: kernels.DEFINITIONS[name][1] for name in NAMES}
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 1e-6}, np.float64: {"rtol": 1e-11, "atol": 1e-12}}
@@ -29,9 +29,15 @@ def arguments(name, sizes, dtype, step=3):
     return {
         "adamw_update": (w, grads, m, v, 1e-2, 0.9, 0.95, 1e-8, 0.1, step),
         "sgd_update": (w, grads, m, 0.1, 0.9, 0.01),
+        "muon_update": (w, [as_matrix(g, i % 2) for i, g in enumerate(grads)], m, 0.01, 0.95, 0.1),
         "sum_of_squares": (grads,),
         "scale_all": (grads, 0.3),
     }[name]
+
+
+def as_matrix(x, tall):
+    shorter = next((n for n in range(math.isqrt(x.size), 0, -1) if x.size % n == 0), 0)
+    return x.reshape((-1, shorter) if tall and shorter else (shorter, -1) if shorter else (0, 5))
 
 
 def after(function, given):
@@ -58,7 +64,9 @@ def test_equal_to_the_definition(name, dtype, sizes):
 
 @every_name
 def test_arguments_change_only_where_promised(name):
-    changed = {"adamw_update": (0, 2, 3), "scale_all": (0,), "sgd_update": (0, 2), "sum_of_squares": ()}[name]
+    changed = {
+        "adamw_update": (0, 2, 3), "muon_update": (0, 2), "scale_all": (0,), "sgd_update": (0, 2), "sum_of_squares": ()
+    }[name]  # fmt: skip
     given = arguments(name, (60,), np.float32)
     before = [x[0] if isinstance(x, list) else x for x in copy.deepcopy(given)]
     KERNEL[name](*given)
@@ -121,6 +129,15 @@ def test_first_step_of_adamw_has_the_length_of_the_learning_rate(functions):
     w, m, v = np.zeros((3, 3))
     functions["adamw_update"](w, [np.array([5.0, -0.01, 0.0])], m, v, 0.1, 0.9, 0.99, 0.0001, 0.0, 1)
     np.testing.assert_allclose(w, [-0.1 * 5 / 5.0001, 0.1 * 0.01 / 0.0101, 0.0])
+
+
+def test_muon_without_a_blas_is_the_definition(monkeypatch):
+    from minillm.kernels import optim as loops
+
+    given = arguments("muon_update", (144, 60), np.float64)
+    monkeypatch.setattr(loops, "has_blas", False)
+    (_, ours), (_, theirs) = (after(functions["muon_update"], given) for functions in (KERNEL, DEFINITION))
+    assert all(map(np.array_equal, ours, theirs))
 
 
 def test_updates_refuse_what_they_cannot_change_in_place():

@@ -236,6 +236,11 @@ def test_wsd_is_flat_then_straight():
     assert [round(schedule(step), 6) for step in range(11)] == [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.0]
 
 
+@pytest.mark.parametrize("schedule", [optim.constant, optim.warmup_cosine, optim.wsd])
+def test_a_single_step_learns(schedule):
+    assert schedule(2.0, steps=1)(0) == 2.0
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -53,11 +53,18 @@ def by_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     """c = a b for matrices, c contiguous."""
+    multiply["tiles" if by_tiles(c.dtype, *c.shape, a.shape[1]) else "blas"](a, b, c)
+
+
+def _with_blas(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     (m, n), k = c.shape, a.shape[1]
     (flat_a, a_turned), (flat_b, b_turned) = _flat(a), _flat(b)
-    if not by_tiles(c.dtype, m, n, k):
-        _blocks(flat_a, a_turned, flat_b, b_turned, c.reshape(1, -1), m, n, k, *parts_of(m, n, k))
-        return
+    _blocks(flat_a, a_turned, flat_b, b_turned, c.reshape(1, -1), m, n, k, *parts_of(m, n, k))
+
+
+def _with_tiles(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    (m, n), k = c.shape, a.shape[1]
+    (flat_a, a_turned), (flat_b, b_turned) = _flat(a), _flat(b)
     lda, ldb, none = m if a_turned else k, k if b_turned else n, NO_BIAS[c.dtype]
     if n > m:  # c^T = b^T a^T: the smaller matrix is the one to pack
         panels, steps = pack(flat_a[0], lda, not a_turned, k, m), (ldb, 1) if b_turned else (1, ldb)
@@ -65,6 +72,9 @@ def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     else:
         panels, steps = pack(flat_b[0], ldb, b_turned, k, n), (1, lda) if a_turned else (lda, 1)
         multiply_by_tiles(flat_a[0], *steps, panels, c.reshape(-1), n, m, n, k, none, False)
+
+
+multiply = {"blas": _with_blas, "tiles": _with_tiles}  # c = a b for matrices, either way
 
 
 def _flat(x: np.ndarray) -> tuple[np.ndarray, bool]:

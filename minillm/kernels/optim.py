@@ -18,8 +18,13 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
+from . import DEFINITIONS
 from ._jit import jit, prange
+from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .layout import address, contiguous
+from .process import get_num_threads
+from .vector_math import like
+from .vectors import scale_by
 
 _BLOCK = 1 << 14  # numbers of a task
 
@@ -142,6 +147,89 @@ def sgd_update(
     """See optim.py."""
     row = _checked("sgd_update", grads, w=w, velocity=velocity)
     _sgd_blocks(w, row.addresses, row.ends, velocity, *map(w.dtype.type, (lr, momentum, weight_decay)))
+
+
+# ---- Muon ----------------------------------------------------------------------------------------
+# The matrices inside a small model are small, and fifteen products of each follow one another. To
+# share out every product, threads would have to meet after each. So a thread takes whole matrices,
+# from the gradient to the new weights, and they meet once.
+
+
+@jit(inner=True)
+def _look_ahead(m, grad, momentum, x):
+    # m <- momentum m + (1 - momentum) g;   x = g + momentum (m - g), and its length
+    squares = 0.0
+    for i in range(m.size):
+        m[i] += (1 - momentum) * (grad[i] - m[i])
+        x[i] = grad[i] + momentum * (m[i] - grad[i])
+        squares += np.float64(x[i]) * np.float64(x[i])
+    return math.sqrt(squares)
+
+
+@jit(inner=True)
+def _polynomial(A, square, n, a, b, c):
+    # square <- a I + b A + c A^2, of which the last is there; (n, n), flat
+    for i in range(n * n):
+        square[i] = b * A[i] + c * square[i]
+    for i in range(n):
+        square[i * n + i] += a
+
+
+@jit(inner=True)
+def _orthogonal(x, y, A, P, rows, cols, a, b, c):
+    # see optim.py. x, y: flat (rows, cols), A, P: room for the square of the shorter side; returns
+    # x or y
+    tall, n, k = rows > cols, min(rows, cols), max(rows, cols)
+    for _ in range(5):
+        gemm(tall, not tall, n, n, k, x, cols, x, cols, A, n, 0.0)
+        gemm(False, False, n, n, n, A, n, A, n, P, n, 0.0)
+        _polynomial(A, P, n, a, b, c)
+        if tall:
+            gemm(False, False, rows, cols, n, x, cols, P, n, y, cols, 0.0)
+        else:
+            gemm(False, False, rows, cols, n, P, n, x, cols, y, cols, 0.0)
+        x, y = y, x
+    return x
+
+
+@jit(inner=True)
+def _subtract_step(w, u, keep, rate):
+    for i in range(w.size):
+        w[i] = keep * w[i] - rate * u[i]
+
+
+@jit(parallel=True)
+def _muon_matrices(w, addresses, ends, shapes, order, hands, m, keep, rates, momentum, a, b, c):
+    # dealt like cards, the largest first, one to each thread in turn: all get about the same
+    hold_blas_threads()
+    for hand in prange(hands):
+        for turn in range(hand, order.size, hands):
+            i = order[turn]
+            rows, cols, lo = shapes[i, 0], shapes[i, 1], ends[i - 1] if i else 0
+            w_i, m_i, n = w[lo : ends[i]], m[lo : ends[i]], min(rows, cols)
+            x, y, A, P = np.empty_like(w_i), np.empty_like(w_i), np.empty(n * n, w.dtype), np.empty(n * n, w.dtype)
+            pointer: Any = _pointer(addresses[i], w)  # type: ignore[call-arg]
+            length = _look_ahead(m_i, carray(pointer, (w_i.size,)), momentum, x)
+            scale_by(x, 1 / like(w, max(length, 1e-7)))
+            _subtract_step(w_i, _orthogonal(x, y, A, P, rows, cols, a, b, c), keep, rates[i])
+    release_blas_threads()
+
+
+def muon_update(
+    w: np.ndarray, grads: Sequence[np.ndarray], m: np.ndarray, lr: float, momentum: float, weight_decay: float
+) -> None:
+    """See optim.py."""
+    row = _checked("muon_update", grads, w=w, m=m)
+    if not (has_blas and w.size):
+        DEFINITIONS["muon_update"][1](w, grads, m, lr, momentum, weight_decay)
+        return
+    shapes, number = np.array([g.shape for g in grads], np.int64), w.dtype.type
+    work = shapes.prod(axis=1) * shapes.min(axis=1)
+    order = np.argsort(-work, kind="stable")[: np.count_nonzero(work)]
+    rates = (0.2 * lr * np.sqrt(shapes.max(axis=1))).astype(w.dtype)
+    numbers = map(number, (momentum, 3.4445, -4.7750, 2.0315))
+    keep, hands = number(1 - lr * weight_decay), get_num_threads()
+    _muon_matrices(w, row.addresses, row.ends, shapes, order, hands, m, keep, rates, *numbers)
 
 
 # ---- the gradient's norm -------------------------------------------------------------------------

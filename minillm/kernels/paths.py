@@ -8,8 +8,8 @@ hundredths of a second, and the rates are kept in a small file beside the compil
 then on the file decides: a product goes the same way, and gives the same bits, in every run.
 
 There are two questions. ``few rows``: in each step of a recurrent layer, some rows times a matrix
-that stays the same. ``many rows``: large products, which only AVX-512 asks about. Where there are
-16 registers they are BLAS's: tiles do 0.65 to 0.85 times as much (measured on AVX2, one core).
+that stays the same. ``many rows``: a layer and the gradient of its weights, which only AVX-512 asks
+about. With 16 registers they are BLAS's: tiles do 0.65 to 0.85 times as much (AVX2, one core).
 
 Tiles of both heights add the same numbers in the same order: the same bits. BLAS rounds elsewhere.
 """
@@ -23,6 +23,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,9 @@ FEW, MANY = "few rows", "many rows"
 WAYS = {FEW: ("tiles", "tall", "blas"), MANY: ("tiles", "blas")}  # tiles unless another is clearly quicker
 NAMES = {"tiles": f"register tiles of {ROWS} rows", "tall": f"register tiles of {TALL_ROWS} rows", "blas": "BLAS"}
 CLEARLY = 1.05  # times as fast
-_SHAPES = {FEW: (16, 512, 1024), MANY: (256, 384, 512)}  # rows, terms and columns of what is measured
 _ROUNDS = 9  # in turn, and the best of each counts: other programs only ever make a way slower
 
-Rates = dict[str, float]  # way -> GFLOP/s of one thread
+Rates = dict[str, float]  # way -> GFLOP/s
 
 _deciding = threading.Lock()
 _decided: dict[str, str] = {}  # question -> way
@@ -175,20 +175,48 @@ def _ways(question: str) -> list[str]:
 
 
 def measure(question: str) -> Rates:
-    """Let each way compute the same product, in turn."""
-    rows, k, n = _SHAPES[question]
-    rng = np.random.default_rng(0)
-    a, w, c = (rng.standard_normal(shape, np.float32) for shape in (rows * k, (k, n), rows * n))
-    panels = {name: _packed(name, w) for name in _ways(question)}
-    seconds = dict.fromkeys(panels, math.inf)
+    """Let each way compute the same products, in turn."""
+    compute, operations = _few_rows() if question == FEW else _many_rows()
+    seconds = dict.fromkeys(_ways(question), math.inf)
     for turn in range(_ROUNDS + 1):
-        for name in panels:
-            set_integer(TALL, name == "tall")
+        for name in seconds:
             start = time.perf_counter()
-            _product(a, rows, k, panels[name], c, n)
+            compute(name)
             if turn > 0:  # the first one compiled
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return {name: round(2e-9 * rows * k * n / best, 1) for name, best in seconds.items()}
+    return {name: round(1e-9 * operations / best, 1) for name, best in seconds.items()}
+
+
+def _few_rows() -> tuple[Callable[[str], None], int]:
+    """A step of a recurrent layer, and its operations."""
+    rows, k, n = 16, 512, 1024
+    a, w, c = _random(rows * k), _random(k, n), _random(rows * n)
+    panels = {name: _packed(name, w) for name in _ways(FEW)}
+
+    def compute(name: str) -> None:
+        set_integer(TALL, name == "tall")
+        _product(a, rows, k, panels[name], c, n)
+
+    return compute, 2 * rows * k * n
+
+
+def _many_rows() -> tuple[Callable[[str], None], int]:
+    """A layer and the gradient of its weights: the rows of the one are the long sums of the other.
+    """
+    from .matmul import multiply  # which asks here for its way
+
+    rows, k, n = 2048, 192, 512
+    x, w, y, dw = _random(rows, k), _random(k, n), _random(rows, n), _random(k, n)
+
+    def compute(name: str) -> None:
+        multiply[name](x, w, y)
+        multiply[name](x.T, y, dw)
+
+    return compute, 4 * rows * k * n
+
+
+def _random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 @jit
