@@ -195,7 +195,7 @@ def on_compile(callback: Callable[[str, float | None], None]) -> Callable[[], No
 
 def matmul_path() -> str:
     """Which way the matrix products take, in words."""
-    return f"np.matmul ({REASON})" if KERNELS == "numpy" else _file("paths").matmul_path()
+    return f"np.matmul ({REASON})" if KERNELS == "numpy" else _file("matmul").matmul_path()
 
 
 def recurrent_path() -> str:

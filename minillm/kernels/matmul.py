@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from . import blas, paths
 from ._jit import CORES, jit, prange
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .tile import pack
@@ -53,7 +54,8 @@ def by_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     """c = a b for matrices, c contiguous."""
-    multiply["tiles" if by_tiles(c.dtype, *c.shape, a.shape[1]) else "blas"](a, b, c)
+    m, n = c.shape
+    multiply["tiles" if by_tiles(c.dtype, m, n, a.shape[1]) else "blas"](a, b, c)
 
 
 def _with_blas(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
@@ -75,6 +77,28 @@ def _with_tiles(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
 
 
 multiply = {"blas": _with_blas, "tiles": _with_tiles}  # c = a b for matrices, either way
+
+
+def _many_rows() -> paths.Products:
+    """A layer and the gradient of its weights: the rows of the one are the long sums of the other.
+    """
+    rows, k, n = 2048, 192, 512
+    x, w, y, dw = paths.random(rows, k), paths.random(k, n), paths.random(rows, n), paths.random(k, n)
+
+    def compute(way: str) -> None:
+        multiply[way](x, w, y)
+        multiply[way](x.T, y, dw)
+
+    return compute, 4 * rows * k * n
+
+
+paths.products[paths.MANY] = _many_rows
+
+
+def matmul_path() -> str:
+    """The way of large products, in words."""
+    tiles = has_blas and paths.way(paths.MANY) != "blas"
+    return blas.matmul_path() + (", large products by register tiles" if tiles else "")
 
 
 def _flat(x: np.ndarray) -> tuple[np.ndarray, bool]:

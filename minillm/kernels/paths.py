@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _jit, blas, settings
+from . import _jit, settings
 from ._jit import jit
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .shared import TALL, integers, set_integer
@@ -41,6 +41,7 @@ CLEARLY = 1.05  # times as fast
 _ROUNDS = 9  # in turn, and the best of each counts: other programs only ever make a way slower
 
 Rates = dict[str, float]  # way -> GFLOP/s
+Products = tuple[Callable[[str], None], int]  # a function of the way, and how many operations a call takes
 
 _deciding = threading.Lock()
 _decided: dict[str, str] = {}  # question -> way
@@ -71,11 +72,6 @@ def quickest(rates: Rates) -> str:
     """The quickest way; tiles where none is clearly quicker."""
     best = max(rates, key=rates.__getitem__)
     return best if rates[best] > CLEARLY * rates["tiles"] else "tiles"
-
-
-def matmul_path() -> str:
-    """The way of large products, in words."""
-    return blas.matmul_path() + (", large products by register tiles" if has_blas and way(MANY) != "blas" else "")
 
 
 def recurrent_path() -> str:
@@ -176,7 +172,7 @@ def _ways(question: str) -> list[str]:
 
 def measure(question: str) -> Rates:
     """Let each way compute the same products, in turn."""
-    compute, operations = _few_rows() if question == FEW else _many_rows()
+    compute, operations = products[question]()
     seconds = dict.fromkeys(_ways(question), math.inf)
     for turn in range(_ROUNDS + 1):
         for name in seconds:
@@ -187,10 +183,10 @@ def measure(question: str) -> Rates:
     return {name: round(1e-9 * operations / best, 1) for name, best in seconds.items()}
 
 
-def _few_rows() -> tuple[Callable[[str], None], int]:
+def _few_rows() -> Products:
     """A step of a recurrent layer, and its operations."""
     rows, k, n = 16, 512, 1024
-    a, w, c = _random(rows * k), _random(k, n), _random(rows * n)
+    a, w, c = random(rows * k), random(k, n), random(rows * n)
     panels = {name: _packed(name, w) for name in _ways(FEW)}
 
     def compute(name: str) -> None:
@@ -200,25 +196,15 @@ def _few_rows() -> tuple[Callable[[str], None], int]:
     return compute, 2 * rows * k * n
 
 
-def _many_rows() -> tuple[Callable[[str], None], int]:
-    """A layer and the gradient of its weights: the rows of the one are the long sums of the other.
-    """
-    from .matmul import multiply  # which asks here for its way
-
-    rows, k, n = 2048, 192, 512
-    x, w, y, dw = _random(rows, k), _random(k, n), _random(rows, n), _random(k, n)
-
-    def compute(name: str) -> None:
-        multiply[name](x, w, y)
-        multiply[name](x.T, y, dw)
-
-    return compute, 4 * rows * k * n
-
-
-def _random(*shape: int) -> np.ndarray:
+def random(*shape: int) -> np.ndarray:
+    """Numbers to be multiplied."""
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 @jit
 def _product(a, rows, k, panels, c, width):
     add_product(a, np.int64(0), k, rows, k, panels, c, width)
+
+
+# what is computed to answer a question; ``matmul`` adds that of the other one
+products: dict[str, Callable[[], Products]] = {FEW: _few_rows}

@@ -1,9 +1,9 @@
 """Large products in float32 by the register tiles of ``tile.py``, on processors with AVX-512 where
 they are quicker than BLAS (``paths.py``).
 
-On one they are 1.15 times as fast as OpenBLAS: 220 GFLOP/s on two cores where BLAS has 190, measured
-at the products of a GPT of width 384. On another (Emerald Rapids) 0.9 times, and 0.6 where sums are
-as long as a batch. The matrix b is packed into panels first, which pays from about 128 rows of a on.
+On one they are 1.15 times as fast as OpenBLAS: 220 GFLOP/s on two cores where BLAS has 190, at the
+products of a GPT of width 384. On another (Emerald Rapids) 0.9 times, and 0.6 where sums are as
+long as a batch. The matrix b is packed into panels first, which pays from about 128 rows of a on.
 Small products, those in float64 and batches of matrices stay with BLAS.
 """
 
