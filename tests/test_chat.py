@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -164,12 +165,15 @@ def test_a_fork_and_a_child_that_died_are_survived():
     assert sandbox.render("c", [{}])[0].text == "c"
 
 
-def test_without_jinja2_one_sentence(tmp_path):
+@pytest.mark.parametrize("length", [1, 1_000_000])
+def test_without_jinja2_one_sentence(tmp_path, length):
+    """Also where the request is longer than a pipe holds."""
     (tmp_path / "jinja2.py").write_text("raise ImportError('none here')")
     code = (
         "import minillm; from minillm import chat\n"
         "from minillm.tokenizer import CharTokenizer\n"
-        "try: chat.render([{'role': 'user', 'content': 'x'}], CharTokenizer.train(['x']), template='x')\n"
+        f"said = [{{'role': 'user', 'content': 'x' * {length}}}]\n"
+        "try: chat.render(said, CharTokenizer.train(['x']), template='x')\n"
         "except ModuleNotFoundError as error: print(error)"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
@@ -179,6 +183,12 @@ def test_without_jinja2_one_sentence(tmp_path):
     assert out.stdout.strip() == (
         "a chat template needs the library jinja2, which is not installed: pip install jinja2"
     )
+
+
+def test_a_child_that_ends_at_once_is_told_of(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+    with pytest.raises(TimeoutError, match="the chat template took more than 2 seconds or 512 MB, and was stopped"):
+        Sandbox().render("x", [{"x": "x" * 1_000_000}])
 
 
 # ---- special tokens --------------------------------------------------------------------------------------------------

@@ -67,11 +67,14 @@ class Sandbox:
                 child.stdin.write(request)
                 child.stdin.flush()
                 answer = child.stdout.readline()
-            except BaseException as error:  # Ctrl-C too: half a request is in the pipe
+            except BrokenPipeError:  # it had ended while nobody asked; a second time, because of what was asked
                 self._end()
-                if last or not isinstance(error, BrokenPipeError):
-                    raise
-                continue  # it had ended while nobody asked
+                if last:
+                    return b""
+                continue
+            except BaseException:  # Ctrl-C: half a request is in the pipe
+                self._end()
+                raise
             if not answer.endswith(b"\n"):
                 self._end()
                 return b""
@@ -118,6 +121,7 @@ def serve() -> None:
     try:
         compiled = functools.lru_cache(16)(_environment(mark).from_string)
     except ImportError:
+        sys.stdin.buffer.readline()  # all of it: a pipe closed too soon would be another error
         print(json.dumps({"missing": "jinja2"}), flush=True)
         return
     for line in sys.stdin.buffer:
