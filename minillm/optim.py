@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -492,7 +493,7 @@ def _check_schedule(function: str, steps: int, warmup: int) -> None:
 
 def _within(function: str, name: str, value: float, low: float, high: float = math.inf) -> float:
     """``value`` as a float, if low <= value < high (infinity and NaN are never inside)."""
-    if not low <= value < high:
+    if not (isinstance(value, numbers.Real) and low <= value < high):
         bounds = f"a number >= {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
         raise ValueError(f"{function}: {name} must be {bounds}; got {value}")
     return float(value)

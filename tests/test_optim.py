@@ -249,6 +249,7 @@ def test_a_single_step_learns(schedule):
         (lambda w: optim.SGD([w, Tensor([1.0], requires_grad=True)], lr=0.1), "must be of one dtype; got float"),
         (lambda w: optim.SGD([w], lr=-1.0), r"SGD: lr must be a number >= 0; got -1.0"),
         (lambda w: optim.AdamW([w], lr=math.nan), "AdamW: lr must be a number >= 0; got nan"),
+        (lambda w: optim.Muon([w.reshape(1, 1)], lr="fast"), "Muon: lr must be a number >= 0; got fast"),
         (lambda w: optim.AdamW([w], betas=(0.9, 1.0)), r"AdamW: betas\[1\] must be in \[0, 1\); got 1.0"),
         (lambda w: optim.AdamW([{"params": w, "betas": 1}]), "'params', 'lr' and 'weight_decay'; got 'betas'"),
         (lambda w: optim.AdamW([{"params": w, "lr": -1.0}]), "AdamW: lr must be a number >= 0; got -1.0"),

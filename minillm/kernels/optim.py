@@ -184,10 +184,8 @@ def _orthogonal(x, y, A, P, rows, cols, a, b, c):
         gemm(tall, not tall, n, n, k, x, cols, x, cols, A, n, 0.0)
         gemm(False, False, n, n, n, A, n, A, n, P, n, 0.0)
         _polynomial(A, P, n, a, b, c)
-        if tall:
-            gemm(False, False, rows, cols, n, x, cols, P, n, y, cols, 0.0)
-        else:
-            gemm(False, False, rows, cols, n, P, n, x, cols, y, cols, 0.0)
+        left, right = (x, P) if tall else (P, x)
+        gemm(False, False, rows, cols, n, left, n, right, cols, y, cols, 0.0)
         x, y = y, x
     return x
 

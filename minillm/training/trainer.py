@@ -47,10 +47,9 @@ class Trainer:
     model: any model of ``models``, or one with the same small interface. dataset: a `Dataset`, or
     plain token ids (N,), whose last tenth is kept for validation. run: the folder to make, or a
     `Run`; without one nothing is written. floor: the entropy of the validation data, nats per
-    token, where it is known. sample: a function that lets the model write a text, or gives None
-    where it is no time for one. tokenizer: saved with the run, and gives bits per byte; it is told
-    after which token texts begin in this data (`Tokenizer.set_beginning`), so that generation
-    begins them alike. quiet: show no progress.
+    token, where it is known. sample: a function that lets the model write a text. tokenizer: saved
+    with the run, and gives bits per byte; it is told after which token texts begin in this data
+    (`Tokenizer.set_beginning`), so that generation begins them alike. quiet: show no progress.
     loss: what is learned, a function of (model, batch) that gives the mean over the batch's
     targets, its last array; the cross-entropy of ``model(*inputs)`` unless given, which suits
     classifiers too. The validation loss is the same function's mean over all targets.
@@ -69,7 +68,7 @@ class Trainer:
         tokenizer: Any = None,
         run: Run | str | os.PathLike[str] | None = None,
         floor: float | None = None,
-        sample: Callable[[Any], str | None] | None = None,
+        sample: Callable[[Any], str] | None = None,
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
         loss: Loss | None = None,
@@ -209,7 +208,7 @@ class Trainer:
             )
         return self.evaluation
 
-    def _write_sample(self, sample: Callable[[Any], str | None]) -> None:
+    def _write_sample(self, sample: Callable[[Any], str]) -> None:
         self._last_sample = None
         sampling = self.clock.timing("sampling")
         with not_ending_the_run("the sample"), evaluating(self.model), no_grad(), sampling:
