@@ -23,6 +23,7 @@ def cases(quick: bool) -> list[Case]:
     attention = _pair(build_minillm_attention, build_torch_attention)
     rows = _pair(build_minillm_rows, build_torch_rows)
     update = _pair(build_minillm_update, build_torch_update)
+    muon = _pair(build_minillm_muon, build_torch_muon)
     return [
         *(
             Case(f"causal attention {shape}", attention, shape, (1, 1, 8, shape[3]), _flops(*shape), memory="step")
@@ -30,6 +31,7 @@ def cases(quick: bool) -> list[Case]:
         ),
         *(Case(f"{name} {shape}", rows, (name, *shape)) for name, shape in ROWS.items()),
         Case("clip and AdamW, 16 x (256, 256)", update),
+        Case("Muon, 16 x (256, 256)", muon),
     ]
 
 
@@ -164,3 +166,22 @@ def build_torch_update() -> Step:
         optimizer.step()
 
     return step
+
+
+def build_minillm_muon() -> Step:
+    from minillm import Tensor, optim
+
+    parameters = [Tensor(x, requires_grad=True) for x in _normal(16, 256, 256)]
+    for p in parameters:
+        p.grad = _normal(*p.shape)
+    return optim.Muon(parameters, lr=1e-3).step
+
+
+def build_torch_muon() -> Step:
+    """It multiplies in bfloat16."""
+    import torch
+
+    parameters = [torch.tensor(x, requires_grad=True) for x in _normal(16, 256, 256)]
+    for p in parameters:
+        p.grad = torch.from_numpy(_normal(*p.shape))
+    return torch.optim.Muon(parameters, lr=1e-3, adjust_lr_fn="match_rms_adamw").step

@@ -124,6 +124,19 @@ def test_what_is_examined_was_never_trained(drawn):
     assert np.mean([answer in known for _, answer in examined]) > 0.4  # in another style
 
 
+def test_an_answer_that_is_held_out_was_seen_in_another_style():
+    """All of them: the same capitals and length, with its language asked for or without."""
+    styles = {style._replace(name="") for style in WISHES.values()}
+    shares = []
+    for words in (bare for pair in PLACES.items() for bare in (pair[0], pair[1][1])):
+        for style in styles:
+            answer = style.written(f"Tom is at the {words}.", f"{words.capitalize()}.")
+            others = [style._replace(language=language) for language in ("", "en", "fr")]
+            shares.append(corpus._is_held_out(style, answer))
+            assert not all(corpus._is_held_out(other, answer) for other in (style, others[not style.language]))
+    assert 0.03 < np.mean(shares) < 0.2
+
+
 def test_a_style_is_read_and_kept(drawn):
     for chat in [*drawn[0], *drawn[1]]:
         assert obeys(style_of(chat.messages), chat.answer)
