@@ -13,6 +13,7 @@ import argparse
 import ast
 import json
 import re
+import signal
 import subprocess
 import sys
 from html import escape
@@ -121,6 +122,8 @@ def main() -> int:
         for path in lessons():
             if number(path) == int(sys.argv[1]):
                 return subprocess.run([sys.executable, str(path), *sys.argv[2:]]).returncode
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads only the first lines has no use for a traceback
     p = argparse.ArgumentParser(prog="python -m examples", description="The course, from one neuron on.")
     commands = p.add_subparsers(dest="command")
     run = commands.add_parser("run", help="run all lessons with their solutions; each must prove its number")

@@ -100,6 +100,7 @@ def test_commands(pipe, model, tokenizer, tmp_path):
     assert out == "".join(f"{text}\n" for text in (first, second, *answers(model, tokenizer, "there", messages=system)))
     assert f"[3 messages are in {file}]" in err and f"[5 messages are in {file}]" in err
     saved = json.loads(file.read_text())["messages"]
+    assert file.read_text().count("\n") == 1, "a line of JSONL"
     assert [m["role"] for m in saved] == ["system", *["user", "assistant"] * 2] and saved[4]["content"] == second
     out, err = pipe(f"/load {file}\nthere\n/system\n/temperature\n/temperature 0.5\n", *SHORT)
     assert out == answers(model, tokenizer, "there", messages=saved)[0] + "\n"
@@ -319,7 +320,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_program(terminal, folder, model, toke
     assert "[cancelled: " in shown and "Traceback" not in shown
     session.type("why?\r", r"(?s)why\?\r\n.{9,}")
     session.type("\x03")
-    assert re.search(r"cancelled: cancelled, after .*\n.*, [1-9]\d* known", session.type("/why\r")), (
+    assert re.search(r"cancelled: Ctrl-C ended it, after .*\n.*, [1-9]\d* known", session.type("/why\r")), (
         "what was read is kept"
     )
     assert "[Ctrl-D or /quit leaves]" in session.interrupt(), "at the prompt it says how to leave"

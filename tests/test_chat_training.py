@@ -297,6 +297,12 @@ def test_made_up_conversations_are_seen_twice(tmp_path, monkeypatch, capsys):
     assert main(["sft", str(base), "--steps", "6", "--batch-size", "5", "--out", str(out)]) == 0
     content = json.loads((out / "training.json").read_text())
     assert content["about"].startswith("15 conversations made up by minillm")
+    shown = capsys.readouterr()
+    assert "it knows small questions: " in shown.err
+    assert main(["eval", str(out)]) == 0  # what was measured after
+    now = [line.split() for line in capsys.readouterr().out.split("\n")[1:]]
+    both = [line.split() for line in shown.out[shown.out.index("stops by") :].split("\n")]
+    assert [line[-1:] for line in now if line] == [line[-1:] for line in both if line]
     done = {name: content["settings"][name] for name in ("steps", "learning_rate", "optimizer")}
     assert done == {"steps": 6, "learning_rate": 3e-3, "optimizer": "muon"}
     for name in ("RATE", "STEPS"):
@@ -333,7 +339,7 @@ def test_sft_from_end_to_end(lines, tmp_path, capsys):
     small_model(tokenizer.vocab_size).save_pretrained(tmp_path / "base", tokenizer=tokenizer)
     assert main(["sft", str(tmp_path / "base"), "--data", str(lines), "--batch-size", "4", "--learning-rate", "0.01",
                  "--steps", "60"]) == 0  # fmt: skip
-    assert "a chat model:" in capsys.readouterr().err
+    assert "a chat model; talk with it: minillm chat " in capsys.readouterr().err
     loaded = load_run(tmp_path / "base-chat")
     assert loaded.tokenizer.chat_format.template == SHORT
     prompt = chat.prompt(asked("e"), loaded.tokenizer)

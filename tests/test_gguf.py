@@ -479,5 +479,7 @@ def test_commands_take_the_file(tmp_path, written, capsys):
     capsys.readouterr()
     assert main(["convert", str(tmp_path / "folder"), str(tmp_path / "folder2")]) == 2
     assert "one of the two must be a GGUF file" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "none.gguf"), str(tmp_path / "folder2")]) == 2
+    assert f"there is no file and no folder {tmp_path / 'none.gguf'}" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "folder"), str(tmp_path / "x.gguf"), "--type", "q4"]) == 2
     assert "--type must be one of f32, f16, q8_0; got 'q4'" in capsys.readouterr().err

@@ -130,6 +130,7 @@ def test_plain_texts_go_on_where_the_prompt_ends(tokenizer):
         ('{"prompt": "a", "chosen": "b"}', "line 1: expected a table with prompt, chosen and rejected"),
         ('{"prompt": "a", "chosen": "b", "rejected": [1]}', "line 1: expected a table with prompt, chosen and"),
         ('{"prompt": "a", "chosen": "b", "rejected": "c"}\n[]', "line 2: expected a JSON object"),
+        ('{"prompt": "a", "chosen": "b", "rejected": "b"}', "line 1: chosen and rejected are the same"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path, text, complaint):

@@ -122,6 +122,19 @@ class TestProcess:
             assert len(started) == 3 and warm.is_needless
 
     @needs_numba
+    def test_the_command_that_compiles_everything_says_so(self, started, monkeypatch):
+        from minillm.cli import main, warmup
+
+        monkeypatch.setattr(warmup, "_work", lambda part: lambda: None)
+        main(["warmup", "llama"])
+        with warm_up.WarmUp(Recipe()) as warm:
+            assert not warm.is_needless
+        main(["warmup"])
+        for kind in warmup.DECODERS:
+            with warm_up.WarmUp(Recipe(model=kind)) as warm:
+                assert warm.is_needless
+
+    @needs_numba
     @pytest.mark.parametrize(
         "chosen, by", [({}, "definition"), ({"data": "book.txt"}, "kernel"), ({"tokenizer": "unigram"}, "kernel")]
     )

@@ -89,9 +89,12 @@ class Conversation:
         return _instructions(self.messages)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the messages, whole or not at all, as JSON: {"messages": [...]}."""
+        """Write the messages, whole or not at all, as a line of JSON: {"messages": [...]}.
+
+        A file of such lines is what `minillm sft` learns from.
+        """
         with atomic_file(path) as staging:
-            write_json(staging, {"messages": self.messages})
+            write_json(staging, {"messages": self.messages}, indent=None)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Begin anew with the messages of a file that `save` wrote. Raises FileNotFoundError, or

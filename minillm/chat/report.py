@@ -70,15 +70,16 @@ def answer_all(model: Any, tokenizer: Tokenizer, asked: Sequence[Messages]) -> l
     return answers
 
 
-def table(before: ChatReport, after: ChatReport) -> str:
-    """Both in one table."""
-    lines = [f"{'':32}  before   after"]
-    for (what, old), new in zip(before.rows().items(), after.rows().values(), strict=True):
-        lines.append(f"{what:32} {old:6.1%}  {new:6.1%}")
-    lines.append(f"{'exact answers at random':32} {after.random:6.1%}")
+def table(**reports: ChatReport) -> str:
+    """Reports on the same conversations side by side: ``table(before=a, after=b)``."""
+    made = [*reports.values()]
+    lines = [f"{'':32}" + "".join(f"{name:>8}" for name in reports)]
+    for what in made[0].rows():
+        lines.append(f"{what:32}" + "".join(f"{report.rows()[what]:8.1%}" for report in made))
+    lines.append(f"{'exact answers at random':32}{made[0].random:8.1%}")
     lines += ["", "exact answers by kind of question"]
-    for kind, share in after.kinds.items():
-        lines.append(f"  {kind.replace('_', ' '):30} {before.kinds[kind]:6.1%}  {share:6.1%}")
+    for kind in made[0].kinds:
+        lines.append(f"  {kind.replace('_', ' '):30}" + "".join(f"{report.kinds[kind]:8.1%}" for report in made))
     return "\n".join(lines)
 
 

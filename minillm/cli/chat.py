@@ -173,7 +173,7 @@ class Session:
     def reset(self, _: str) -> None:
         """Forget what was said, but for the system message."""
         self.talk.begin(self.talk.instructions)
-        say("[nothing was said yet]")
+        say("[begun anew]")
 
     def save(self, text: str) -> None:
         """Write the conversation into a file."""
@@ -233,7 +233,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Session, str], None], str]] = {
     "/why": ("", Session.why, "why the last answer stopped, and how likely it was to stop before"),
     "/probs": ("", Session.probs, "how likely each token of the last answer was, and what else could have stood there"),
     "/reset": ("", Session.reset, "begin anew; the system message stays"),
-    "/save": ("FILE", Session.save, "write the conversation into a file (JSON)"),
+    "/save": ("FILE", Session.save, "write the conversation into a file: a line of JSON, as minillm sft reads them"),
     "/load": ("FILE", Session.load, "go on with a conversation that was saved"),
     "/help": ("", Session.help, "this"),
     "/quit": ("", Session.quit, "leave; so does Ctrl-D"),

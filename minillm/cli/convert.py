@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     from .. import files
     from ..training.convert import to_file, to_folder
 
+    if not Path(options.source).exists():
+        raise FileNotFoundError(f"convert: there is no file and no folder {options.source}")
     if files.is_gguf(options.source):
         to_folder(options.source, options.out, options.ignore_unknown)
         how = f"minillm generate {files.shell_path(Path(options.out))} TEXT"

@@ -20,7 +20,7 @@ FINISH_REASONS = {
     "stop": "a stop string came up",
     "length": "--max-new-tokens was reached",
     "context": "the model's context is full",
-    "cancelled": "cancelled",
+    "cancelled": "Ctrl-C ended it",
     "criterion": "a criterion was met",
 }
 

@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    from ..files import shell_path
     from ..training.quantize_run import quantize_folder
 
     with computing(options), in_words_of_the_command({"context": "--context"}):
@@ -47,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
             ignore_unknown=options.ignore_unknown,
         )
     print(report)
+    if (picture := report.path / "quantization.png").exists():
+        say(f"the error of each matrix: {shell_path(picture)}")
     if report.before is None:
         say("perplexity was not measured: give a text with --data")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from .tuning import add_options, new_folder, resume, settings_of, start_of, unch
 from .values import Choice, between, positive, seed
 
 if TYPE_CHECKING:
+    from ..data.chat_corpus import Chat
     from ..training.run import Run
 
 EXAMINED, MOST = 200, 100_000  # made-up conversations to measure on; to learn from
-STEPS, TWICE, PASSES = 640, 2, 3  # how often made-up conversations are seen; passes over a file of others
+STEPS, TWICE, PASSES = 700, 2, 3  # how often made-up conversations are seen; passes over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
     "data": None,
@@ -127,9 +129,29 @@ def _tune(options: argparse.Namespace) -> int:
     if result.stopped != "finished":
         return 130 if result.stopped == "Ctrl-C" else 143
     if examined and before:
-        print(report.table(before, report.measure(model, tokenizer, examined)))
-    say(f"\na chat model: {shell_path(run.path)}")
+        print(report.table(before=before, after=report.measure(model, tokenizer, examined)))
+    say(f"\na chat model; talk with it: minillm chat {shell_path(run.path)}")
+    if examined:
+        say(f"it knows small questions: {'  '.join(chat.prompt[-1]['content'] for chat in _one_of_each(examined))}")
     return 0
+
+
+def _one_of_each(chats: Sequence[Chat]) -> list[Chat]:
+    """The first conversation of each kind that is a single question."""
+    from ..data.chat_corpus import kind_of
+
+    alone = [chat for chat in chats if [m["role"] for m in chat.prompt] == ["user"]]
+    return [*{kind_of(chat.prompt): chat for chat in reversed(alone)}.values()]
+
+
+def examined_on(folder: str) -> list[Chat]:
+    """The made-up conversations that this command measured a run on; of any other folder none."""
+    from .. import data
+    from ..training.run import TRAINING, Run
+
+    run = Run.open(folder) if (Path(folder) / TRAINING).exists() else None
+    made_up = run is not None and run.command == "sft" and run.settings.get("data") is None
+    return data.chats(EXAMINED, run.settings["seed"] + 1, "test") if run is not None and made_up else []
 
 
 def _count_of(run: Run) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 from .terminal import say
 from .values import not_one_of
 
-PARTS = ("tokenizers", "llama", "gpt2", "rnn", "t5", "int8")
+DECODERS = ("llama", "gpt2", "rnn")
+PARTS = ("tokenizers", *DECODERS, "t5", "int8")
 
 
 def add(commands: Any) -> None:
@@ -30,6 +31,8 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from .. import kernels
+    from ..training.recipe import Recipe
+    from ..training.warm_up import leave_word
 
     for part in options.part:  # here, so that an unknown option is named before the value that follows it
         if part not in PARTS:
@@ -50,6 +53,9 @@ def run(options: argparse.Namespace) -> int:
         _work(part)()
         print(f"{part:<12}{count - before:>4} kernels compiled{time.perf_counter() - since:>8.1f} s", flush=True)
     forget()
+    if not options.part:
+        for kind in DECODERS:
+            leave_word(Recipe(model=kind))
     kept = f"kept in {folder}" if folder else "not kept: no folder can be written to; set NUMBA_CACHE_DIR to one"
     say(f"[{count} kernels compiled in {time.perf_counter() - begun:.0f} s; {kept}]")
     return 0

@@ -105,10 +105,10 @@ def to_json(value: Mapping[str, Any], indent: int | None = None) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # of a surrogate that makes JSON's own escape, \udc00
 
 
-def write_json(path: Pathlike, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, indented, durably; which values, see `to_json`."""
+def write_json(path: Pathlike, value: Mapping[str, Any], indent: int | None = 2) -> None:
+    """Write a JSON object, indented or (None) in one line, durably; which values, see `to_json`."""
     with durable_file(path) as file:
-        file.write(to_json(value, indent=2) + b"\n")
+        file.write(to_json(value, indent=indent) + b"\n")
 
 
 def _plain_number(value: Any) -> Any:

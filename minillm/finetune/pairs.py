@@ -38,6 +38,8 @@ def read_preferences(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 f"{place}: expected a table with prompt, chosen and rejected, all of them texts or all of them lists "
                 "of messages"
             )
+        if table["chosen"] == table["rejected"]:
+            raise ValueError(f"{place}: chosen and rejected are the same, and nothing can be learned from that")
         found.append({name: table[name] for name in PARTS})
     if not found:
         raise ValueError(f"{path}: it holds no pair of answers")

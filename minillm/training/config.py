@@ -150,7 +150,7 @@ class TrainResult:
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
         if self.stopped == "finished":
-            text = f"finished {self.steps:,} steps in {minutes}:{seconds:02}"
+            text = f"finished {self.steps:,} step{'s' * (self.steps != 1)} in {minutes}:{seconds:02}"
         else:
             text = f"stopped after step {self.step:,} of {self.steps:,} ({self.stopped})"
         if self.evaluation is not None:

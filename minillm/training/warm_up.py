@@ -77,8 +77,7 @@ class WarmUp:
     def all_compiled(self) -> None:
         """The run has trained and sampled alone: the next one need not start a second process."""
         if self.stamp is not None and self.process is None:
-            with contextlib.suppress(OSError):
-                self.stamp.touch()
+            leave_word(self.recipe)
 
 
 def _few_words(recipe: Recipe) -> bool:
@@ -114,6 +113,13 @@ def _stamp(recipe: Recipe) -> Path | None:
     chosen = [name for name in (recipe.attention, recipe.optimizer) if name not in ("dot", "adamw")]
     kind = "-".join([recipe.model, *chosen])
     return folder and folder / f"all-of-{kind}-{kernels.cache_key()}"
+
+
+def leave_word(recipe: Recipe) -> None:
+    """Say to all later runs of this kind that everything is compiled."""
+    if stamp := _stamp(recipe):
+        with contextlib.suppress(OSError):
+            stamp.touch()
 
 
 def compile_training(model: Any, batch: Batch, config: TrainConfig) -> None:
@@ -208,8 +214,7 @@ def main(arguments: list[str]) -> None:
         compile_sampling(model)
     if _few_words(recipe):
         compile_tokenizers([BPETokenizer])
-    if stamp := _stamp(recipe):
-        stamp.touch()
+    leave_word(recipe)
 
 
 if __name__ == "__main__":
