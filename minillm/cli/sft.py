@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ..training.run import Run
 
 EXAMINED, MOST = 200, 100_000  # made-up conversations to measure on; to learn from
-STEPS, TWICE, PASSES = 700, 2, 3  # how often made-up conversations are seen; passes over a file of others
+STEPS, TWICE, PASSES = 1000, 2, 3  # how often made-up conversations are seen; passes over a file of others
 RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
 USUAL = {
     "data": None,
     "steps": None,
-    "batch_size": 32,
+    "batch_size": 20,
     "learning_rate": None,
     "seed": 0,
     "lora": None,
@@ -32,7 +32,7 @@ OF_OLD = {"lora": None, "optimizer": "adamw"}  # what runs from before there was
 
 NUMBERS = (
     ("--steps", positive(), f"batches to learn from; default {STEPS}, or {PASSES} passes over --data"),
-    ("--batch-size", positive(), "conversations in a batch; default 32"),
+    ("--batch-size", positive(), "conversations in a batch; default 20"),
     ("--learning-rate", between(0, 1000), f"at its highest; default {RATE}, with --lora {RATE_OF_ADAPTERS}"),
     ("--seed", seed, "of the data and its order; default 0"),
     ("--lora", positive(), "learn adapters of this rank (8, say) beside the weights, and fold them in at the end"),
