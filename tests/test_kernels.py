@@ -11,7 +11,7 @@ import pytest
 from minillm import kernels
 from minillm.kernels import _jit
 from minillm.kernels.rows import Loop
-from tests.pairs import all_pairs
+from tests.pairs import all_pairs, assert_bits_do_not_depend_on_places
 
 PAIRS = all_pairs()
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 1e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-12}}
@@ -428,3 +428,13 @@ def test_known_values(which):
     quarter[..., 0] = 1.0  # turned by 90 degrees, the first number moves to its partner half a head away
     turned = call("rotate", quarter, np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]))
     np.testing.assert_allclose(turned[0, 0, 0], [0, 0, 1, 0])
+
+
+@every_kernel
+def test_bits_do_not_depend_on_where_the_arrays_lie(name):
+    """Of short rows, all arrays side by side in memory, and far from each other."""
+    if not _jit.JIT:
+        pytest.skip("LLVM is not asked")
+    for n, v in [(2, 4), (5, 8), (3, 12), (2, 20), (2, 24), (2, 40), (5, 64)]:
+        for arguments in samples(name, n, v, np.float32):
+            assert_bits_do_not_depend_on_places(PAIRS[name][0], arguments)

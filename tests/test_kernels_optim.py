@@ -8,6 +8,7 @@ import pytest
 
 from minillm import kernels, optim
 from minillm.kernels import _jit
+from tests.pairs import assert_bits_do_not_depend_on_places
 
 NAMES = ("adamw_update", "sgd_update", "muon_update", "sum_of_squares", "scale_all")
 KERNEL = {name: kernels.load("optim", name) for name in NAMES}
@@ -86,6 +87,12 @@ def test_one_thread_equals_two_bit_for_bit(name):
         finally:
             kernels.set_num_threads(threads)
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("name", ["adamw_update", "sgd_update", "muon_update"])
+def test_bits_do_not_depend_on_where_the_arrays_lie(name):
+    for sizes in ((8,), (12,), (24, 7, 40), (64, 16)):
+        assert_bits_do_not_depend_on_places(KERNEL[name], arguments(name, sizes, np.float32))
 
 
 @both_dtypes

@@ -5,6 +5,10 @@ A backward also sums the gradients of ``weight`` and ``bias`` over all rows. Thr
 one shared array would race, so the rows are cut into blocks, by their number alone: each block has
 its own partial sums, and these are added in order. The result is the same, bit for bit, whatever
 the number of threads.
+
+Nor does it depend on where the arrays lie. LLVM makes no vectors of a loop that writes just behind
+what it reads, as it may where rows are short, and then rounds otherwise. So no loop both adds up a
+row and writes one, and what is written is computed in the order of the text.
 """
 
 from __future__ import annotations
@@ -64,19 +68,24 @@ def layer_norm_forward(
     return y, mean, rstd
 
 
+@jit(reorder=False, inner=True)
+def _layer_norm_dx(dy, x, weight, mean, rstd, total, along, dx):
+    for j in range(x.size):
+        dx[j] = rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
+
+
 @jit(inner=True)
 def _layer_norm_backward_row(dy, x, weight, mean, rstd, dx, dweight, dbias):
     total, along = like(x, 0), like(x, 0)
     for j in range(x.size):
-        xhat = (x[j] - mean) * rstd
         total += dy[j] * weight[j]
-        along += dy[j] * weight[j] * xhat
-        dweight[j] += dy[j] * xhat
+        along += dy[j] * weight[j] * ((x[j] - mean) * rstd)
+    for j in range(x.size):
+        dweight[j] += dy[j] * ((x[j] - mean) * rstd)
         dbias[j] += dy[j]
     total /= like(x, x.size)
     along /= like(x, x.size)
-    for j in range(x.size):
-        dx[j] = rstd * (dy[j] * weight[j] - total - (x[j] - mean) * rstd * along)
+    _layer_norm_dx(dy, x, weight, mean, rstd, total, along, dx)
 
 
 @jit(parallel=True)
@@ -130,16 +139,21 @@ def rms_norm_forward(x: np.ndarray, weight: np.ndarray, eps: float) -> tuple[np.
     return y, rstd
 
 
+@jit(reorder=False, inner=True)
+def _rms_norm_dx(dy, x, weight, rstd, along, dx):
+    for j in range(x.size):
+        dx[j] = rstd * (dy[j] * weight[j] - x[j] * rstd * along)
+
+
 @jit(inner=True)
 def _rms_norm_backward_row(dy, x, weight, rstd, dx, dweight):
     along = like(x, 0)
     for j in range(x.size):
-        xhat = x[j] * rstd
-        along += dy[j] * weight[j] * xhat
-        dweight[j] += dy[j] * xhat
-    along /= like(x, x.size)
+        along += dy[j] * weight[j] * (x[j] * rstd)
     for j in range(x.size):
-        dx[j] = rstd * (dy[j] * weight[j] - x[j] * rstd * along)
+        dweight[j] += dy[j] * (x[j] * rstd)
+    along /= like(x, x.size)
+    _rms_norm_dx(dy, x, weight, rstd, along, dx)
 
 
 @jit(parallel=True)

@@ -24,7 +24,6 @@ from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .layout import address, contiguous
 from .process import get_num_threads
 from .vector_math import like
-from .vectors import scale_by
 
 _BLOCK = 1 << 14  # numbers of a task
 
@@ -157,13 +156,16 @@ def sgd_update(
 
 @jit(inner=True)
 def _look_ahead(m, grad, momentum, x):
-    # m <- momentum m + (1 - momentum) g;   x = g + momentum (m - g), and its length
-    squares = 0.0
+    # m <- momentum m + (1 - momentum) g;   x = g + momentum (m - g), and then of length 1
     for i in range(m.size):
         m[i] += (1 - momentum) * (grad[i] - m[i])
         x[i] = grad[i] + momentum * (m[i] - grad[i])
+    squares = 0.0
+    for i in range(x.size):
         squares += np.float64(x[i]) * np.float64(x[i])
-    return math.sqrt(squares)
+    factor = 1 / like(x, max(math.sqrt(squares), 1e-7))
+    for i in range(x.size):
+        x[i] *= factor
 
 
 @jit(inner=True)
@@ -207,8 +209,7 @@ def _muon_matrices(w, addresses, ends, shapes, order, hands, m, keep, rates, mom
             w_i, m_i, n = w[lo : ends[i]], m[lo : ends[i]], min(rows, cols)
             x, y, A, P = np.empty_like(w_i), np.empty_like(w_i), np.empty(n * n, w.dtype), np.empty(n * n, w.dtype)
             pointer: Any = _pointer(addresses[i], w)  # type: ignore[call-arg]
-            length = _look_ahead(m_i, carray(pointer, (w_i.size,)), momentum, x)
-            scale_by(x, 1 / like(w, max(length, 1e-7)))
+            _look_ahead(m_i, carray(pointer, (w_i.size,)), momentum, x)
             _subtract_step(w_i, _orthogonal(x, y, A, P, rows, cols, a, b, c), keep, rates[i])
     release_blas_threads()
 

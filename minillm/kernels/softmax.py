@@ -25,6 +25,7 @@ def _softmax_row(x, y):
     top, total = row_max(x), like(x, 0)
     for j in range(x.size):
         y[j] = exp(x[j] - top)
+    for j in range(x.size):  # apart: see norm.py
         total += y[j]
     scale = like(x, 1) / total
     for j in range(x.size):
