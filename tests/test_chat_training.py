@@ -304,7 +304,7 @@ def test_made_up_conversations_are_seen_twice(tmp_path, monkeypatch, capsys):
     both = [line.split() for line in shown.out[shown.out.index("stops by") :].split("\n")]
     assert [line[-1:] for line in now if line] == [line[-1:] for line in both if line]
     done = {name: content["settings"][name] for name in ("steps", "learning_rate", "optimizer")}
-    assert done == {"steps": 6, "learning_rate": 3e-3, "optimizer": "muon"}
+    assert done == {"steps": 6, "learning_rate": 2e-3, "optimizer": "muon"}
     for name in ("RATE", "STEPS"):
         monkeypatch.setattr(f"minillm.cli.sft.{name}", 0)
     monkeypatch.setattr("minillm.cli.sft.TWICE", 6)

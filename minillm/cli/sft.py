@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMINED, MOST = 200, 100_000  # made-up conversations to measure on; to learn from
 STEPS, TWICE, PASSES = 1000, 2, 3  # how often made-up conversations are seen; passes over a file of others
-RATE, RATE_OF_ADAPTERS = 3e-3, 8e-3  # adapters want a higher one
+RATE, RATE_OF_ADAPTERS = 2e-3, 8e-3  # adapters want a higher one
 USUAL = {
     "data": None,
     "steps": None,
