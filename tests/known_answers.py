@@ -205,6 +205,28 @@ def check_adamw() -> None:
             near(w.data, expected)
 
 
+def check_muon() -> None:
+    """By the decomposition that it does without: each singular value goes five times through the same polynomial."""
+    shapes, (a, b, c) = ((2, 3), (2, 2), (3, 1)), (3.4445, -4.7750, 2.0315)
+    rng = np.random.default_rng(0)
+    for momentum, decay, length in ((0.0, 0.0, 1.0), (0.9, 0.3, 1e-3), (0.5, 0.1, 0.0)):
+        w = [Tensor(rng.normal(size=shape), requires_grad=True) for shape in shapes]
+        optimizer = optim.Muon(w, lr=0.1, weight_decay=decay, momentum=momentum)
+        expected, m = [p.data.copy() for p in w], [np.zeros(shape) for shape in shapes]
+        for _ in range(3):
+            for i, p in enumerate(w):
+                p.grad = g = length * rng.normal(size=p.shape)
+                m[i] = momentum * m[i] + (1 - momentum) * g
+                left, s, right = np.linalg.svd(momentum * m[i] + (1 - momentum) * g, full_matrices=False)
+                s = s / max(math.sqrt((s**2).sum()), 1e-7)
+                for _ in range(5):
+                    s = a * s + b * s**3 + c * s**5
+                expected[i] -= 0.1 * (0.2 * math.sqrt(max(p.shape)) * (left * s) @ right + decay * expected[i])
+            optimizer.step()
+            for p, right_one in zip(w, expected, strict=True):
+                near(p.data, right_one, 1e-9)
+
+
 def check_clipping() -> None:
     """All gradients together have the length 13, and get 6.5."""
     a, b = Tensor(np.zeros(2), requires_grad=True), Tensor(np.zeros((1, 1)), requires_grad=True)
