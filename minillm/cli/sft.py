@@ -149,9 +149,12 @@ def examined_on(folder: str) -> list[Chat]:
     from .. import data
     from ..training.run import TRAINING, Run
 
-    run = Run.open(folder) if (Path(folder) / TRAINING).exists() else None
-    made_up = run is not None and run.command == "sft" and run.settings.get("data") is None
-    return data.chats(EXAMINED, run.settings["seed"] + 1, "test") if run is not None and made_up else []
+    if not (Path(folder) / TRAINING).exists():
+        return []
+    run = Run.open(folder)
+    if run.command != "sft" or run.settings["data"] is not None:
+        return []
+    return data.chats(EXAMINED, run.settings["seed"] + 1, "test")
 
 
 def _count_of(run: Run) -> int:
