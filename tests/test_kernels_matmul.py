@@ -122,6 +122,27 @@ def test_one_thread_equals_two_bit_for_bit(m, n):
     assert outcomes[0] == outcomes[1]
 
 
+def _in_order(a, b):
+    """a b with each sum taken in the order of its terms. Of 12 bits each, their products are exact in float32."""
+    c = np.zeros((len(a), b.shape[1]), np.float32)
+    for k in range(len(b)):
+        c += a[:, k : k + 1] * b[k]
+    return c
+
+
+@pytest.mark.skipif(not blas.has_blas, reason="the definitions' sums are NumPy's")
+def test_the_sums_of_large_products_are_taken_in_order_on_every_processor():
+    def short(*shape, seed):  # numbers of 12 bits
+        return (np.random.default_rng(seed).integers(-2047, 2048, shape) * 2.0**-9).astype(np.float32)
+
+    for m, k, n in [(150, 130, 40), (131, 600, 45), (40, 513, 200)]:
+        x, w, dy = short(m, k, seed=1), short(n, k, seed=2), short(m, n, seed=3)
+        for layout in (w, np.asfortranarray(w)):
+            assert np.array_equal(pair("linear_forward")[0](x, layout, None), _in_order(x, w.T))
+            dx, dw, _ = pair("linear_backward")[0](dy, x, layout, (True,) * 3)
+            assert np.array_equal(dx, _in_order(dy, w)) and np.array_equal(dw, _in_order(dy.T, x))
+
+
 def test_the_path_is_told():
     assert blas.matmul_path().startswith(("np.matmul (", "scipy_cblas_sgemm", "cblas_sgemm"))
 

@@ -138,15 +138,6 @@ def test_first_step_of_adamw_has_the_length_of_the_learning_rate(functions):
     np.testing.assert_allclose(w, [-0.1 * 5 / 5.0001, 0.1 * 0.01 / 0.0101, 0.0])
 
 
-def test_muon_without_a_blas_is_the_definition(monkeypatch):
-    from minillm.kernels import optim as loops
-
-    given = arguments("muon_update", (144, 60), np.float64)
-    monkeypatch.setattr(loops, "has_blas", False)
-    (_, ours), (_, theirs) = (after(functions["muon_update"], given) for functions in (KERNEL, DEFINITION))
-    assert all(map(np.array_equal, ours, theirs))
-
-
 def test_updates_refuse_what_they_cannot_change_in_place():
     a = np.zeros(6, np.float32)
     frozen = a.copy()

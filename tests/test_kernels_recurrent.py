@@ -280,8 +280,6 @@ def test_panels_hold_the_matrix(dtype):
             panels = tile.pack_under(first, more)
             assert panels.ctypes.data % tile.LINE == 0
             np.testing.assert_array_equal(panels, order)
-        alone = [tile.pack(w.ravel(), n, False, k, n), tile.pack(w.T.ravel(), k, True, k, n)]
-        np.testing.assert_array_equal(alone, [tile.pack_under(w)] * 2)
 
 
 @compiled

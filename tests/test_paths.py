@@ -25,11 +25,12 @@ each_way = pytest.mark.parametrize(
 def undecided(monkeypatch):
     """As in a process that has multiplied nothing yet."""
     monkeypatch.delenv("MINILLM_PRODUCTS", raising=False)
-    monkeypatch.setattr(paths, "_decided", {})
+    paths._decide.cache_clear()
     tall = shared._integers[shared.TALL]
     paths._measured.cache_clear()
     yield monkeypatch
     shared.set_integer(shared.TALL, tall)
+    paths._decide.cache_clear()
     paths._measured.cache_clear()
 
 
@@ -39,8 +40,8 @@ def go(undecided):
 
     def go(way):
         undecided.setenv("MINILLM_PRODUCTS", way)
-        paths._decided.clear()
-        return paths.way(paths.FEW), paths.way(paths.MANY)
+        paths._decide.cache_clear()
+        return paths.way()
 
     return go
 
@@ -56,7 +57,7 @@ def _add_product(a, a_at, lda, rows, k, panels, c, width):
 @each_way
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_product_of_few_rows_is_the_product(go, way, dtype):
-    assert go(way) == (way, way)
+    assert go(way) == way
     rng = np.random.default_rng(7)
     for rows, k, n in [(1, 1, 1), (2, 5, 3), (9, 17, 31), (16, 40, 64), (23, 3, 70)]:
         a, w = rng.standard_normal((rows, k + 2)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
@@ -124,15 +125,15 @@ def test_tiles_unless_another_is_clearly_quicker():
 
 
 def test_every_way_is_measured():
-    made = paths.measure(paths.FEW)
+    made = paths.measure()
     assert set(made) == set(WAYS[: 3 if paths.has_blas else 2]) and all(rate > 0.01 for rate in made.values())
 
 
 def test_the_first_product_measures_and_later_processes_read(undecided, tmp_path):
     undecided.setattr(_jit, "cache_folder", lambda: tmp_path)
     undecided.setattr(paths, "has_blas", True)
-    undecided.setattr(paths, "measure", lambda question: {"tiles": 10.0, "tall": 20.0, "blas": 15.0})
-    assert paths.way(paths.FEW) == "tall" and shared._integers[shared.TALL] == 1
+    undecided.setattr(paths, "measure", lambda: {"tiles": 10.0, "tall": 20.0, "blas": 15.0})
+    assert paths.way() == "tall" and shared._integers[shared.TALL] == 1
     (file,) = tmp_path.iterdir()
     assert file.name == f"few-rows-{kernels.cache_key()}.json"
     assert json.loads(file.read_text()) == {"tiles": 10.0, "tall": 20.0, "blas": 15.0}
@@ -141,9 +142,9 @@ def test_the_first_product_measures_and_later_processes_read(undecided, tmp_path
     )
     for rate, chosen in ((15.0, "blas"), (3.0, "tiles")):
         file.write_text(json.dumps({"tiles": 9.0, "tall": 8.0, "blas": rate}))
-        paths._decided.clear()
+        paths._decide.cache_clear()
         undecided.setattr(paths, "measure", None)  # another process: it reads
-        assert paths.way(paths.FEW) == chosen and shared._integers[shared.TALL] == 0
+        assert paths.way() == chosen and shared._integers[shared.TALL] == 0
 
 
 @pytest.mark.parametrize("damaged", [
@@ -153,17 +154,17 @@ def test_the_first_product_measures_and_later_processes_read(undecided, tmp_path
 def test_a_damaged_file_is_measured_anew(undecided, tmp_path, damaged):
     undecided.setattr(_jit, "cache_folder", lambda: tmp_path)
     undecided.setattr(paths, "has_blas", True)
-    undecided.setattr(paths, "measure", lambda question: {"tiles": 10.0, "tall": 9.0, "blas": 15.0})
+    undecided.setattr(paths, "measure", lambda: {"tiles": 10.0, "tall": 9.0, "blas": 15.0})
     file = tmp_path / f"few-rows-{kernels.cache_key()}.json"
     file.write_bytes(damaged.encode("latin-1"))
-    assert paths.way(paths.FEW) == "blas"
-    assert json.loads(file.read_text()) == paths.measure(paths.FEW) and list(tmp_path.iterdir()) == [file]
+    assert paths.way() == "blas"
+    assert json.loads(file.read_text()) == paths.measure() and list(tmp_path.iterdir()) == [file]
 
 
 def test_of_two_processes_that_measure_at_once_the_first_counts_for_both(undecided, tmp_path):
     file, theirs = tmp_path / f"few-rows-{kernels.cache_key()}.json", {"tiles": 3.0, "tall": 5.0, "blas": 1.0}
 
-    def measure(question):
+    def measure():
         file.write_text(json.dumps(theirs))  # the other one, meanwhile
         return {"tiles": 10.0, "tall": 10.0, "blas": 1.0}
 
@@ -171,16 +172,16 @@ def test_of_two_processes_that_measure_at_once_the_first_counts_for_both(undecid
     undecided.setattr(paths, "measure", measure)
     undecided.setattr(paths, "has_blas", True)
     file.write_text("damaged")
-    assert paths.rates(paths.FEW) == theirs == json.loads(file.read_text())
+    assert paths.rates() == theirs == json.loads(file.read_text())
 
 
 def test_where_nothing_can_be_kept_each_process_measures_once(undecided, tmp_path):
     asked = []
-    undecided.setattr(paths, "measure", lambda question: asked.append(question) or {"tiles": 10.0, "tall": 20.0})
+    undecided.setattr(paths, "measure", lambda: asked.append(1) or {"tiles": 10.0, "tall": 20.0})
     for folder in (tmp_path / "missing", None):
         undecided.setattr(_jit, "cache_folder", lambda folder=folder: folder)
-        assert paths.rates(paths.FEW) == paths.rates(paths.FEW) == {"tiles": 10.0, "tall": 20.0}
-    assert asked == [paths.FEW] * 2 and not list(tmp_path.iterdir())
+        assert paths.rates() == paths.rates() == {"tiles": 10.0, "tall": 20.0}
+    assert asked == [1, 1] and not list(tmp_path.iterdir())
 
 
 def test_ways_that_are_not_there_today_are_left_out_of_what_was_kept(undecided, tmp_path):
@@ -190,9 +191,9 @@ def test_ways_that_are_not_there_today_are_left_out_of_what_was_kept(undecided, 
     file = tmp_path / f"few-rows-{kernels.cache_key()}.json"
     file.write_text('{"tiles": 3.0, "tall": 5.0, "blas": 9.0}')
     for found, chosen in ((True, "blas"), (False, "tall")):
-        paths._decided.clear()
+        paths._decide.cache_clear()
         undecided.setattr(paths, "has_blas", found)
-        assert paths.way(paths.FEW) == chosen
+        assert paths.way() == chosen
 
 
 # ---- all one way -----------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_a_forced_way_is_told(go):
     go("tall")
     rows = dict(line.split("  ", 1) for line in info.of_installation().splitlines())
     assert rows["recurrent steps"].strip() == f"register tiles of {tile.TALL_ROWS} rows (MINILLM_PRODUCTS=tall)"
-    assert rows["matmul"].endswith("large products by register tiles") == paths.has_blas
+    assert rows["matmul"].endswith("large ones by register tiles") == paths.has_blas
     go("tiles")
     assert paths.recurrent_path() == f"register tiles of {tile.ROWS} rows (MINILLM_PRODUCTS=tiles)"
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import binding as llvm
 from numba import prange as prange  # for the files of kernels
 from numba import types
+from numba.core.codegen import get_host_cpu_features
 
 from . import process
 from .settings import KERNELS as KERNELS
@@ -28,7 +30,7 @@ JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops ru
 
 # The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN"
 # and "no infinity" (part of fastmath=True), which would break -inf masks and NaN checks.
-SAFE_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+SAFE_MATH = {"nsz", "contract", "reassoc"}
 
 
 def jit(
@@ -142,11 +144,21 @@ def cache_folder() -> Path | None:
         return None
 
 
+def compiles_for(feature: str) -> bool:
+    """Whether machine code may use a feature of processors: of this one, unless
+    ``NUMBA_CPU_FEATURES`` lists others.
+    """
+    return f"+{feature}" in _features().split(",")
+
+
+def _features() -> str:
+    listed = _settings.CPU_FEATURES
+    return get_host_cpu_features() if listed is None else listed
+
+
 def cache_key() -> str:
     """The first digits of a hash of all that machine code depends on."""
-    from llvmlite import binding as llvm
-
-    target = numba.__version__, llvm.get_host_cpu_name(), str(llvm.get_host_cpu_features())
+    target = numba.__version__, _settings.CPU_NAME or llvm.get_host_cpu_name(), _features()
     return hashlib.sha256(repr((_SOURCES, *target)).encode()).hexdigest()[:16]
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from ._jit import jit, prange
 from .layout import contiguous, integers
-from .vector_math import exp, like, tanh
-from .vectors import add_scaled, dot
+from .vector_math import like, tanh
+from .vectors import add_scaled, dot, exponentials, subtract, sum_of
 
 Starts = np.ndarray | None
 Array = np.ndarray
@@ -22,11 +22,10 @@ LITTLE = 1 << 15  # tanh: some 10 microseconds, about what waking a thread costs
 
 
 @jit(inner=True)
-def _score(q, k, w):
-    x = like(q, 0)
+def _score(q, k, w, a):
     for j in range(q.size):
-        x += w[j] * tanh(q[j] + k[j])
-    return x
+        a[j] = tanh(q[j] + k[j])
+    return dot(w, a)
 
 
 @jit(inner=True)
@@ -34,17 +33,16 @@ def _softmax(x):
     peak = x[0]
     for j in range(x.size):
         peak = max(peak, x[j])
-    total = like(x, 0)
-    for j in range(x.size):
-        x[j] = exp(x[j] - peak)
-        total += x[j]
+    subtract(x, peak)
+    exponentials(x)
+    total = sum_of(x)
     for j in range(x.size):
         x[j] /= total
 
 
 @jit(inner=True)
 def _forward_queries(b, first, last, q, k, v, w, starts, out, p):
-    T, S, window = q.shape[1], k.shape[1], p.shape[2]
+    T, S, window, a = q.shape[1], k.shape[1], p.shape[2], np.empty_like(w)
     for t in range(first, last):
         oldest = S - T + t - window + 1  # the key of p[b, t, 0]
         lo = min(max(oldest, starts[b], 0) - oldest, window)
@@ -53,7 +51,7 @@ def _forward_queries(b, first, last, q, k, v, w, starts, out, p):
         out[b, t] = 0
         if lo < window:
             for j in range(lo, window):
-                weights[j] = _score(q[b, t], k[b, oldest + j], w)
+                weights[j] = _score(q[b, t], k[b, oldest + j], w, a)
             _softmax(weights[lo:])
             for j in range(lo, window):
                 add_scaled(weights[j], v[b, oldest + j], out[b, t])

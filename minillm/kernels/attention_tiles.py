@@ -154,7 +154,7 @@ def _forward_block(query, k_columns, v, out, out_row, lse, d, wide, shift, lo, h
                 subtract(x, top)
         exponentials(tile[: m * cols])
         for i in range(m):
-            total[i] += sum_of(tile[i * cols : (i + 1) * cols])
+            total[i] += sum_of(tile[i * cols : i * cols + n])
         _add_means(tile, cols, 1, m, n, v[key * wide :], acc, wide, shift - key, ahead, behind)
     for i in range(m):
         weight = like(acc, 1) / total[i] if total[i] != 0 else like(acc, 0)  # 0: it sees nothing

@@ -13,7 +13,6 @@ from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .layout import as_rows, contiguous
 from .matmul import NO_BIAS, by_numpy, parts_of, product
 from .rows import add_rows, copy_rows, sum_parts, sum_rows
-from .tile import pack
 from .tile_products import by_tiles, multiply_by_tiles
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -38,11 +37,8 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
     stored = contiguous(w.T if turned else w)  # (N, C), or (C, N) if turned
     y, rows = np.empty((*x.shape[:-1], n), dtype), as_rows(contiguous(x))
     m, bias = len(rows), NO_BIAS[dtype] if b is None else contiguous(b)
-    if by_tiles(dtype, m, n, c) and b is None:
-        return product(x, w.T)
-    if by_tiles(dtype, m, n, c) and m >= 128:
-        panels = pack(stored.reshape(-1), stored.shape[1], not turned, c, n)
-        multiply_by_tiles(rows.reshape(-1), c, 1, panels, y.reshape(-1), n, m, n, c, bias, False)
+    if by_tiles(dtype, m, n, c):
+        multiply_by_tiles(rows.reshape(-1), False, stored.reshape(-1), not turned, y.reshape(-1), m, n, c, bias)
     else:
         _linear(rows, stored, turned, bias, as_rows(y), *parts_of(m, n, c))
     return y

@@ -1,5 +1,5 @@
-"""Matrix products, most of the work of every model: ``y = a @ b`` by BLAS (blas.py) or by tiles
-(tile_products.py).
+"""Matrix products, most of the work of every model: the large ones of float32 by our own tiles
+(tile_products.py), all others by BLAS (blas.py).
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ import math
 
 import numpy as np
 
-from . import blas, paths
+from . import blas, settings
 from ._jit import CORES, jit, prange
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
-from .tile import pack
 from .tile_products import by_tiles, multiply_by_tiles
 
+Array = np.ndarray
 NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 _TINY = 1 << 13  # multiplications up to which NumPy's shortest way is the quickest
 
@@ -54,51 +54,25 @@ def by_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     """c = a b for matrices, c contiguous."""
-    m, n = c.shape
-    multiply["tiles" if by_tiles(c.dtype, m, n, a.shape[1]) else "blas"](a, b, c)
-
-
-def _with_blas(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     (m, n), k = c.shape, a.shape[1]
-    (flat_a, a_turned), (flat_b, b_turned) = _flat(a), _flat(b)
-    _blocks(flat_a, a_turned, flat_b, b_turned, c.reshape(1, -1), m, n, k, *parts_of(m, n, k))
+    multiply["tiles" if by_tiles(c.dtype, m, n, k) else "blas"](*_flat(a), *_flat(b), c, m, n, k)
 
 
-def _with_tiles(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
-    (m, n), k = c.shape, a.shape[1]
-    (flat_a, a_turned), (flat_b, b_turned) = _flat(a), _flat(b)
-    lda, ldb, none = m if a_turned else k, k if b_turned else n, NO_BIAS[c.dtype]
-    if n > m:  # c^T = b^T a^T: the smaller matrix is the one to pack
-        panels, steps = pack(flat_a[0], lda, not a_turned, k, m), (ldb, 1) if b_turned else (1, ldb)
-        multiply_by_tiles(flat_b[0], *steps, panels, c.reshape(-1), n, n, m, k, none, True)
-    else:
-        panels, steps = pack(flat_b[0], ldb, b_turned, k, n), (1, lda) if a_turned else (lda, 1)
-        multiply_by_tiles(flat_a[0], *steps, panels, c.reshape(-1), n, m, n, k, none, False)
+def _with_blas(a: Array, a_turned: bool, b: Array, b_turned: bool, c: Array, m: int, n: int, k: int) -> None:
+    _blocks(a, a_turned, b, b_turned, c.reshape(1, -1), m, n, k, *parts_of(m, n, k))
 
 
-multiply = {"blas": _with_blas, "tiles": _with_tiles}  # c = a b for matrices, either way
+def _with_tiles(a: Array, a_turned: bool, b: Array, b_turned: bool, c: Array, m: int, n: int, k: int) -> None:
+    multiply_by_tiles(a[0], a_turned, b[0], b_turned, c.reshape(-1), m, n, k, NO_BIAS[c.dtype])
 
 
-def _many_rows() -> paths.Products:
-    """A layer and the gradient of its weights: the rows of the one are the long sums of the other.
-    """
-    rows, k, n = 2048, 192, 512
-    x, w, y, dw = paths.random(rows, k), paths.random(k, n), paths.random(rows, n), paths.random(k, n)
-
-    def compute(way: str) -> None:
-        multiply[way](x, w, y)
-        multiply[way](x.T, y, dw)
-
-    return compute, 4 * rows * k * n
-
-
-paths.products[paths.MANY] = _many_rows
+multiply = {"blas": _with_blas, "tiles": _with_tiles}  # c = a b for matrices (see _flat), either way
 
 
 def matmul_path() -> str:
-    """The way of large products, in words."""
-    tiles = has_blas and paths.way(paths.MANY) != "blas"
-    return blas.matmul_path() + (", large products by register tiles" if tiles else "")
+    """The ways of products, in words."""
+    tiles = has_blas and settings.products() != "blas"
+    return blas.matmul_path() + (", large ones by register tiles" if tiles else "")
 
 
 def _flat(x: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -18,11 +18,10 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from . import DEFINITIONS
 from ._jit import jit, prange
-from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .layout import address, contiguous
 from .process import get_num_threads
+from .tile_products import multiply_part
 from .vector_math import like
 
 _BLOCK = 1 << 14  # numbers of a task
@@ -181,13 +180,16 @@ def _polynomial(A, square, n, a, b, c):
 def _orthogonal(x, y, A, P, rows, cols, a, b, c):
     # see optim.py. x, y: flat (rows, cols), A, P: room for the square of the shorter side; returns
     # x or y
-    tall, n, k = rows > cols, min(rows, cols), max(rows, cols)
+    n, none = min(rows, cols), x[:0]
     for _ in range(5):
-        gemm(tall, not tall, n, n, k, x, cols, x, cols, A, n, 0.0)
-        gemm(False, False, n, n, n, A, n, A, n, P, n, 0.0)
+        if rows > cols:
+            multiply_part(x, 1, cols, x, cols, False, A, n, n, n, rows, none)  # x^T x
+        else:
+            multiply_part(x, cols, 1, x, cols, True, A, n, n, n, cols, none)  # x x^T
+        multiply_part(A, n, 1, A, n, False, P, n, n, n, n, none)
         _polynomial(A, P, n, a, b, c)
-        left, right = (x, P) if tall else (P, x)
-        gemm(False, False, rows, cols, n, left, n, right, cols, y, cols, 0.0)
+        left, right = (x, P) if rows > cols else (P, x)
+        multiply_part(left, n, 1, right, cols, False, y, cols, rows, cols, n, none)
         x, y = y, x
     return x
 
@@ -201,7 +203,6 @@ def _subtract_step(w, u, keep, rate):
 @jit(parallel=True)
 def _muon_matrices(w, addresses, ends, shapes, order, hands, m, keep, rates, momentum, a, b, c):
     # dealt like cards, the largest first, one to each thread in turn: all get about the same
-    hold_blas_threads()
     for hand in prange(hands):
         for turn in range(hand, order.size, hands):
             i = order[turn]
@@ -211,7 +212,6 @@ def _muon_matrices(w, addresses, ends, shapes, order, hands, m, keep, rates, mom
             pointer: Any = _pointer(addresses[i], w)  # type: ignore[call-arg]
             _look_ahead(m_i, carray(pointer, (w_i.size,)), momentum, x)
             _subtract_step(w_i, _orthogonal(x, y, A, P, rows, cols, a, b, c), keep, rates[i])
-    release_blas_threads()
 
 
 def muon_update(
@@ -219,8 +219,7 @@ def muon_update(
 ) -> None:
     """See optim.py."""
     row = _checked("muon_update", grads, w=w, m=m)
-    if not (has_blas and w.size):
-        DEFINITIONS["muon_update"][1](w, grads, m, lr, momentum, weight_decay)
+    if not w.size:
         return
     shapes, number = np.array([g.shape for g in grads], np.int64), w.dtype.type
     work = shapes.prod(axis=1) * shapes.min(axis=1)

@@ -1,15 +1,13 @@
-"""Which way a matrix product goes is decided by what this machine does, measured once.
+"""Which way the steps of a recurrent layer multiply is decided by what this machine does, measured
+once.
 
 There are three ways to the same sums: register tiles of ROWS rows, tall ones of half as many again
-(``tile.py``), and NumPy's BLAS (``blas.py``). Which is the quickest depends on how many registers a
-processor has, how wide they are, and how it fetches numbers: a tile that fits one processor is slow
-on another. So the first product that may go either way lets all of them compute, for some
-hundredths of a second, and the rates are kept in a small file beside the compiled kernels. From
-then on the file decides: a product goes the same way, and gives the same bits, in every run.
-
-There are two questions. ``few rows``: in each step of a recurrent layer, some rows times a matrix
-that stays the same. ``many rows``: a layer and the gradient of its weights, which only AVX-512 asks
-about. With 16 registers they are BLAS's: tiles do 0.65 to 0.85 times as much (AVX2, one core).
+(``tile.py``), and NumPy's BLAS (``blas.py``). Which is the quickest for some rows times a matrix
+that stays the same depends on how many registers a processor has, how wide they are, and how it
+fetches numbers: a tile that fits one processor is slow on another. So the first step of a recurrent
+layer lets all of them compute, for some hundredths of a second, and the rates are kept in a small
+file beside the compiled kernels. From then on the file decides: a product goes the same way, and
+gives the same bits, in every run.
 
 Tiles of both heights add the same numbers in the same order: the same bits. BLAS rounds elsewhere.
 """
@@ -23,7 +21,6 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,37 +31,29 @@ from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .shared import TALL, integers, set_integer
 from .tile import COLS, ROWS, TALL_ROWS, multiply_add, multiply_add_tall, pack_under, width_of
 
-FEW, MANY = "few rows", "many rows"
-WAYS = {FEW: ("tiles", "tall", "blas"), MANY: ("tiles", "blas")}  # tiles unless another is clearly quicker
+WAYS = "tiles", "tall", "blas"  # tiles unless another is clearly quicker
 NAMES = {"tiles": f"register tiles of {ROWS} rows", "tall": f"register tiles of {TALL_ROWS} rows", "blas": "BLAS"}
 CLEARLY = 1.05  # times as fast
 _ROUNDS = 9  # in turn, and the best of each counts: other programs only ever make a way slower
 
 Rates = dict[str, float]  # way -> GFLOP/s
-Products = tuple[Callable[[str], None], int]  # a function of the way, and how many operations a call takes
 
 _deciding = threading.Lock()
-_decided: dict[str, str] = {}  # question -> way
 
 
-def way(question: str) -> str:
+def way() -> str:
     """``tiles``, ``tall`` or ``blas``."""
-    if question not in _decided:
-        with _deciding:  # two Python threads must not find different answers
-            if question not in _decided:
-                _decided[question] = _decide(question)
-    return _decided[question]
+    with _deciding:  # two Python threads must not find different answers
+        return _decide()
 
 
-def _decide(question: str) -> str:
+@functools.cache
+def _decide() -> str:
     forced = settings.products()
     if forced == "blas" and not has_blas:
         raise ValueError("MINILLM_PRODUCTS=blas: NumPy's OpenBLAS was not found; use 'measured', 'tiles' or 'tall'")
-    if forced == "measured" and question == MANY and ROWS < 8:
-        return "blas"
-    chosen = quickest(rates(question)) if forced == "measured" else forced
-    if question == FEW:
-        set_integer(TALL, chosen == "tall")
+    chosen = quickest(rates()) if forced == "measured" else forced
+    set_integer(TALL, chosen == "tall")
     return chosen
 
 
@@ -76,10 +65,10 @@ def quickest(rates: Rates) -> str:
 
 def recurrent_path() -> str:
     """The way of a recurrent layer's steps, and why, in words."""
-    chosen = NAMES[way(FEW)]
+    chosen = NAMES[way()]
     if settings.products() != "measured":
         return f"{chosen} (MINILLM_PRODUCTS={settings.products()})"
-    told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates(FEW).items())
+    told = ", ".join(f"{name} {rate:.0f}" for name, rate in rates().items())
     return f"{chosen} (measured, in GFLOP/s of one thread: {told})"
 
 
@@ -89,7 +78,7 @@ def recurrent_path() -> str:
 def pack_steps(*matrices: np.ndarray) -> np.ndarray:
     """Matrices (k_i, n), one under the other, in the order in which the way of few rows reads them.
     """
-    return _packed(way(FEW), *matrices)
+    return _packed(way(), *matrices)
 
 
 def _packed(chosen: str, *matrices: np.ndarray) -> np.ndarray:
@@ -131,80 +120,61 @@ def add_product(a, a_at, lda, rows, k, panels, c, width):
 # ---- measuring, and what is kept of it -----------------------------------------------------------
 
 
-def rates(question: str) -> Rates:
+def rates() -> Rates:
     """What was measured on this machine, by this process or by one before it."""
     folder = _jit.cache_folder()
-    file = folder and folder / f"{question.replace(' ', '-')}-{_jit.cache_key()}.json"
-    return (file and _read(file, question)) or _measured(question, file)
+    file = folder and folder / f"few-rows-{_jit.cache_key()}.json"
+    return (file and _read(file)) or _measured(file)
 
 
 @functools.cache
-def _measured(question: str, file: Path | None) -> Rates:
+def _measured(file: Path | None) -> Rates:
     """Measure, and keep the file unless another process was quicker: then its rates count."""
-    found = measure(question)
+    found = measure()
     if file is None:
         return found
     own = file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # nobody may write there: the next process measures again
         own.write_text(json.dumps(found))
-        if _read(file, question) is None:
+        if _read(file) is None:
             file.unlink(missing_ok=True)  # it is damaged
         with contextlib.suppress(FileExistsError):
             os.link(own, file)  # never replaces
     with contextlib.suppress(OSError):
         own.unlink(missing_ok=True)
-    return _read(file, question) or found
+    return _read(file) or found
 
 
-def _read(file: Path, question: str) -> Rates | None:
+def _read(file: Path) -> Rates | None:
     """The rates in a file, of the ways that there are today; None where one is missing or wrong."""
     try:
         content = json.loads(file.read_bytes())
-        kept = {name: content[name] for name in _ways(question)}
+        kept = {name: content[name] for name in _ways()}
         return kept if all(0 < rate < math.inf for rate in kept.values()) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _ways(question: str) -> list[str]:
-    return [name for name in WAYS[question] if has_blas or name != "blas"]
+def _ways() -> list[str]:
+    return [name for name in WAYS if has_blas or name != "blas"]
 
 
-def measure(question: str) -> Rates:
-    """Let each way compute the same products, in turn."""
-    compute, operations = products[question]()
-    seconds = dict.fromkeys(_ways(question), math.inf)
+def measure() -> Rates:
+    """Let each way compute a step of a recurrent layer, in turn."""
+    rng, rows, k, n = np.random.default_rng(0), 16, 512, 1024
+    a, w, c = (rng.standard_normal(shape, np.float32) for shape in (rows * k, (k, n), rows * n))
+    panels = {name: _packed(name, w) for name in _ways()}
+    seconds = dict.fromkeys(panels, math.inf)
     for turn in range(_ROUNDS + 1):
         for name in seconds:
+            set_integer(TALL, name == "tall")
             start = time.perf_counter()
-            compute(name)
+            _product(a, rows, k, panels[name], c, n)
             if turn > 0:  # the first one compiled
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return {name: round(1e-9 * operations / best, 1) for name, best in seconds.items()}
-
-
-def _few_rows() -> Products:
-    """A step of a recurrent layer, and its operations."""
-    rows, k, n = 16, 512, 1024
-    a, w, c = random(rows * k), random(k, n), random(rows * n)
-    panels = {name: _packed(name, w) for name in _ways(FEW)}
-
-    def compute(name: str) -> None:
-        set_integer(TALL, name == "tall")
-        _product(a, rows, k, panels[name], c, n)
-
-    return compute, 2 * rows * k * n
-
-
-def random(*shape: int) -> np.ndarray:
-    """Numbers to be multiplied."""
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
+    return {name: round(2e-9 * rows * k * n / best, 1) for name, best in seconds.items()}
 
 
 @jit
 def _product(a, rows, k, panels, c, width):
     add_product(a, np.int64(0), k, rows, k, panels, c, width)
-
-
-# what is computed to answer a question; ``matmul`` adds that of the other one
-products: dict[str, Callable[[], Products]] = {FEW: _few_rows}

@@ -1,6 +1,6 @@
 """What acts on the whole process, or must know what else happens in it: threads, forks, memory.
 
-Three settings of the process are changed when Numba is imported, unless ``MINILLM_PROCESS=plain``
+Four settings of the process are changed when Numba is imported, unless ``MINILLM_PROCESS=plain``
 (which also keeps ``busy.py`` from watching how busy the machine is):
 
 * ``GOMP_SPINCOUNT=10000`` in the environment, unless it is set: how long OpenMP's waiting threads
@@ -10,6 +10,9 @@ Three settings of the process are changed when Numba is imported, unless ``MINIL
 * Numba's threading layers are tried in the order OpenMP, TBB, work queue, unless
   ``NUMBA_THREADING_LAYER`` or ``NUMBA_THREADING_LAYER_PRIORITY`` is set: OpenMP's threads wake in 3
   us, those of the work queue in 80 us.
+* On processors with AVX-512 LLVM makes its vectors of 256 bits, as on those with AVX2, unless
+  ``NUMBA_CPU_NAME`` or ``NUMBA_CPU_FEATURES`` is set. (On Intel's it does so anyway.) A sum of many
+  numbers is then split among the same vectors everywhere, and has the same bits.
 * glibc is asked to keep freed blocks instead of returning them to the system. A training step
   allocates the same arrays as the step before. By default a large one is mapped and unmapped each
   time, and every page is zeroed by the system at its first touch: several milliseconds a step.
@@ -47,11 +50,20 @@ def numba_module() -> Any:
             os.environ.setdefault("GOMP_SPINCOUNT", "10000")
             if not {"NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"} & os.environ.keys():
                 vars(numba.config)["THREADING_LAYER_PRIORITY"] = ["omp", "tbb", "workqueue"]
+            _vectors_of_256_bits(vars(numba.config))
             if sys.platform == "linux":
                 _keep_freed_memory()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
         return numba
+
+
+def _vectors_of_256_bits(config: dict[str, Any]) -> None:
+    from llvmlite import binding as llvm
+    from numba.core.codegen import get_host_cpu_features
+
+    if llvm.get_host_cpu_features().get("avx512f") and config["CPU_NAME"] is config["CPU_FEATURES"] is None:
+        config["CPU_FEATURES"] = f"{get_host_cpu_features()},+prefer-256-bit"
 
 
 # ---- threads -------------------------------------------------------------------------------------

@@ -22,15 +22,13 @@ from .linear import linear_forward
 from .matmul import product
 from .paths import pack_steps
 from .rows import sum_rows
-from .tile import empty_panels, pack, width_of
-from .tile_products import by_tiles, transposed_products
+from .tile import width_of
 
 Starts = np.ndarray | None
 Array = np.ndarray
 Arrays = tuple[np.ndarray, ...]
 _ROWS_OF_A_TASK = 16
 LITTLE = 1 << 19  # multiplications: some 10 microseconds, about what waking a thread costs
-MANY_ROWS = 1 << 22  # a float32 cannot count beyond 1 << 24 in steps of one
 
 # ---- the kernels ---------------------------------------------------------------------------------
 
@@ -164,28 +162,9 @@ def _first_steps(starts: Starts, B: int) -> np.ndarray:
 # ---- after the steps -----------------------------------------------------------------------------
 
 
-def _weight_gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
-    """dw_ih, dw_hh, db_ih, db_hh; where the products are worth tiles, dz is fetched once for all of
-    them.
-    """
-    (B, T, C), H, width = x.shape, h.shape[2], dz.shape[2]
-    worth_tiles = all(by_tiles(x.dtype, width, n, B * T) and n <= width for n in (C, H))
-    if not worth_tiles or B * T > MANY_ROWS:  # the sums of many rows are taken in parts
-        return _weight_gradients_apart(dz, dp, x, h, h0)
-    x_panels, h_panels = pack(x.reshape(-1), C, False, B * T, C), empty_panels(B * T, H, h.dtype)
-    loops.pack_before(h, h0, h_panels)
-    dw_ih, dw_hh, db_ih = np.empty((width, C), x.dtype), np.empty((width, H), x.dtype), np.empty(width, x.dtype)
-    if dp is dz:
-        transposed_products(dz.reshape(-1, width), x_panels, dw_ih, h_panels, dw_hh, db_ih)
-        return dw_ih, dw_hh, db_ih, db_ih
-    db_hh, no_panels, no_columns = np.empty_like(db_ih), x_panels[:0], dw_ih[:, :0].copy()
-    transposed_products(dz.reshape(-1, width), x_panels, dw_ih, no_panels, no_columns, db_ih)
-    transposed_products(dp.reshape(-1, width), h_panels, dw_hh, no_panels, no_columns, db_hh)
-    return dw_ih, dw_hh, db_ih, db_hh
-
-
 @np.errstate(under="ignore")
-def _weight_gradients_apart(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
+def _weight_gradients(dz: np.ndarray, dp: np.ndarray, x: np.ndarray, h: np.ndarray, h0: np.ndarray) -> Arrays:
+    """dw_ih, dw_hh, db_ih, db_hh."""
     rows_z, rows_p = dz.reshape(-1, dz.shape[-1]), dp.reshape(-1, dp.shape[-1])
     before = np.concatenate([h0[:, None], h[:, :-1]], axis=1)  # (B, T, H), the states that the steps start from
     dw_ih = product(rows_z.T, x.reshape(-1, x.shape[-1]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._jit import jit, prange
 from .paths import add_product
-from .tile import COLS, room
+from .tile import room
 from .vector_math import like, sigmoid, tanh
 from .vectors import copy
 
@@ -287,22 +287,6 @@ def _gru_backward_rows(lo, rows, dh, gates, u, h, h0, w, w_h, starts, carried, d
                 _gru_cell_backward(carried[b, :H], dh[b, t], gates[b, t], u[b, t], before, dz[b, t], dp[b, t])
         _carry_back(dp, t, lo, rows, w_h, carried)
         _input_gradient(dz, t, lo, rows, w, dx_t, dx)
-
-
-@jit(parallel=True)
-def pack_before(h, h0, panels):
-    """The panels of the states that the steps start from, (B T, H): h0 and all of h but the last.
-    """
-    B, T, H = h.shape
-    for p in prange(panels.size // (B * T * COLS)):
-        first = np.int64(p) * COLS
-        cols, panel = min(COLS, H - first), panels[first * B * T : (first + COLS) * B * T]
-        if cols < COLS:
-            panel[:] = 0
-        for b in range(B):
-            copy(h0[b, first : first + cols], panel[b * T * COLS :])
-            for t in range(1, T):
-                copy(h[b, t - 1, first : first + cols], panel[(b * T + t) * COLS :])
 
 
 # ---- tasks: at most ``most`` rows each -----------------------------------------------------------

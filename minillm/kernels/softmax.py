@@ -67,18 +67,20 @@ def softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @jit(inner=True)
-def _log_sum_exp(x, top):
-    """log sum_j e^(x_j - top)."""
+def _log_sum_exp(x, top, exponentials):
+    """log sum_j e^(x_j - top); the exponentials stay in the room for them."""
     total = like(x, 0)
     for j in range(x.size):
-        total += exp(x[j] - top)
+        exponentials[j] = exp(x[j] - top)
+    for j in range(x.size):  # apart: see norm.py
+        total += exponentials[j]
     return like(x, np.log(total))
 
 
 @jit(inner=True)
 def _log_softmax_row(x, y):
     top = row_max(x)
-    log_total = _log_sum_exp(x, top)
+    log_total = _log_sum_exp(x, top, y)
     for j in range(x.size):
         y[j] = (x[j] - top) - log_total
 
@@ -121,7 +123,7 @@ def log_softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _cross_entropy_row(x, target, smoothing):
     """(loss, log sum exp) of one row."""
     top = row_max(x)
-    log_total = _log_sum_exp(x, top)
+    log_total = _log_sum_exp(x, top, np.empty_like(x))
     loss = log_total + (top - x[target])
     if smoothing > like(x, 0):
         total = like(x, 0)

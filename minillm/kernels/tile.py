@@ -21,20 +21,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import jit, prange
+from ._jit import compiles_for, jit, prange
 from .layout import address
+from .vector_math import like
 
 # ROWS x COLS sums, a row of the panel and one number of a must fit in the registers: AVX-512 has 32
 # of 16 floats, AVX2 16 of 8 floats. Two additions start in each cycle and take four: at least eight
 # registers of sums, or they wait.
-ROWS, COLS = (8, 32) if llvm.get_host_cpu_features().get("avx512f") else (4, 16)
+ROWS, COLS = (8, 32) if compiles_for("avx512f") else (4, 16)
 _SIDE = 16  # of the squares of a matrix that are turned over at once
 _SQUARE = range(_SIDE)
 LINE = 64  # bytes of a cache line: a panel row that begins in the middle of one costs two loads
@@ -52,15 +52,6 @@ def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
     room = np.empty(k * width_of(n) + LINE // size, dtype)
     skip = -address(room) % LINE // size
     return room[skip : skip + k * width_of(n)]
-
-
-def pack(w: np.ndarray, ldw: int, transposed: bool, k: int, n: int) -> np.ndarray:
-    """The panels of a (k, n) matrix that lies in the flat ``w`` (or whose transpose does), ``ldw``
-    from row to row.
-    """
-    panels = empty_panels(k, n, w.dtype)
-    _pack(w, ldw, transposed, 0, k, n, panels)
-    return panels
 
 
 def pack_under(*matrices: np.ndarray) -> np.ndarray:
@@ -149,6 +140,9 @@ def pack_panel(w, ldw, transposed, first, k, n, p, panels):
         panel[:] = 0
     if transposed:
         pack_rows(w, p * COLS * ldw, ldw, cols, k, panel)
+    elif cols == COLS:
+        for i in range(k):
+            scale_panel_row(w, i * ldw + p * COLS, like(w, 1), panel, i * COLS)  # type: ignore[call-arg]
     else:
         for i in range(k):
             row, into = w[i * ldw + p * COLS : i * ldw + p * COLS + cols], panel[i * COLS : i * COLS + cols]

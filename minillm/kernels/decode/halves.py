@@ -5,17 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._jit import jit
+from .._jit import compiles_for, jit
 
 _LANES = 16
-_F16C = bool(llvm.get_host_cpu_features().get("f16c"))  # the processor converts float16 itself
+_F16C = compiles_for("f16c")  # the processor converts float16 itself
 
 
 def load_halves(build: Any, at: Any, lanes: int | None = None) -> Any:

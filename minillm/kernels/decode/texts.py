@@ -14,20 +14,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._jit import jit
+from .._jit import compiles_for, jit
 from ..tile import room
 from .blocks import BYTES, SIZE, block_bytes, block_weights, looped, number
 
 GROUP = 8  # texts at a time, at most
 _INNER = 192  # blocks of x that a row is multiplied by before the next row is: 24 KB, of the nearest cache
-_LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+_LANES = 16 if compiles_for("avx512f") else 8
 _CHAINS = 8  # sums at least, for an addition begins before the one before it is done
 _FLOAT, _WORD, _NUMBER = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, _LANES)
