@@ -135,7 +135,7 @@ def test_the_sums_of_large_products_are_taken_in_order_on_every_processor():
     def short(*shape, seed):  # numbers of 12 bits
         return (np.random.default_rng(seed).integers(-2047, 2048, shape) * 2.0**-9).astype(np.float32)
 
-    for m, k, n in [(150, 130, 40), (131, 600, 45), (40, 513, 200)]:
+    for m, k, n in [(150, 130, 40), (131, 600, 45), (40, 513, 200), (40, 200, 1100)]:
         x, w, dy = short(m, k, seed=1), short(n, k, seed=2), short(m, n, seed=3)
         for layout in (w, np.asfortranarray(w)):
             assert np.array_equal(pair("linear_forward")[0](x, layout, None), _in_order(x, w.T))

@@ -2,11 +2,11 @@
 caches.
 
 The plan is that of every BLAS (Goto and van de Geijn, "Anatomy of high-performance matrix
-multiplication", 2008). DEPTH terms of the sums are taken at a time. So many rows of b, packed into
-panels, wait in the second-level cache. One panel stays in the first, while HEIGHT rows of a go past
-it, tile by tile.
+multiplication", 2008). WIDTH columns and DEPTH terms of the sums are taken at a time: so much of b,
+packed into panels, waits in the second-level cache. One panel stays in the first, while HEIGHT rows
+of a go past it, tile by tile.
 
-    for DEPTH terms:
+    for WIDTH columns, for DEPTH terms:
         pack the panels of b
         for HEIGHT rows of a:
             for each panel, for each tile of rows: c += a b
@@ -30,7 +30,7 @@ from .rows import copy_rows
 from .tile import COLS, TALL_ROWS, pack_panel, room, tall_tile
 
 Array = np.ndarray
-HEIGHT, DEPTH = 96, 256
+HEIGHT, DEPTH, WIDTH = 96, 256, 512
 
 
 def by_tiles(dtype: np.dtype, m: int, n: int, k: int) -> bool:
@@ -45,11 +45,10 @@ def _padded(n):
 
 
 @jit(inner=True)
-def _pack(b, ldb, b_turned, first, depth, n, panels):
-    # rows [first, first + depth) of b (k, n), which lies in a flat array, or its transpose does
-    begin = b[first if b_turned else first * ldb :]
+def _pack(b, ldb, b_turned, depth, n, panels):
+    # the panels of b (depth, n), flat, or its transpose lies there, ldb from row to row
     for p in range(_padded(n) // COLS):
-        pack_panel(begin, ldb, b_turned, 0, depth, n, p, panels)
+        pack_panel(b, ldb, b_turned, 0, depth, n, p, panels)
 
 
 @jit(inner=True)
@@ -74,20 +73,23 @@ def _add_terms(a, a_row, a_step, rows, depth, panels, c, ldc, n):
 @jit(inner=True)
 def multiply_part(a, a_row, a_step, b, ldb, b_turned, c, ldc, m, n, k, bias):
     """c = a b + bias in this thread: see ``multiply_by_tiles`` (for kernels)."""
-    panels, aside = room(min(DEPTH, k) * _padded(n), c), room(min(DEPTH, k) * HEIGHT, c)
-    for first in range(0, k, DEPTH):
-        depth = min(DEPTH, k - first)
-        _pack(b, ldb, b_turned, first, depth, n, panels[: depth * _padded(n)])
-        for row in range(0, m, HEIGHT):
-            rows, c_rows = min(HEIGHT, m - row), c[row * ldc :]
-            if first == 0:
-                _begin(bias, c_rows, ldc, rows, n)
-            a_rows = a[row * a_row + first * a_step :]
-            if a_row == 1:  # columns that lie far apart share few places of the cache
-                copy_rows(a_rows, a_step, aside, rows, depth, rows)
-                _add_terms(aside, 1, rows, rows, depth, panels, c_rows, ldc, n)
-            else:
-                _add_terms(a_rows, a_row, a_step, rows, depth, panels, c_rows, ldc, n)
+    panels, aside = room(min(DEPTH, k) * _padded(min(WIDTH, n)), c), room(min(DEPTH, k) * HEIGHT, c)
+    for col in range(0, n, WIDTH):
+        cols, bias_part = min(WIDTH, n - col), bias[col:] if bias.size else bias
+        for first in range(0, k, DEPTH):
+            depth = min(DEPTH, k - first)
+            begin = col * ldb + first if b_turned else first * ldb + col
+            _pack(b[begin:], ldb, b_turned, depth, cols, panels[: depth * _padded(cols)])
+            for row in range(0, m, HEIGHT):
+                rows, c_part = min(HEIGHT, m - row), c[row * ldc + col :]
+                if first == 0:
+                    _begin(bias_part, c_part, ldc, rows, cols)
+                a_part = a[row * a_row + first * a_step :]
+                if a_row == 1:  # columns that lie far apart share few places of the cache
+                    copy_rows(a_part, a_step, aside, rows, depth, rows)
+                    _add_terms(aside, 1, rows, rows, depth, panels, c_part, ldc, cols)
+                else:
+                    _add_terms(a_part, a_row, a_step, rows, depth, panels, c_part, ldc, cols)
 
 
 @jit(inner=True)
