@@ -48,7 +48,9 @@ def threads() -> int | None:
 
 
 def products() -> str:
-    """Which way matrix products go: as measured on this machine, or all the same way (paths.py)."""
+    """Which way the steps of recurrent layers multiply: as measured on this machine, or as told here
+    (paths.py). By ``blas`` all products go.
+    """
     return _one_of("MINILLM_PRODUCTS", "measured", "tiles", "tall", "blas")
 
 
