@@ -48,8 +48,8 @@ def threads() -> int | None:
 
 
 def products() -> str:
-    """Which way the steps of recurrent layers multiply: as measured on this machine, or as told here
-    (paths.py). By ``blas`` all products go.
+    """Which way the steps of recurrent layers multiply: as measured on this machine, or as told
+    (paths.py). ``blas`` sends all products to BLAS.
     """
     return _one_of("MINILLM_PRODUCTS", "measured", "tiles", "tall", "blas")
 
