@@ -144,6 +144,7 @@ def test_why_and_probs_speak_of_the_last_answer(pipe, model, tokenizer):
         ("/temperature 1e-9\n", "temperature must be 0 .* or at least 1e-06; got 1e-09"),
         ("/why\n", "there is no answer yet"),
         ("/probs\n", "there is no answer yet"),
+        ("/probs 3\n", "/probs takes nothing after it; got '3'"),
         ("/save\n", "/save needs the name of a file"),
         ("/load\n", "/load needs the name of a file"),
         ("/load /no/such/file\n", "/no/such/file: No such file"),

@@ -53,6 +53,13 @@ def test_a_text_slides_beyond_the_context(model, write):
     assert "[context: the model's context is full, after 13 tokens" in err and "[--slide goes on" in err
 
 
+def test_a_model_that_has_learned_to_answer_is_told_of(model, write, tmp_path):
+    model.save_pretrained(tmp_path, tokenizer=TOKENIZER, chat_template="{{ messages }}")
+    told, short = f"[this model has learned to answer: minillm chat {tmp_path}]", ("--max-new-tokens", "2")
+    assert told in write("abc", *short, place=str(tmp_path))[1]
+    assert "minillm chat" not in write("abc", *short, "--special", place=str(tmp_path))[1] + write("abc", *short)[1]
+
+
 def test_a_prompt_longer_than_the_context(model, write):
     long = "abcdef " * 4
     out, err = write(long, code=2)

@@ -153,7 +153,10 @@ class Session:
                 f"{not_one_of(COMMANDS, name).replace('must', 'a command must')} "
                 f"(a message that begins with a slash stands between {QUOTES})"
             )
-        COMMANDS[name][1](self, rest.strip())
+        takes, do, _ = COMMANDS[name]
+        if rest.strip() and not takes:
+            raise ValueError(f"{name} takes nothing after it; got {rest.strip()!r}")
+        do(self, rest.strip())
 
     def system(self, text: str) -> None:
         """Another system message, or none."""

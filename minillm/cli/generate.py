@@ -43,6 +43,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    from ..files.chat_templates import CHAT_TEMPLATE
+
     changes = chosen_parameters(options)
     prompt = _prompt(options)
     with computing(options) as notice:
@@ -56,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         _tell_greedy(Path(options.folder))
     if "context" in reasons and config.num_beams == 1:
         say("[--slide goes on where the context is full, and forgets its older half]")
+    if not options.special and (Path(options.folder) / CHAT_TEMPLATE).exists():
+        say(f"[this model has learned to answer: minillm chat {options.folder}]")
     return 0
 
 

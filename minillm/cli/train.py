@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
     """Teach the command line this command."""
     p = commands.add_parser(
         "train",
-        help="train a model; with no options, on made-up stories, in some three minutes",
+        help="train a model; with no options, on made-up stories, in two to three minutes",
         description="Train a model and leave a run folder. With no options: a small Llama on made-up stories whose "
         "exact entropy is known, so that the loss is shown against the best that any model could reach.",
     )
