@@ -13,6 +13,7 @@ from ._jit import jit, prange
 from .layout import contiguous, integers
 from .rows import by_rows, loop
 from .vector_math import exp, like, row_max
+from .vectors import scale_by
 
 _FEW = 1 << 13
 
@@ -27,9 +28,7 @@ def _softmax_row(x, y):
         y[j] = exp(x[j] - top)
     for j in range(x.size):  # apart: see norm.py
         total += y[j]
-    scale = like(x, 1) / total
-    for j in range(x.size):
-        y[j] *= scale
+    scale_by(y, like(x, 1) / total)
 
 
 @loop(_FEW)

@@ -1,12 +1,12 @@
-"""The innermost step of a matrix product, held in registers: for kernels that multiply a few rows
-again and again.
+"""The innermost step of a matrix product, held in registers.
 
 A recurrent layer multiplies a handful of rows by the same matrix at every time step. BLAS would
 copy ("pack") the whole matrix into its own order at every call: for 16 rows that costs as much as
 the product. So the matrix is packed here once for the whole sequence, and a *tile* of ROWS x COLS
 sums stays in the processor's registers while the loop runs along the inner axis: every number
 loaded is used ROWS or COLS times. Measured on one core with AVX-512, 16 rows times a (256, 1024)
-matrix: 58 to 78 GFLOP/s by BLAS, 220 by tiles, which is all the core has.
+matrix: 58 to 78 GFLOP/s by BLAS, 220 by tiles, which is all the core has. Large products are built
+of the same tiles (``tile_products.py``).
 
 Numba alone cannot express "keep these sums in registers", so ``tile`` writes the few LLVM
 instructions itself.
