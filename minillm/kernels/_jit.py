@@ -28,8 +28,9 @@ _settings: Any = numba.config  # its attributes come from the environment: unkno
 CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
 JIT = not _settings.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: the loops run as plain Python
 
-# The freedoms LLVM gets: reorder sums, fuse multiply and add, divide by multiplying. Not "no NaN"
-# and "no infinity" (part of fastmath=True), which would break -inf masks and NaN checks.
+# The freedoms LLVM gets: reorder sums, fuse multiply and add. Not "no NaN" and "no infinity" (part
+# of fastmath=True), which would break -inf masks and NaN checks; nor quotients and roots from the
+# processor's estimates (arcp, afn), which differ from maker to maker.
 SAFE_MATH = {"nsz", "contract", "reassoc"}
 
 

@@ -13,7 +13,6 @@ from ._jit import CORES, jit, prange
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .tile_products import by_tiles, multiply_by_tiles
 
-Array = np.ndarray
 NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 _TINY = 1 << 13  # multiplications up to which NumPy's shortest way is the quickest
 
@@ -55,18 +54,11 @@ def by_numpy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     """c = a b for matrices, c contiguous."""
     (m, n), k = c.shape, a.shape[1]
-    multiply["tiles" if by_tiles(c.dtype, m, n, k) else "blas"](*_flat(a), *_flat(b), c, m, n, k)
-
-
-def _with_blas(a: Array, a_turned: bool, b: Array, b_turned: bool, c: Array, m: int, n: int, k: int) -> None:
-    _blocks(a, a_turned, b, b_turned, c.reshape(1, -1), m, n, k, *parts_of(m, n, k))
-
-
-def _with_tiles(a: Array, a_turned: bool, b: Array, b_turned: bool, c: Array, m: int, n: int, k: int) -> None:
-    multiply_by_tiles(a[0], a_turned, b[0], b_turned, c.reshape(-1), m, n, k, NO_BIAS[c.dtype])
-
-
-multiply = {"blas": _with_blas, "tiles": _with_tiles}  # c = a b for matrices (see _flat), either way
+    (flat_a, a_turned), (flat_b, b_turned) = _flat(a), _flat(b)
+    if by_tiles(c.dtype, m, n, k):
+        multiply_by_tiles(flat_a[0], a_turned, flat_b[0], b_turned, c.reshape(-1), m, n, k, NO_BIAS[c.dtype])
+    else:
+        _blocks(flat_a, a_turned, flat_b, b_turned, c.reshape(1, -1), m, n, k, *parts_of(m, n, k))
 
 
 def matmul_path() -> str:

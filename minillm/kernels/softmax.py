@@ -13,7 +13,7 @@ from ._jit import jit, prange
 from .layout import contiguous, integers
 from .rows import by_rows, loop
 from .vector_math import exp, like, row_max
-from .vectors import scale_by
+from .vectors import scale_by, sum_of
 
 _FEW = 1 << 13
 
@@ -23,12 +23,10 @@ _FEW = 1 << 13
 
 @jit(inner=True)
 def _softmax_row(x, y):
-    top, total = row_max(x), like(x, 0)
+    top = row_max(x)
     for j in range(x.size):
         y[j] = exp(x[j] - top)
-    for j in range(x.size):  # apart: see norm.py
-        total += y[j]
-    scale_by(y, like(x, 1) / total)
+    scale_by(y, like(x, 1) / sum_of(y))
 
 
 @loop(_FEW)
@@ -68,12 +66,9 @@ def softmax_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 @jit(inner=True)
 def _log_sum_exp(x, top, exponentials):
     """log sum_j e^(x_j - top); the exponentials stay in the room for them."""
-    total = like(x, 0)
     for j in range(x.size):
         exponentials[j] = exp(x[j] - top)
-    for j in range(x.size):  # apart: see norm.py
-        total += exponentials[j]
-    return like(x, np.log(total))
+    return like(x, np.log(sum_of(exponentials)))
 
 
 @jit(inner=True)
