@@ -87,6 +87,13 @@ def test_the_gradient_of_a_weight_lies_in_memory_as_the_weight_does():
             assert pair("linear_backward")[0](dy, x, w, needs)[1].strides == w.strides
 
 
+@pytest.mark.parametrize("m, k, n", [(8, 8, 0), (8, 0, 8), (0, 8, 8), (0, 0, 0)])
+def test_a_layer_of_nothing(m, k, n):
+    x, w = _normal(np.float32, 2, m, k), _normal(np.float32, n, k)
+    _agree("linear_forward", np.float32, x, w, None)
+    _agree("linear_backward", np.float32, _normal(np.float32, 2, m, n), x, w, (True,) * 3)
+
+
 def test_widths_mix_as_numpys_do():
     x, w = _normal(np.float32, 20, 48), _normal(np.float64, 70, 48)
     assert pair("linear_forward")[0](x, w, None).dtype == np.float64

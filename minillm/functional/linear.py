@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,8 +51,8 @@ def linear_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray, needs: tuple[b
     """The gradients of x, w and b; None for those that nobody needs: each costs as much as the
     forward.
     """
-    (N, C), (x_needs, w_needs, b_needs) = w.shape, needs
-    x, dy_rows = x.reshape(-1, C), dy.reshape(-1, N)  # one row after another, whatever the batch looks like
+    (N, C), rows, (x_needs, w_needs, b_needs) = w.shape, math.prod(x.shape[:-1]), needs
+    x, dy_rows = x.reshape(rows, C), dy.reshape(rows, N)  # one row after another, whatever the batch looks like
     dx = dy @ w if x_needs else None
     dw = dy_rows.T @ x if w_needs else None
     db = total(dy_rows, axis=0) if b_needs else None
