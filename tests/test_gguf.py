@@ -202,6 +202,11 @@ def test_fewer_bits(tmp_path, bpe, kind, error):
     assert stored["blk.0.ffn_up.weight"].blocks().shape == ((64, 1, 34) if kind == "q8_0" else (64, 32, 2))
 
 
+def test_generate_tells_that_a_file_has_learned_to_answer(written, capsys):
+    assert main(["generate", str(written[1]), "abc", "--max-new-tokens", "2"]) == 0
+    assert f"minillm chat {written[1]}" in capsys.readouterr().err
+
+
 def test_tokenizer_template_and_ends_come_back(written, bpe):
     _, path = written
     model, words, generation = load_run(path)

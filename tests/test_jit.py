@@ -301,6 +301,7 @@ def test_what_computes(environment, expected):
     "name, value, message",
     [
         ("MINILLM_KERNELS", "cuda", "MINILLM_KERNELS must be 'numba' or 'numpy'; got 'cuda'"),
+        ("MINILLM_PRODUCTS", "all", "MINILLM_PRODUCTS must be 'measured' or 'tiles' or 'tall' or 'blas'; got 'all'"),
         ("MINILLM_THREADS", "abc", "MINILLM_THREADS must be a positive integer; got 'abc'"),
         ("MINILLM_THREADS", "0", "MINILLM_THREADS must be a positive integer; got '0'"),
         ("MINILLM_THREADS", "²", "MINILLM_THREADS must be a positive integer; got '²'"),

@@ -208,6 +208,14 @@ def test_a_forced_way_is_told(go):
     assert paths.recurrent_path() == f"register tiles of {tile.ROWS} rows (MINILLM_PRODUCTS=tiles)"
 
 
+def test_without_fused_multiply_adds_large_products_go_by_blas(monkeypatch):
+    monkeypatch.setattr(tile_products, "FUSED", False)
+    assert not tile_products.by_tiles(np.dtype(np.float32), 512, 512, 512)
+    assert "tiles" not in matmul.matmul_path()
+    x = np.random.default_rng(0).standard_normal((200, 150), np.float32)
+    np.testing.assert_allclose(matmul.product(x, x.T), x.astype(float) @ x.T, rtol=1e-4, atol=1e-4)
+
+
 def test_a_way_that_is_not_there_is_one_sentence(go, undecided):
     with pytest.raises(ValueError, match="MINILLM_PRODUCTS must be 'measured' or .*; got 'BLAS'"):
         go("BLAS")

@@ -37,7 +37,8 @@ def add(commands: Any) -> None:
         help="talk with a model",
         description="Talk with a chat model. In a terminal: a line is a message; one that ends with a backslash goes "
         f"on in the next, and {QUOTES} begins and ends a message of many lines; Ctrl-C ends an answer, Ctrl-D leaves; "
-        "/help shows what else there is. Through a pipe: each line is a message, and the answers are written.",
+        "/help shows what else there is. Through a pipe: each line is a message or a command, the answers are written, "
+        "and the first line that is refused ends it, with exit code 2.",
     )
     p.add_argument("folder", metavar="RUN", help="a run folder, any folder in Hugging Face's layout, or a GGUF file")
     p.add_argument("--system", metavar="TEXT", help="a message that says how to answer; /system changes it")

@@ -43,8 +43,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from ..files.chat_templates import CHAT_TEMPLATE
-
     changes = chosen_parameters(options)
     prompt = _prompt(options)
     with computing(options) as notice:
@@ -58,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         _tell_greedy(Path(options.folder))
     if "context" in reasons and config.num_beams == 1:
         say("[--slide goes on where the context is full, and forgets its older half]")
-    if not options.special and (Path(options.folder) / CHAT_TEMPLATE).exists():
+    if not options.special and tokenizer.chat_format is not None:
         say(f"[this model has learned to answer: minillm chat {options.folder}]")
     return 0
 

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from . import blas, settings
+from . import blas
 from ._jit import CORES, jit, prange
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .tile_products import by_tiles, multiply_by_tiles
@@ -63,7 +63,7 @@ def _multiply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
 
 def matmul_path() -> str:
     """The ways of products, in words."""
-    tiles = has_blas and settings.products() != "blas"
+    tiles = has_blas and by_tiles(np.dtype(np.float32), 128, 128, 128)
     return blas.matmul_path() + (", large ones by register tiles" if tiles else "")
 
 

@@ -60,3 +60,4 @@ def may_tune_process() -> bool:
 
 
 KERNELS, REASON = _what_computes()  # compiled loops or the definitions, and why
+products()  # a wrong value is refused before anything is computed

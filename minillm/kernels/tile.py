@@ -38,6 +38,7 @@ ROWS, COLS = (8, 32) if compiles_for("avx512f") else (4, 16)
 _SIDE = 16  # of the squares of a matrix that are turned over at once
 _SQUARE = range(_SIDE)
 LINE = 64  # bytes of a cache line: a panel row that begins in the middle of one costs two loads
+AHEAD = 64  # so many rows of a panel ahead is asked for what will be multiplied: caches take their time
 
 
 def width_of(n: int) -> int:
@@ -166,6 +167,20 @@ def _everywhere(build: Any, x: Any, vector: Any) -> Any:
     return build.shuffle_vector(build.insert_element(undefined, x, zero), undefined, zeros)
 
 
+def _fetch(build: Any, at: Any, vector: Any) -> None:
+    """Ask for the cache lines of a vector that will be loaded from ``at`` soon. (Beyond the end of
+    an array this does nothing.)
+    """
+    flag, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+    prefetch = cgutils.get_or_insert_function(build.module, signature, "llvm.prefetch.p0i8")
+    to_read, into_the_first_cache, data = (ir.Constant(flag, n) for n in (0, 3, 1))
+    size, first = vector.count * (8 if vector.element == ir.DoubleType() else 4), build.bitcast(at, byte)
+    for line in range(0, size, LINE):
+        where = build.gep(first, [ir.Constant(ir.IntType(64), line)])
+        build.call(prefetch, [where, to_read, into_the_first_cache, data])
+
+
 @intrinsic
 def scale_panel_row(typing, x, at, factor, y, to):
     """y[to + j] = factor x[at + j] for j < COLS: a loop over so few numbers would be all beginning
@@ -188,15 +203,16 @@ def scale_panel_row(typing, x, at, factor, y, to):
     return signature, generate
 
 
-def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
-    """Two products in registers, of at most ``most_rows`` rows and exactly ``cols`` columns:
-    ``add`` and ``begin``.
+def _in_registers(most_rows: int, cols: int, begin: str) -> Any:
+    """A product in registers, of at most ``most_rows`` rows and exactly ``cols`` columns.
 
-    add: c[:rows] += a[:rows] @ panel. begin: c[i] = first[first_at + i] + a[i] @ panel, the sums of
-    a row beginning at a number for it, and c is only written.
-    a, panel, c: flat arrays; a_at, panel_at, c_at: where the operands begin in them; a_row,
-    panel_row, c_row: from row to row; a_step: from column to column of a, so that a transposed
-    matrix is multiplied where it lies.
+    c[:rows] = first + a[:rows] @ panel, where the sums begin with ``first``: with what stands in c
+    (``begin`` "c"), with a number for each row ("numbers"), or with rows of numbers ("rows"). c is
+    read in the first case alone.
+
+    a, panel, c, first: flat arrays; a_at, panel_at, c_at, first_at: where the operands begin in
+    them; a_row, panel_row, c_row, first_row: from row to row (0: one row of numbers for all);
+    a_step: from column to column of a, so that a transposed matrix is multiplied where it lies.
     """
 
     def generate(context, build, signature, arguments):
@@ -222,10 +238,12 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
         c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
         panel_rows = pointer(5, panel_at)
-        if first:
+        if begin == "c":
+            before = [load(row) for row in c_rows]
+        elif begin == "numbers":
             before = [_everywhere(build, build.load(build.gep(pointer(12, first[1]), [i])), vector) for i in index]
         else:
-            before = [load(row) for row in c_rows]
+            before = [load(build.gep(pointer(12, first[1]), [build.mul(i, first[2])])) for i in index]
 
         start, body, done = build.block, build.append_basic_block("step"), build.append_basic_block("done")
         build.branch(body)
@@ -234,6 +252,8 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         step.add_incoming(number(0), start)
         sums = [build.phi(vector) for _ in each]
         b = load(build.gep(panel_rows, [build.mul(step, panel_row)]))
+        if most_rows > 1:
+            _fetch(build, build.gep(panel_rows, [build.mul(build.add(step, number(AHEAD)), panel_row)]), vector)
         column = build.mul(step, a_step)
         after = []
         for row, total in zip(a_rows, sums, strict=True):
@@ -258,18 +278,27 @@ def _in_registers(most_rows: int, cols: int) -> tuple[Any, Any]:
         return types.void(a, size, size, size, size, panel, size, size, size, c, size, size), generate
 
     @intrinsic
-    def begin(typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row, first, first_at):
+    def from_numbers(
+        typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row, first, first_at
+    ):
         arguments = a, size, size, size, size, panel, size, size, size, c, size, size, first, size
         return types.void(*arguments), generate
 
-    return add, begin
+    @intrinsic
+    def from_rows(
+        typing, a, a_at, a_row, a_step, rows, panel, panel_at, panel_row, k, c, c_at, c_row, first, first_at, first_row
+    ):
+        arguments = a, size, size, size, size, panel, size, size, size, c, size, size, first, size, size
+        return types.void(*arguments), generate
+
+    return {"c": add, "numbers": from_numbers, "rows": from_rows}[begin]
 
 
-tile, tile_from = _in_registers(ROWS, COLS)
+tile, tile_from = _in_registers(ROWS, COLS, "c"), _in_registers(ROWS, COLS, "numbers")
 TALL_ROWS = ROWS * 3 // 2
-tall_tile, _ = _in_registers(TALL_ROWS, COLS)
+tall_tile = _in_registers(TALL_ROWS, COLS, "rows")
 STRIP = 4 * COLS
-strip, _ = _in_registers(1, STRIP)  # for a single row: each number of the matrix is used once, and read in long pieces
+strip = _in_registers(1, STRIP, "c")  # for a single row: every number of the matrix is used once
 
 
 @jit(inner=True)
@@ -291,6 +320,7 @@ def multiply_add_tall(a, lda, rows, k, panels, c, width):
     for col in range(0, width, COLS):
         for row in range(0, rows, TALL_ROWS):
             if rows - row > ROWS:
-                tall_tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k, c, row * width + col, width)
+                tall_tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k,
+                          c, row * width + col, width, c, row * width + col, width)  # fmt: skip
             else:
                 tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k, c, row * width + col, width)

@@ -16,27 +16,31 @@ c for the next terms is what stood in the register. So a sum has the same bits h
 is cut: for any number of threads, and on any processor that has such an instruction. OpenBLAS keeps
 this order on processors with AVX-512 up to some 400 terms, and elsewhere not.
 
-Small products, those in float64 and batches of matrices are left to BLAS.
+Small products, those in float64, batches of matrices, and all on processors without that
+instruction are left to BLAS.
 """
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 
 from . import settings
-from ._jit import jit, prange
+from ._jit import compiles_for, jit, prange
 from .process import get_num_threads
 from .rows import copy_rows
 from .tile import COLS, TALL_ROWS, pack_panel, room, tall_tile
 
 Array = np.ndarray
 HEIGHT, DEPTH, WIDTH = 96, 256, 512  # tuned on an Emerald Rapids, with AVX-512 and with AVX2
+FUSED = compiles_for("fma") or platform.machine() not in ("x86_64", "AMD64")  # multiply-adds: others have no flag
 
 
 def by_tiles(dtype: np.dtype, m: int, n: int, k: int) -> bool:
     """Whether a product (m, k) @ (k, n) is worth the packing."""
     large = dtype == np.float32 and max(m, n) >= 128 and min(m, n) >= 32 and k >= 8
-    return large and settings.products() != "blas"
+    return large and FUSED and settings.products() != "blas"
 
 
 @jit(inner=True)
@@ -52,21 +56,23 @@ def _pack(b, ldb, b_turned, depth, n, panels):
 
 
 @jit(inner=True)
-def _add_panel(a, a_row, a_step, rows, depth, panel, c, ldc):
+def _panel_product(a, a_row, a_step, rows, depth, panel, first, first_row, c, ldc):
     for row in range(0, rows, TALL_ROWS):
-        tall_tile(a, row * a_row, a_row, a_step, rows - row, panel, 0, COLS, depth, c, row * ldc, ldc)
+        tall_tile(a, row * a_row, a_row, a_step, rows - row, panel, 0, COLS, depth,
+                  c, row * ldc, ldc, first, row * first_row, first_row)  # fmt: skip
 
 
 @jit(inner=True)
-def _add_terms(a, a_row, a_step, rows, depth, panels, c, ldc, n):
-    # c += a b for some rows of a and some terms of the sums
+def _block_product(a, a_row, a_step, rows, depth, panels, first, first_row, c, ldc, n):
+    # c = first + a b for some rows of a and some terms of the sums
     whole = n // COLS * COLS
     for col in range(0, whole, COLS):
-        _add_panel(a, a_row, a_step, rows, depth, panels[col * depth :], c[col:], ldc)
-    if whole < n:
-        edge = np.zeros(rows * COLS, c.dtype)  # the last panel is not full
-        copy_rows(c[whole:], ldc, edge, COLS, rows, n - whole)
-        _add_panel(a, a_row, a_step, rows, depth, panels[whole * depth :], edge, COLS)
+        panel = panels[col * depth :]
+        _panel_product(a, a_row, a_step, rows, depth, panel, first[col:], first_row, c[col:], ldc)
+    if whole < n:  # the last panel is not full
+        edge = np.zeros(rows * COLS, c.dtype)
+        copy_rows(first[whole:], first_row, edge, COLS, rows, n - whole)
+        _panel_product(a, a_row, a_step, rows, depth, panels[whole * depth :], edge, COLS, edge, COLS)
         copy_rows(edge, COLS, c[whole:], ldc, rows, n - whole)
 
 
@@ -74,31 +80,21 @@ def _add_terms(a, a_row, a_step, rows, depth, panels, c, ldc, n):
 def multiply_part(a, a_row, a_step, b, ldb, b_turned, c, ldc, m, n, k, bias):
     """c = a b + bias in this thread: see ``multiply_by_tiles`` (for kernels)."""
     panels, aside = room(min(DEPTH, k) * _padded(min(WIDTH, n)), c), room(min(DEPTH, k) * HEIGHT, c)
+    nothing = np.zeros(min(WIDTH, n), c.dtype)
     for col in range(0, n, WIDTH):
-        cols, bias_part = min(WIDTH, n - col), bias[col:] if bias.size else bias
-        for first in range(0, k, DEPTH):
-            depth = min(DEPTH, k - first)
-            begin = col * ldb + first if b_turned else first * ldb + col
+        cols, bias_part = min(WIDTH, n - col), bias[col:] if bias.size else nothing
+        for term in range(0, k, DEPTH):
+            depth = min(DEPTH, k - term)
+            begin = col * ldb + term if b_turned else term * ldb + col
             _pack(b[begin:], ldb, b_turned, depth, cols, panels[: depth * _padded(cols)])
             for row in range(0, m, HEIGHT):
                 rows, c_part = min(HEIGHT, m - row), c[row * ldc + col :]
-                if first == 0:
-                    _start(bias_part, c_part, ldc, rows, cols)
-                a_part = a[row * a_row + first * a_step :]
+                a_part, step = a[row * a_row + term * a_step :], a_step
                 if a_row == 1:  # columns that lie far apart share few places of the cache
                     copy_rows(a_part, a_step, aside, rows, depth, rows)
-                    _add_terms(aside, 1, rows, rows, depth, panels, c_part, ldc, cols)
-                else:
-                    _add_terms(a_part, a_row, a_step, rows, depth, panels, c_part, ldc, cols)
-
-
-@jit(inner=True)
-def _start(bias, c, ldc, rows, n):
-    if bias.size:
-        copy_rows(bias, 0, c, ldc, rows, n)
-    else:
-        for i in range(0, rows * ldc, ldc):
-            c[i : i + n] = 0
+                    a_part, step = aside, rows
+                first, first_row = (bias_part, 0) if term == 0 else (c_part, ldc)
+                _block_product(a_part, a_row, step, rows, depth, panels, first, first_row, c_part, ldc, cols)
 
 
 @jit(parallel=True)
