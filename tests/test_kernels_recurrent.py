@@ -277,7 +277,7 @@ def test_panels_hold_the_matrix(dtype):
         whole = np.pad(np.concatenate([w, more]), ((0, 0), (0, width - n)))
         order = whole.reshape(k + 2, -1, tile.COLS).swapaxes(0, 1).ravel()
         for first in (w, np.asfortranarray(w)):
-            panels = tile.pack_under(first, more)
+            panels = tile.pack_under(tile.COLS, first, more)
             assert panels.ctypes.data % tile.LINE == 0
             np.testing.assert_array_equal(panels, order)
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit, prange
-from .tile import COLS, ROWS, pack_rows, room, scale_panel_row
+from .tile import COLS, ROWS, SIDE, room, scale_side, turn_over
 from .tile import tile as multiply
 from .tile import tile_from as multiply_from
 from .vector_math import exp, like, row_max
@@ -52,10 +52,10 @@ def _fill_rows(x, x_row, rows, d, value):
 @jit(inner=True)
 def _copy_rows(x, x_row, y, y_row, rows, d, factor):
     # y = factor * x for rows of d numbers that lie x_row and y_row apart
-    whole = d // COLS * COLS
+    whole = d // SIDE * SIDE
     for i in range(rows):
-        for j in range(0, whole, COLS):
-            scale_panel_row(x, i * x_row + j, factor, y, i * y_row + j)  # type: ignore[call-arg]
+        for j in range(0, whole, SIDE):
+            scale_side(x, i * x_row + j, factor, y, i * y_row + j)
         if whole < d:
             scaled(x[i * x_row + whole : i * x_row + d], factor, y[i * y_row + whole : i * y_row + d])
 
@@ -64,7 +64,7 @@ def _copy_rows(x, x_row, y, y_row, rows, d, factor):
 def _transposed(x, x_row, rows, d, y):
     # rows of d numbers -> panels of COLS columns, a row of x being a column
     for i in range(0, rows, COLS):
-        pack_rows(x, i * x_row, x_row, min(COLS, rows - i), d, y[i * d : (i + COLS) * d])
+        turn_over(x, i * x_row, x_row, min(COLS, rows - i), d, y[i * d : (i + COLS) * d], COLS)
 
 
 @jit(inner=True)

@@ -1,13 +1,13 @@
 """Which way the steps of a recurrent layer multiply is decided by what this machine does, measured
 once.
 
-There are three ways to the same sums: register tiles of ROWS rows, tall ones of half as many again
-(``tile.py``), and NumPy's BLAS (``blas.py``). Which is the quickest for some rows times a matrix
-that stays the same depends on how many registers a processor has, how wide they are, and how it
-fetches numbers: a tile that fits one processor is slow on another. So the first step of a recurrent
-layer lets all of them compute, for some hundredths of a second, and the rates are kept in a small
-file beside the compiled kernels. From then on the file decides: a product goes the same way, and
-gives the same bits, in every run.
+There are three ways to the same sums: register tiles of ROWS rows, tall ones, for which the rows
+are packed too (``tile.py``), and NumPy's BLAS (``blas.py``). Which is the quickest for some rows
+times a matrix that stays the same depends on how many registers a processor has, how wide they are,
+and how it fetches numbers: a tile that fits one processor is slow on another. So the first step of
+a recurrent layer lets all of them compute, for some hundredths of a second, and the rates are kept
+in a small file beside the compiled kernels. From then on the file decides: a product goes the same
+way, and gives the same bits, in every run.
 
 Tiles of both heights add the same numbers in the same order: the same bits. BLAS rounds elsewhere.
 """
@@ -29,7 +29,7 @@ from . import _jit, settings
 from ._jit import jit
 from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .shared import TALL, integers, set_integer
-from .tile import COLS, ROWS, TALL_ROWS, multiply_add, multiply_add_tall, pack_under, width_of
+from .tile import COLS, ROWS, TALL_COLS, TALL_ROWS, multiply_add, multiply_add_tall, pack_under, width_of
 
 WAYS = "tiles", "tall", "blas"  # tiles unless another is clearly quicker
 NAMES = {"tiles": f"register tiles of {ROWS} rows", "tall": f"register tiles of {TALL_ROWS} rows", "blas": "BLAS"}
@@ -85,7 +85,8 @@ def _packed(chosen: str, *matrices: np.ndarray) -> np.ndarray:
     """Panels (n / COLS, k, COLS) for tiles, and for BLAS a single one that is as wide as all."""
     k, n = sum(len(w) for w in matrices), matrices[0].shape[1]
     if chosen != "blas":
-        return pack_under(*matrices).reshape(-1, k, COLS)
+        cols = TALL_COLS if chosen == "tall" and matrices[0].dtype == np.float32 else COLS
+        return pack_under(cols, *matrices).reshape(-1, k, cols)
     panel = np.zeros((1, k, width_of(n)), matrices[0].dtype)
     np.concatenate(matrices, out=panel[0, :, :n])
     return panel

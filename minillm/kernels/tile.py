@@ -35,10 +35,13 @@ from .vector_math import like
 # of 16 floats, AVX2 16 of 8 floats. Two additions start in each cycle and take four: at least eight
 # registers of sums, or they wait.
 ROWS, COLS = (8, 32) if compiles_for("avx512f") else (4, 16)
-_SIDE = 16  # of the squares of a matrix that are turned over at once
-_SQUARE = range(_SIDE)
+# Tall tiles read a from bands, where the numbers of a column lie side by side. AVX-512 then loads
+# a number and multiplies by it in one instruction, and a core that is shared does more.
+TALL_ROWS, TALL_COLS = (16, 16) if compiles_for("avx512f") else (6, 16)
+SIDE = 16  # of the squares of a matrix that are turned over at once
+_SQUARE = range(SIDE)
 LINE = 64  # bytes of a cache line: a panel row that begins in the middle of one costs two loads
-AHEAD = 64  # so many rows of a panel ahead is asked for what will be multiplied: caches take their time
+AHEAD, COLUMNS_AHEAD = 64, 8  # so far ahead the caches are asked for rows of a panel, and for columns that are packed
 
 
 def width_of(n: int) -> int:
@@ -55,37 +58,37 @@ def empty_panels(k: int, n: int, dtype: np.dtype) -> np.ndarray:
     return room[skip : skip + k * width_of(n)]
 
 
-def pack_under(*matrices: np.ndarray) -> np.ndarray:
-    """The panels of some matrices (k_i, n), one under the other; each contiguous, or the transpose
-    of what is.
+def pack_under(cols: int, *matrices: np.ndarray) -> np.ndarray:
+    """The panels, of ``cols`` columns (COLS or TALL_COLS), of some matrices (k_i, n), one under the
+    other; each contiguous, or the transpose of what is.
     """
-    first, n = 0, matrices[0].shape[1]
-    panels = empty_panels(sum(map(len, matrices)), n, matrices[0].dtype)
+    first, n, rows = 0, matrices[0].shape[1], sum(map(len, matrices))
+    panels = empty_panels(rows, n, matrices[0].dtype)
     for w in matrices:
-        transposed = not w.flags.c_contiguous
-        _pack((w.T if transposed else w).reshape(-1), len(w) if transposed else n, transposed, first, len(w), n, panels)
+        turned = not w.flags.c_contiguous
+        _pack((w.T if turned else w).reshape(-1), len(w) if turned else n, turned, first, len(w), n, rows, cols, panels)
         first += len(w)
     return panels
 
 
 @intrinsic
-def _turn_square(typing, w, at, ldw, panel, to):
-    """panel[to + i COLS + j] = w[at + j ldw + i] for i, j < 16: a square of a matrix, turned over
-    in registers.
+def _turn_square(typing, w, at, ldw, y, to, width):
+    """y[to + i width + j] = w[at + j ldw + i] for i, j < 16: a square of a matrix, turned over in
+    registers.
 
     Turned are its four quarters, in four steps: numbers whose row and column differ in one binary
     digit change places.
     """
-    signature = types.void(w, types.intp, types.intp, panel, types.intp)
+    signature = types.void(w, types.intp, types.intp, y, types.intp, types.intp)
 
     def generate(context, build, signature, arguments):
         def row(argument, number_type, begin, step, i):
             array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
             at = build.add(begin, build.mul(ir.Constant(ir.IntType(64), i), step))
-            return build.bitcast(build.gep(array.data, [at]), ir.VectorType(number_type, _SIDE).as_pointer())
+            return build.bitcast(build.gep(array.data, [at]), ir.VectorType(number_type, SIDE).as_pointer())
 
-        kind, into = context.get_data_type(w.dtype), context.get_data_type(panel.dtype)
-        vector = ir.VectorType(into, _SIDE)
+        kind, into = context.get_data_type(w.dtype), context.get_data_type(y.dtype)
+        vector = ir.VectorType(into, SIDE)
         rows = [build.load(row(0, kind, arguments[1], arguments[2], i), align=w.dtype.bitwidth // 8) for i in _SQUARE]
         if w.dtype == types.int8:
             rows = [build.sitofp(x, vector) for x in rows]
@@ -93,60 +96,64 @@ def _turn_square(typing, w, at, ldw, panel, to):
             for i in _SQUARE:
                 if not i & digit:
                     a, b = rows[i], rows[i + digit]
-                    upper = [n - digit + _SIDE if n & digit else n for n in _SQUARE]
-                    lower = [n + _SIDE if n & digit else n + digit for n in _SQUARE]
+                    upper = [n - digit + SIDE if n & digit else n for n in _SQUARE]
+                    lower = [n + SIDE if n & digit else n + digit for n in _SQUARE]
                     for to, picks in ((i, upper), (i + digit, lower)):
-                        rows[to] = build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), picks))
-        columns = ir.Constant(ir.IntType(64), COLS)
+                        rows[to] = build.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), SIDE), picks))
         for i, x in enumerate(rows):
-            build.store(x, row(3, into, arguments[4], columns, i), align=panel.dtype.bitwidth // 8)
+            build.store(x, row(3, into, arguments[4], arguments[5], i), align=y.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @jit(inner=True)
-def pack_rows(w, at, ldw, cols, k, panel):
-    """Make columns of the panel of the first ``k`` numbers of ``cols`` rows of w, from ``at`` on
-    (int8 too).
-    """
-    squares = k // _SIDE * _SIDE if cols == COLS else 0
-    for i in range(0, squares, _SIDE):
-        for j in range(0, COLS, _SIDE):
-            _turn_square(w, at + j * ldw + i, ldw, panel, i * COLS + j)  # type: ignore[call-arg]
-    for j in range(cols):
+def turn_over(w, at, ldw, rows, k, y, width):
+    """y[i width + j] = w[at + j ldw + i] for i < k, j < rows: make columns of rows (int8 too)."""
+    whole = k // SIDE * SIDE if rows % SIDE == 0 else 0
+    for j in range(0, rows if whole else 0, SIDE):
+        for i in range(0, whole, SIDE):
+            _turn_square(w, at + j * ldw + i, ldw, y, i * width + j, width)  # type: ignore[call-arg]
+    for j in range(rows):
         row = w[at + j * ldw : at + j * ldw + k]
-        for i in range(squares, k):
-            panel[i * COLS + j] = row[i]
+        for i in range(whole, k):
+            y[i * width + j] = row[i]
 
 
 @jit(parallel=True)
-def _pack(w, ldw, transposed, first, k, n, panels):
+def _pack(w, ldw, turned, first, k, n, rows, width, panels):
+    # rows first to first + k of the panels (rows, width)
+    count = panels.size // (rows * width)
     if panels.size < 1 << 15:
-        for p in range((n + COLS - 1) // COLS):
-            pack_panel(w, ldw, transposed, first, k, n, p, panels)
+        for p in range(count):
+            _pack_rows(w, ldw, turned, first, k, n, rows, width, p, panels)
     else:
-        for p in prange((n + COLS - 1) // COLS):
-            pack_panel(w, ldw, transposed, first, k, n, np.int64(p), panels)  # Numba counts in unsigned integers here
+        for p in prange(count):
+            _pack_rows(w, ldw, turned, first, k, n, rows, width, np.int64(p), panels)  # Numba counts unsigned
 
 
 @jit(inner=True)
-def pack_panel(w, ldw, transposed, first, k, n, p, panels):
-    """Fill rows ``first`` to first + k of panel ``p`` with the (k, n) matrix that lies in ``w``, as
-    ``pack`` has it.
+def _pack_rows(w, ldw, turned, first, k, n, rows, width, p, panels):
+    begin, cols = (p * rows + first) * width, max(0, min(width, n - p * width))
+    pack_panel(w, p * width * (ldw if turned else 1), ldw, turned, k, cols, width, panels[begin : begin + k * width])
+
+
+@jit(inner=True)
+def pack_panel(w, at, ldw, turned, k, cols, width, panel):
+    """panel (k, width) = ``cols`` columns of the matrix w, from ``at`` on, or of its transpose if
+    that is what lies there, and zeros.
     """
-    cols, rows = min(COLS, n - p * COLS), panels.size // ((n + COLS - 1) // COLS * COLS)
-    panel = panels[(p * rows + first) * COLS : (p * rows + first + k) * COLS]
-    if cols < COLS:
+    if cols < width:
         panel[:] = 0
-    if transposed:
-        pack_rows(w, p * COLS * ldw, ldw, cols, k, panel)
-    elif cols == COLS:
-        for i in range(k):
-            scale_panel_row(w, i * ldw + p * COLS, like(w, 1), panel, i * COLS)  # type: ignore[call-arg]
+    if turned:
+        turn_over(w, at, ldw, cols, k, panel, width)
+    elif cols == width:
+        for j in range(0, width, SIDE):
+            for i in range(k):
+                scale_side(w, at + i * ldw + j, like(w, 1), panel, i * width + j)
     else:
         for i in range(k):
-            row, into = w[i * ldw + p * COLS : i * ldw + p * COLS + cols], panel[i * COLS : i * COLS + cols]
+            row, into = w[at + i * ldw : at + i * ldw + cols], panel[i * width : i * width + cols]
             for j in range(cols):
                 into[j] = row[j]
 
@@ -181,26 +188,43 @@ def _fetch(build: Any, at: Any, vector: Any) -> None:
         build.call(prefetch, [where, to_read, into_the_first_cache, data])
 
 
-@intrinsic
-def scale_panel_row(typing, x, at, factor, y, to):
-    """y[to + j] = factor x[at + j] for j < COLS: a loop over so few numbers would be all beginning
+def _scaled(count: int) -> Any:
+    """y[to + j] = factor x[at + j] for j < count: a loop over so few numbers would be all beginning
     and end.
     """
-    signature = types.void(x, types.intp, factor, y, types.intp)
 
     def generate(context, build, signature, arguments):
-        vector = ir.VectorType(context.get_data_type(y.dtype), COLS)
+        x, _, _, y, _ = signature.args
+        vector, align = ir.VectorType(context.get_data_type(y.dtype), count), y.dtype.bitwidth // 8
 
         def row(argument, at):
             array = cgutils.create_struct_proxy(signature.args[argument])(context, build, arguments[argument])
             return build.bitcast(build.gep(array.data, [at]), vector.as_pointer())
 
-        align = y.dtype.bitwidth // 8
         scaled = build.fmul(build.load(row(0, arguments[1]), align=align), _everywhere(build, arguments[2], vector))
         build.store(scaled, row(3, arguments[4]), align=align)
         return context.get_dummy_value()
 
-    return signature, generate
+    @intrinsic
+    def scale(typing, x, at, factor, y, to):
+        return types.void(x, types.intp, factor, y, types.intp), generate
+
+    return scale
+
+
+scale_side, _scale_band = _scaled(SIDE), _scaled(TALL_ROWS)
+
+
+@intrinsic
+def _fetch_number(typing, x, at):
+    """Ask for the cache line of x[at]."""
+
+    def generate(context, build, signature, arguments):
+        array = cgutils.create_struct_proxy(signature.args[0])(context, build, arguments[0])
+        _fetch(build, build.gep(array.data, [arguments[1]]), ir.VectorType(context.get_data_type(x.dtype), 1))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), generate
 
 
 def _in_registers(most_rows: int, cols: int, begin: str) -> Any:
@@ -208,7 +232,8 @@ def _in_registers(most_rows: int, cols: int, begin: str) -> Any:
 
     c[:rows] = first + a[:rows] @ panel, where the sums begin with ``first``: with what stands in c
     (``begin`` "c"), with a number for each row ("numbers"), or with rows of numbers ("rows"). c is
-    read in the first case alone.
+    read in the first case alone. In the last case a is a band: it has ``most_rows`` rows
+    whatever ``rows`` is, those beyond being the last one again.
 
     a, panel, c, first: flat arrays; a_at, panel_at, c_at, first_at: where the operands begin in
     them; a_row, panel_row, c_row, first_row: from row to row (0: one row of numbers for all);
@@ -235,7 +260,13 @@ def _in_registers(most_rows: int, cols: int, begin: str) -> Any:
         last = build.sub(rows, number(1))
         each = range(most_rows)
         index = [build.select(build.icmp_signed("<", number(i), rows), number(i), last) for i in each]
-        a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in index]
+        of_a = index
+        if begin == "rows":
+            # LLVM must not see that band and panel have one step: with one counter for both, each
+            # multiplication would take a second micro-operation to find its number
+            hidden = ir.InlineAsm(ir.FunctionType(word, [word]), "", "=r,0", side_effect=True)
+            of_a, a_step = [*map(number, each)], build.call(hidden, [a_step])
+        a_rows = [build.gep(pointer(0, a_at), [build.mul(i, a_row)]) for i in of_a]
         c_rows = [build.gep(pointer(9, c_at), [build.mul(i, c_row)]) for i in index]
         panel_rows = pointer(5, panel_at)
         if begin == "c":
@@ -295,8 +326,7 @@ def _in_registers(most_rows: int, cols: int, begin: str) -> Any:
 
 
 tile, tile_from = _in_registers(ROWS, COLS, "c"), _in_registers(ROWS, COLS, "numbers")
-TALL_ROWS = ROWS * 3 // 2
-tall_tile = _in_registers(TALL_ROWS, COLS, "rows")
+tall_tile = _in_registers(TALL_ROWS, TALL_COLS, "rows")
 STRIP = 4 * COLS
 strip = _in_registers(1, STRIP, "c")  # for a single row: every number of the matrix is used once
 
@@ -312,15 +342,64 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
                  c, row * c_row + col, c_row)  # fmt: skip
 
 
+# ---- bands --------------------------------------------------------------------------------------
+# What panels are for columns, bands are for rows:
+#
+#    a (M, K)  ->  bands (M / TALL_ROWS, K, TALL_ROWS)
+
+
+@jit(inner=True)
+def room_for_bands(rows, k, like):
+    """For a (rows, k) matrix."""
+    return room((rows + TALL_ROWS - 1) // TALL_ROWS * TALL_ROWS * k, like)
+
+
+@jit(inner=True)
+def pack_bands(a, a_row, a_step, rows, k, bands):
+    """The bands of a (rows, k); the last one is filled up with its last row."""
+    if a_step == 1 and TALL_ROWS == SIDE:
+        for row in range(0, rows, TALL_ROWS):
+            turn_over(a, row * a_row, a_row, min(TALL_ROWS, rows - row), k, bands[row * k :], TALL_ROWS)
+    elif a_step == 1:
+        columns = room(rows * k, a)
+        turn_over(a, 0, a_row, rows, k, columns, rows)
+        _cut_columns(columns, rows, rows, k, bands)
+    else:
+        _cut_columns(a, a_step, rows, k, bands)
+    there = rows % TALL_ROWS
+    if there > 0:
+        last = bands[(rows - there) * k :]
+        for i in range(0, k * TALL_ROWS, TALL_ROWS):
+            for j in range(there, TALL_ROWS):
+                last[i + j] = last[i + there - 1]
+
+
+@jit(inner=True)
+def _cut_columns(columns, step, rows, k, bands):
+    # the k columns, ``rows`` numbers each, lie ``step`` apart
+    whole = rows // TALL_ROWS * TALL_ROWS
+    for i in range(k):
+        for row in range(0, whole, TALL_ROWS):
+            _fetch_number(columns, (i + COLUMNS_AHEAD) * step + row)  # type: ignore[call-arg]
+            _scale_band(columns, i * step + row, like(columns, 1), bands, row * k + i * TALL_ROWS)
+        for row in range(whole, rows):
+            bands[whole * k + i * TALL_ROWS + row - whole] = columns[i * step + row]
+
+
+@jit(inner=True)
+def multiply_bands(bands, rows, k, panels, first, first_row, c, c_row, width):
+    """c = first + a b, for the bands of a (rows, k) and the panels of TALL_COLS columns of b
+    (k, width): a band stays in the first-level cache, while the panels go past it.
+    """
+    for row in range(0, rows, TALL_ROWS):
+        for col in range(0, width, TALL_COLS):
+            tall_tile(bands, row * k, 1, TALL_ROWS, rows - row, panels, col * k, TALL_COLS, k,
+                      c, row * c_row + col, c_row, first, row * first_row + col, first_row)  # fmt: skip
+
+
 @jit(inner=True)
 def multiply_add_tall(a, lda, rows, k, panels, c, width):
-    """The same for ``panels`` one after another and contiguous c, by tall tiles while that many
-    rows are left.
-    """
-    for col in range(0, width, COLS):
-        for row in range(0, rows, TALL_ROWS):
-            if rows - row > ROWS:
-                tall_tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k,
-                          c, row * width + col, width, c, row * width + col, width)  # fmt: skip
-            else:
-                tile(a, row * lda, lda, 1, rows - row, panels, col * k, COLS, k, c, row * width + col, width)
+    """c += a @ b for panels of TALL_COLS columns and contiguous c (rows, width)."""
+    bands = room_for_bands(rows, k, a)
+    pack_bands(a, lda, 1, rows, k, bands)
+    multiply_bands(bands, rows, k, panels, c, width, c, width, width)

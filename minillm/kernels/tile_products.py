@@ -2,14 +2,15 @@
 caches.
 
 The plan is that of every BLAS (Goto and van de Geijn, "Anatomy of high-performance matrix
-multiplication", 2008). WIDTH columns and DEPTH terms of the sums are taken at a time: so much of b,
-packed into panels, waits in the second-level cache. One panel stays in the first, while HEIGHT rows
-of a go past it, tile by tile.
+multiplication", 2008), its two inner loops exchanged. WIDTH columns and DEPTH terms of the sums are
+taken at a time: so much of b, packed into panels, waits in the second-level cache. One band of a
+stays in the first, while the panels go past it, tile by tile.
 
     for WIDTH columns, for DEPTH terms:
         pack the panels of b
         for HEIGHT rows of a:
-            for each panel, for each tile of rows: c += a b
+            pack their bands
+            for each band, for each panel: c += a b
 
 Every sum is taken in the order of its terms, each added by a fused multiply-add, and what waits in
 c for the next terms is what stood in the register. So a sum has the same bits however the product
@@ -30,7 +31,7 @@ from . import settings
 from ._jit import compiles_for, jit, prange
 from .process import get_num_threads
 from .rows import copy_rows
-from .tile import COLS, TALL_ROWS, pack_panel, room, tall_tile
+from .tile import TALL_COLS, TALL_ROWS, multiply_bands, pack_bands, pack_panel, room, room_for_bands
 
 Array = np.ndarray
 HEIGHT, DEPTH, WIDTH = 96, 256, 512  # tuned on an Emerald Rapids, with AVX-512 and with AVX2
@@ -44,57 +45,41 @@ def by_tiles(dtype: np.dtype, m: int, n: int, k: int) -> bool:
 
 
 @jit(inner=True)
-def _padded(n):
-    return (n + COLS - 1) // COLS * COLS
-
-
-@jit(inner=True)
 def _pack(b, ldb, b_turned, depth, n, panels):
     # the panels of b (depth, n), flat, or its transpose lies there, ldb from row to row
-    for p in range(_padded(n) // COLS):
-        pack_panel(b, ldb, b_turned, 0, depth, n, p, panels)
+    for col in range(0, n, TALL_COLS):
+        panel, at = panels[col * depth : (col + TALL_COLS) * depth], col * (ldb if b_turned else 1)
+        pack_panel(b, at, ldb, b_turned, depth, min(TALL_COLS, n - col), TALL_COLS, panel)
 
 
 @jit(inner=True)
-def _panel_product(a, a_row, a_step, rows, depth, panel, first, first_row, c, ldc):
-    for row in range(0, rows, TALL_ROWS):
-        tall_tile(a, row * a_row, a_row, a_step, rows - row, panel, 0, COLS, depth,
-                  c, row * ldc, ldc, first, row * first_row, first_row)  # fmt: skip
-
-
-@jit(inner=True)
-def _block_product(a, a_row, a_step, rows, depth, panels, first, first_row, c, ldc, n):
+def _block_product(bands, rows, depth, panels, first, first_row, c, ldc, n):
     # c = first + a b for some rows of a and some terms of the sums
-    whole = n // COLS * COLS
-    for col in range(0, whole, COLS):
-        panel = panels[col * depth :]
-        _panel_product(a, a_row, a_step, rows, depth, panel, first[col:], first_row, c[col:], ldc)
+    whole = n // TALL_COLS * TALL_COLS
+    multiply_bands(bands, rows, depth, panels, first, first_row, c, ldc, whole)
     if whole < n:  # the last panel is not full
-        edge = np.zeros(rows * COLS, c.dtype)
-        copy_rows(first[whole:], first_row, edge, COLS, rows, n - whole)
-        _panel_product(a, a_row, a_step, rows, depth, panels[whole * depth :], edge, COLS, edge, COLS)
-        copy_rows(edge, COLS, c[whole:], ldc, rows, n - whole)
+        edge = np.zeros(rows * TALL_COLS, c.dtype)
+        copy_rows(first[whole:], first_row, edge, TALL_COLS, rows, n - whole)
+        multiply_bands(bands, rows, depth, panels[whole * depth :], edge, TALL_COLS, edge, TALL_COLS, TALL_COLS)
+        copy_rows(edge, TALL_COLS, c[whole:], ldc, rows, n - whole)
 
 
 @jit(inner=True)
 def multiply_part(a, a_row, a_step, b, ldb, b_turned, c, ldc, m, n, k, bias):
     """c = a b + bias in this thread: see ``multiply_by_tiles`` (for kernels)."""
-    panels, aside = room(min(DEPTH, k) * _padded(min(WIDTH, n)), c), room(min(DEPTH, k) * HEIGHT, c)
-    nothing = np.zeros(min(WIDTH, n), c.dtype)
+    panels = room(min(DEPTH, k) * (min(WIDTH, n) + TALL_COLS), c)
+    bands, nothing = room_for_bands(min(HEIGHT, m), min(DEPTH, k), c), np.zeros(min(WIDTH, n), c.dtype)
     for col in range(0, n, WIDTH):
         cols, bias_part = min(WIDTH, n - col), bias[col:] if bias.size else nothing
         for term in range(0, k, DEPTH):
             depth = min(DEPTH, k - term)
             begin = col * ldb + term if b_turned else term * ldb + col
-            _pack(b[begin:], ldb, b_turned, depth, cols, panels[: depth * _padded(cols)])
+            _pack(b[begin:], ldb, b_turned, depth, cols, panels)
             for row in range(0, m, HEIGHT):
                 rows, c_part = min(HEIGHT, m - row), c[row * ldc + col :]
-                a_part, step = a[row * a_row + term * a_step :], a_step
-                if a_row == 1:  # columns that lie far apart share few places of the cache
-                    copy_rows(a_part, a_step, aside, rows, depth, rows)
-                    a_part, step = aside, rows
+                pack_bands(a[row * a_row + term * a_step :], a_row, a_step, rows, depth, bands)
                 first, first_row = (bias_part, 0) if term == 0 else (c_part, ldc)
-                _block_product(a_part, a_row, step, rows, depth, panels, first, first_row, c_part, ldc, cols)
+                _block_product(bands, rows, depth, panels, first, first_row, c_part, ldc, cols)
 
 
 @jit(parallel=True)
@@ -104,7 +89,7 @@ def _multiply(parts, a, a_row, a_step, b, ldb, b_turned, c, m, n, k, bias):
             lo, hi = _share(part, parts, m, TALL_ROWS)
             multiply_part(a[lo * a_row :], a_row, a_step, b, ldb, b_turned, c[lo * n :], n, hi - lo, n, k, bias)
         else:
-            lo, hi = _share(part, parts, n, COLS)
+            lo, hi = _share(part, parts, n, TALL_COLS)
             b_part, bias_part = b[lo * ldb if b_turned else lo :], bias[lo:] if bias.size else bias
             multiply_part(a, a_row, a_step, b_part, ldb, b_turned, c[lo:], n, m, hi - lo, k, bias_part)
 

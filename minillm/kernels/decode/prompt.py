@@ -35,7 +35,7 @@ from .._jit import jit, prange
 from ..activations import _gelu, _gelu_exact
 from ..attention import _block, _chunks
 from ..layout import integers
-from ..tile import COLS, LINE, ROWS, pack_rows, room, tile, width_of
+from ..tile import COLS, LINE, ROWS, room, tile, turn_over, width_of
 from ..vector_math import sigmoid
 from . import MOST_ROWS, Decoder
 from .attend import kept
@@ -103,17 +103,17 @@ def _pack(entry, column, cols, k, panel):
         codes = codes_at(address, outputs * row)
         for j in range(cols):
             block_row_to_floats(entry[KIND], codes, (column + j) * row, k, w, j * k)
-        pack_rows(w, 0, k, cols, k, panel)
+        turn_over(w, 0, k, cols, k, panel, COLS)
         return address + (column + COLS) * row, COLS * row
     if entry[KIND] == INT8:
-        pack_rows(codes_at(address, outputs * k), column * k, k, cols, k, panel)
+        turn_over(codes_at(address, outputs * k), column * k, k, cols, k, panel, COLS)
         return address + (column + COLS) * k, COLS * k
     if entry[KIND] == BY_COLUMNS:
         w = floats(address, outputs * k)
         for i in range(k):
             copy(w[i * outputs + column :], panel[i * COLS : i * COLS + cols])
         return address, 0
-    pack_rows(floats(address, outputs * k), column * k, k, cols, k, panel)
+    turn_over(floats(address, outputs * k), column * k, k, cols, k, panel, COLS)
     return address + 4 * (column + COLS) * k, 4 * COLS * k
 
 
