@@ -342,7 +342,7 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
                  c, row * c_row + col, c_row)  # fmt: skip
 
 
-# ---- bands --------------------------------------------------------------------------------------
+# ---- bands ---------------------------------------------------------------------------------------
 # What panels are for columns, bands are for rows:
 #
 #    a (M, K)  ->  bands (M / TALL_ROWS, K, TALL_ROWS)
