@@ -1,5 +1,6 @@
 """Recurrent layers and additive attention: kernel = definition = differences, one thread = two, padding, causality."""
 
+import itertools
 import importlib
 
 import numpy as np
@@ -275,9 +276,9 @@ def test_panels_hold_the_matrix(dtype):
     for k, n in [(1, 1), (5, 3), (17, 31), (40, 64), (3, 70)]:
         w, more, width = rng.standard_normal((k, n)).astype(dtype), np.ones((2, n), dtype), tile.width_of(n)
         whole = np.pad(np.concatenate([w, more]), ((0, 0), (0, width - n)))
-        order = whole.reshape(k + 2, -1, tile.COLS).swapaxes(0, 1).ravel()
-        for first in (w, np.asfortranarray(w)):
-            panels = tile.pack_under(tile.COLS, first, more)
+        for first, cols in itertools.product((w, np.asfortranarray(w)), (tile.COLS, tile.TALL_COLS)):
+            order = whole.reshape(k + 2, -1, cols).swapaxes(0, 1).ravel()
+            panels = tile.pack_under(cols, first, more)
             assert panels.ctypes.data % tile.LINE == 0
             np.testing.assert_array_equal(panels, order)
 

@@ -82,7 +82,9 @@ def pack_steps(*matrices: np.ndarray) -> np.ndarray:
 
 
 def _packed(chosen: str, *matrices: np.ndarray) -> np.ndarray:
-    """Panels (n / COLS, k, COLS) for tiles, and for BLAS a single one that is as wide as all."""
+    """Panels (n / COLS, k, COLS) for tiles, of TALL_COLS columns for tall ones in float32, and for
+    BLAS a single one that is as wide as all.
+    """
     k, n = sum(len(w) for w in matrices), matrices[0].shape[1]
     if chosen != "blas":
         cols = TALL_COLS if chosen == "tall" and matrices[0].dtype == np.float32 else COLS

@@ -6,7 +6,7 @@ the product. So the matrix is packed here once for the whole sequence, and a *ti
 sums stays in the processor's registers while the loop runs along the inner axis: every number
 loaded is used ROWS or COLS times. Measured on one core with AVX-512, 16 rows times a (256, 1024)
 matrix: 58 to 78 GFLOP/s by BLAS, 220 by tiles, which is all the core has. Large products are built
-of the same tiles (``tile_products.py``).
+of tall tiles (``tile_products.py``).
 
 Numba alone cannot express "keep these sums in registers", so ``tile`` writes the few LLVM
 instructions itself.
@@ -350,7 +350,7 @@ def multiply_add(a, a_row, a_step, rows, k, b, b_panel, b_row, c, c_row, width):
 
 @jit(inner=True)
 def room_for_bands(rows, k, like):
-    """For a (rows, k) matrix."""
+    """Room for the bands of a (rows, k) matrix, in the dtype of the array ``like``."""
     return room((rows + TALL_ROWS - 1) // TALL_ROWS * TALL_ROWS * k, like)
 
 
