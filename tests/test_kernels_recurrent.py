@@ -1,7 +1,7 @@
 """Recurrent layers and additive attention: kernel = definition = differences, one thread = two, padding, causality."""
 
-import itertools
 import importlib
+import itertools
 
 import numpy as np
 import pytest
