@@ -22,7 +22,7 @@ from .settings import KERNELS as KERNELS
 
 process.numba_module()  # settles the threading layer before anything can start one
 
-from .inner import OnlyInner, no_way_in  # noqa: E402
+from .inner import OnlyInner, WholeKernel, no_way_in  # noqa: E402
 
 _settings: Any = numba.config  # its attributes come from the environment: unknown to a type checker
 CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
@@ -63,9 +63,8 @@ def jit(
         "error_model": "numpy",
         "no_cpython_wrapper": inner,
         "no_cfunc_wrapper": True,
+        "pipeline_class": OnlyInner if inner else WholeKernel,
     }
-    if inner:
-        options["pipeline_class"] = OnlyInner
     if not JIT:  # plain Python; NumPy's integers then wrap around as silently as the processor's
         return np.errstate(over="ignore")(function)
     try:

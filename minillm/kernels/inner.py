@@ -1,16 +1,22 @@
-"""What only other kernels call becomes part of them: it is compiled to LLVM's code, and no further.
+"""Machine code is made once, of a whole kernel.
 
-Numba makes machine code of each function together with all that it calls. In a tower of small
-functions most of that is never run, for only what Python calls needs an address: the step of
-decoding compiles in 34 s, not in 40. And with that code, a process that had just compiled its
-kernels found other last bits than one that read them from the cache: functions have one name in all
-kernels, and probably the copy that was there first was taken for all.
+Numba makes it of each function together with all that it calls: of what only other kernels call, of
+the body of a parallel loop, and of two functions around each body, every time with all the
+optimisation there is. In a tower of small functions nearly all of that is never run, for only what
+Python calls needs an address. So what is made on the way is a *part* here: LLVM's code and no
+further. The kernel at the top links its parts, and optimises the whole.
+
+Functions of a part become the kernel's own. Otherwise they would have one name in all kernels, and
+the copy that was there first be taken for all, with other last bits in a process that had just
+compiled its kernels than in one that read them from the cache.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+from llvmlite import binding as llvm
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
@@ -18,10 +24,41 @@ from numba.core.compiler import Compiler
 class _Part(JITCodeLibrary):
     """A library that is linked into others, and has no address itself."""
 
+    def _optimize_final_module(self) -> None:
+        pass
+
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
         self._verify_declare_only_symbols()
         self._finalized = True
+
+
+class _Whole(JITCodeLibrary):
+    """A library that is linked of parts."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage == llvm.Linkage.linkonce_odr and not function.is_declaration:
+                function.linkage = llvm.Linkage.internal
+        super()._optimize_final_module()
+
+
+def _makes_parts(codegen: Any) -> Any:
+    """What Numba takes libraries from, where these are to be parts."""
+    parts = copy.copy(codegen)
+    parts._library_class = _Part
+    parts.set_env = lambda name, environment: None  # it would be written at the address of the part
+    return parts
+
+
+class WholeKernel(Compiler):
+    """Numba's compiler, for what Python calls."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *how: Any) -> None:
+        codegen = targetctx.codegen()
+        whole = _Whole(codegen, "kernel")
+        whole.enable_object_caching()
+        super().__init__(typingctx, targetctx.subtarget(_internal_codegen=_makes_parts(codegen)), whole, *how)
 
 
 class OnlyInner(Compiler):
