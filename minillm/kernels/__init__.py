@@ -118,16 +118,24 @@ def by_definition(*packages: str) -> Iterator[None]:
 @contextlib.contextmanager
 def noting_calls() -> Iterator[list[Call]]:
     """Inside, the definitions compute, and each call of one is noted: the first of its kind, for
-    arguments of the same types call the same kernels.
+    arguments of the same types call the same kernels. (What a definition itself calls is not: its
+    kernel knows what it needs.)
 
     ``load(file, name)(*arguments)`` then compiles the kernel, in whatever order one likes.
     """
     calls: dict[Any, Call] = {}
+    depth = 0
 
     def noting(file: str, name: str, definition: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            calls.setdefault((name, *map(_kind, args)), (file, name, args))
-            return definition(*args)
+            nonlocal depth
+            if depth == 0:
+                calls.setdefault((name, *map(_kind, args)), (file, name, args))
+            depth += 1
+            try:
+                return definition(*args)
+            finally:
+                depth -= 1
 
         return call
 

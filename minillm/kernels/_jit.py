@@ -23,6 +23,7 @@ from .settings import KERNELS as KERNELS
 process.numba_module()  # settles the threading layer before anything can start one
 
 from .inner import OnlyInner, WholeKernel, no_way_in  # noqa: E402
+from .turns import in_turn  # noqa: E402
 
 _settings: Any = numba.config  # its attributes come from the environment: unknown to a type checker
 CORES: int = _settings.NUMBA_DEFAULT_NUM_THREADS  # that this process may use
@@ -72,20 +73,21 @@ def jit(
         _stamp_cache(dispatcher)
     except (RuntimeError, OSError):  # "no locator available": nowhere to write
         dispatcher = numba.njit(**options)(function)
-    _one_signature(dispatcher)
+    _compile_once(dispatcher)
     if inner:
         no_way_in(dispatcher)
     return dispatcher
 
 
-def _one_signature(dispatcher: Any) -> None:
-    """Let a kernel that others call with ``0`` and with ``n`` compile once: to Numba, a constant is
-    a type.
+def _compile_once(dispatcher: Any) -> None:
+    """Let a kernel compile once that others call with ``0`` and with ``n`` (to Numba, a constant is
+    a type), or that another process compiles.
     """
-    compile_for = dispatcher.compile
+    compile_for, table = dispatcher.compile, getattr(_index_of(dispatcher), "_index_path", None)
 
     def compile_once(signature: Any) -> Any:
-        return compile_for(tuple(map(types.unliteral, signature)) if isinstance(signature, tuple) else signature)
+        with in_turn(table):
+            return compile_for(tuple(map(types.unliteral, signature)) if isinstance(signature, tuple) else signature)
 
     dispatcher.compile = compile_once
 
