@@ -9,7 +9,9 @@ a recurrent layer lets all of them compute, for some hundredths of a second, and
 in a small file beside the compiled kernels. From then on the file decides: a product goes the same
 way, and gives the same bits, in every run.
 
-Tiles of both heights add the same numbers in the same order: the same bits. BLAS rounds elsewhere.
+Tiles of both heights add the same numbers in the same order: the same bits. BLAS rounds elsewhere,
+and so must be clearly quicker. A tall tile computes all its rows, wanted or not: it is for more
+than half of them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from .blas import gemm, has_blas, hold_blas_threads, release_blas_threads
 from .shared import TALL, integers, set_integer
 from .tile import COLS, ROWS, TALL_COLS, TALL_ROWS, multiply_add, multiply_add_tall, pack_under, width_of
 
-WAYS = "tiles", "tall", "blas"  # tiles unless another is clearly quicker
+WAYS = "tiles", "tall", "blas"
 NAMES = {"tiles": f"register tiles of {ROWS} rows", "tall": f"register tiles of {TALL_ROWS} rows", "blas": "BLAS"}
 CLEARLY = 1.05  # times as fast
 _ROUNDS = 9  # in turn, and the best of each counts: other programs only ever make a way slower
@@ -58,9 +60,9 @@ def _decide() -> str:
 
 
 def quickest(rates: Rates) -> str:
-    """The quickest way; tiles where none is clearly quicker."""
-    best = max(rates, key=rates.__getitem__)
-    return best if rates[best] > CLEARLY * rates["tiles"] else "tiles"
+    """The quicker tiles, or BLAS where it is clearly quicker."""
+    tiles = max([name for name in rates if name != "blas"], key=rates.__getitem__)
+    return "blas" if rates.get("blas", 0.0) > CLEARLY * rates[tiles] else tiles
 
 
 def recurrent_path() -> str:
@@ -75,10 +77,12 @@ def recurrent_path() -> str:
 # ---- the product of few rows ---------------------------------------------------------------------
 
 
-def pack_steps(*matrices: np.ndarray) -> np.ndarray:
-    """Matrices (k_i, n), one under the other, in the order in which the way of few rows reads them.
+def pack_steps(rows: int, *matrices: np.ndarray) -> np.ndarray:
+    """Matrices (k_i, n), one under the other, in the order in which the way of so few rows reads
+    them.
     """
-    return _packed(way(), *matrices)
+    chosen = way()
+    return _packed("tiles" if chosen == "tall" and rows <= TALL_ROWS // 2 else chosen, *matrices)
 
 
 def _packed(chosen: str, *matrices: np.ndarray) -> np.ndarray:
@@ -96,7 +100,8 @@ def _packed(chosen: str, *matrices: np.ndarray) -> np.ndarray:
 
 @jit(inner=True)
 def _by_tiles(a, lda, rows, k, panels, c, width):
-    if integers()[TALL] and c.itemsize == 4:  # float64 would want twice the registers
+    tall = panels.shape[2] == TALL_COLS and (COLS > TALL_COLS or integers()[TALL])
+    if tall and c.itemsize == 4:  # float64 would want twice the registers
         multiply_add_tall(a, lda, rows, k, panels.reshape(-1), c, width)
     else:
         multiply_add(a, lda, 1, rows, k, panels.reshape(-1), k * COLS, COLS, c, width, width)

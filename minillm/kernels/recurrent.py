@@ -39,9 +39,10 @@ def rnn_forward(
     """See functional/recurrent.py."""
     x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
     (B, T, _), H = x.shape, h0.shape[1]
-    begin, panels = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
+    most, first = _rows_of_a_task(B, T, w_hh), _first_steps(starts, B)
+    begin, panels = _prepared(most, T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
     h = np.empty((B, T, H), x.dtype)
-    loops.rnn_forward(_rows_of_a_task(B, T, w_hh), x, panels, begin, h0[:, None], _first_steps(starts, B), h)
+    loops.rnn_forward(most, x, panels, begin, h0[:, None], first, h)
     return h
 
 
@@ -49,8 +50,9 @@ def rnn_backward(dh: Array, x: Array, w_ih: Array, w_hh: Array, h0: Array, h: Ar
     """See functional/recurrent.py."""
     dh, x, w_ih, w_hh, h0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0))
     (B, T, H), dz = h.shape, np.empty_like(h)
-    w, u, first, carried, dx = _prepared_backward(x, w_ih, w_hh, starts)
-    loops.rnn_backward(_rows_of_a_task(B, T, w_hh), dh, h, w, u, first, carried, dz, dx)
+    most = _rows_of_a_task(B, T, w_hh)
+    w, u, first, carried, dx = _prepared_backward(most, x, w_ih, w_hh, starts)
+    loops.rnn_backward(most, dh, h, w, u, first, carried, dz, dx)
     return dx, *_weight_gradients(dz, dz, x, h, h0), carried[:, :H].copy()
 
 
@@ -60,9 +62,9 @@ def lstm_forward(
     """See functional/recurrent.py."""
     x, w_ih, w_hh, b_ih, b_hh, h0, c0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0, c0))
     (B, T, _), H = x.shape, h0.shape[1]
-    begin, panels = _prepared(T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
-    gates, h, c = (np.empty((B, T, n), x.dtype) for n in (4 * H, H, H))
     most, first = _rows_of_a_task(B, T, w_hh), _first_steps(starts, B)
+    begin, panels = _prepared(most, T, b_ih + b_hh, (x[:, 0], w_ih), (h0, w_hh))
+    gates, h, c = (np.empty((B, T, n), x.dtype) for n in (4 * H, H, H))
     loops.lstm_forward(most, x, panels, begin, h0[:, None], c0, first, gates, h, c)
     return h, c, gates
 
@@ -84,8 +86,9 @@ def lstm_backward(
     dh, x, w_ih, w_hh, h0, c0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0, c0))
     (B, T, H), dz = h.shape, np.empty_like(gates)
     dc = dc_last.astype(h.dtype, order="C")  # a copy, turned from the last step's into the first's
-    w, u, first, carried, dx = _prepared_backward(x, w_ih, w_hh, starts)
-    loops.lstm_backward(_rows_of_a_task(B, T, w_hh), dh, dc, gates, c, c0, w, u, first, carried, dz, dx)
+    most = _rows_of_a_task(B, T, w_hh)
+    w, u, first, carried, dx = _prepared_backward(most, x, w_ih, w_hh, starts)
+    loops.lstm_backward(most, dh, dc, gates, c, c0, w, u, first, carried, dz, dx)
     return dx, *_weight_gradients(dz, dz, x, h, h0), carried[:, :H].copy(), dc
 
 
@@ -95,9 +98,10 @@ def gru_forward(
     """See functional/recurrent.py."""
     x, w_ih, w_hh, b_ih, b_hh, h0 = (contiguous(a) for a in (x, w_ih, w_hh, b_ih, b_hh, h0))
     (B, T, _), H = x.shape, h0.shape[1]
-    (begin, w), (begin_h, w_h) = _prepared(T, b_ih, (x[:, 0], w_ih)), _prepared(T, b_hh, (h0, w_hh))
-    gates, h, u = (np.empty((B, T, n), x.dtype) for n in (3 * H, H, H))
     most, first = _rows_of_a_task(B, T, w_hh), _first_steps(starts, B)
+    begin, w = _prepared(most, T, b_ih, (x[:, 0], w_ih))
+    begin_h, w_h = _prepared(most, T, b_hh, (h0, w_hh))
+    gates, h, u = (np.empty((B, T, n), x.dtype) for n in (3 * H, H, H))
     loops.gru_forward(most, x, w, w_h, begin, begin_h, h0[:, None], first, gates, h, u)
     return h, gates, u
 
@@ -116,8 +120,9 @@ def gru_backward(
     """See functional/recurrent.py."""
     dh, x, w_ih, w_hh, h0 = (contiguous(a) for a in (dh, x, w_ih, w_hh, h0))
     (B, T, H), dz, dp = h.shape, np.empty_like(gates), np.empty_like(gates)
-    w, w_h, first, carried, dx = _prepared_backward(x, w_ih, w_hh, starts)
-    loops.gru_backward(_rows_of_a_task(B, T, w_hh), dh, gates, u, h, h0, w, w_h, first, carried, dz, dp, dx)
+    most = _rows_of_a_task(B, T, w_hh)
+    w, w_h, first, carried, dx = _prepared_backward(most, x, w_ih, w_hh, starts)
+    loops.gru_backward(most, dh, gates, u, h, h0, w, w_h, first, carried, dz, dp, dx)
     return dx, *_weight_gradients(dz, dp, x, h, h0), carried[:, :H].copy()
 
 
@@ -134,7 +139,7 @@ def _rows_of_a_task(B: int, T: int, w_hh: np.ndarray) -> int:
 
 
 @np.errstate(under="ignore")
-def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]) -> Arrays:
+def _prepared(most: int, T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]) -> Arrays:
     """What the sums begin with, and the panels of the products x w^T, side by side, that are added
     at every step.
 
@@ -145,14 +150,15 @@ def _prepared(T: int, bias: np.ndarray, *products: tuple[np.ndarray, np.ndarray]
     rows = bias[None] if T > 1 else sum((linear_forward(x, w, None) for x, w in products), bias)
     begin = np.zeros((len(rows), width_of(len(bias))), bias.dtype)
     begin[:, : len(bias)] = rows
-    return begin, pack_steps(*(w.T for _, w in products)) if T > 1 else np.empty((0, 0, 0), bias.dtype)
+    return begin, pack_steps(most, *(w.T for _, w in products)) if T > 1 else np.empty((0, 0, 0), bias.dtype)
 
 
-def _prepared_backward(x: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, starts: Starts) -> Arrays:
+def _prepared_backward(most: int, x: Array, w_ih: Array, w_hh: Array, starts: Starts) -> Arrays:
     """The packed matrices, the rows' first steps, and buffers for what is carried back and for dx.
     """
     carried = np.zeros((len(x), width_of(w_hh.shape[1])), x.dtype)
-    return pack_steps(w_ih), pack_steps(w_hh), _first_steps(starts, len(x)), carried, np.empty_like(x)
+    packed = pack_steps(most, w_ih), pack_steps(most, w_hh)
+    return *packed, _first_steps(starts, len(x)), carried, np.empty_like(x)
 
 
 def _first_steps(starts: Starts, B: int) -> np.ndarray:

@@ -38,6 +38,7 @@ ROWS, COLS = (8, 32) if compiles_for("avx512f") else (4, 16)
 # Tall tiles read a from bands, where the numbers of a column lie side by side. AVX-512 then loads
 # a number and multiplies by it in one instruction, and a core that is shared does more.
 TALL_ROWS, TALL_COLS = (16, 16) if compiles_for("avx512f") else (6, 16)
+TERMS = 192  # of the sums of few rows that tall tiles take at a time
 SIDE = 16  # of the squares of a matrix that are turned over at once
 _SQUARE = range(SIDE)
 LINE = 64  # bytes of a cache line: a panel row that begins in the middle of one costs two loads
@@ -387,19 +388,24 @@ def _cut_columns(columns, step, rows, k, bands):
 
 
 @jit(inner=True)
-def multiply_bands(bands, rows, k, panels, first, first_row, c, c_row, width):
+def multiply_bands(bands, rows, k, panels, panel_rows, first, first_row, c, c_row, width):
     """c = first + a b, for the bands of a (rows, k) and the panels of TALL_COLS columns of b
-    (k, width): a band stays in the first-level cache, while the panels go past it.
+    (k, width), of which each begins ``panel_rows`` rows after the one before: a band stays in the
+    first-level cache, while the panels go past it.
     """
     for row in range(0, rows, TALL_ROWS):
         for col in range(0, width, TALL_COLS):
-            tall_tile(bands, row * k, 1, TALL_ROWS, rows - row, panels, col * k, TALL_COLS, k,
+            tall_tile(bands, row * k, 1, TALL_ROWS, rows - row, panels, col * panel_rows, TALL_COLS, k,
                       c, row * c_row + col, c_row, first, row * first_row + col, first_row)  # fmt: skip
 
 
 @jit(inner=True)
 def multiply_add_tall(a, lda, rows, k, panels, c, width):
-    """c += a @ b for panels of TALL_COLS columns and contiguous c (rows, width)."""
-    bands = room_for_bands(rows, k, a)
-    pack_bands(a, lda, 1, rows, k, bands)
-    multiply_bands(bands, rows, k, panels, c, width, c, width, width)
+    """c += a @ b for panels of TALL_COLS columns and contiguous c (rows, width), TERMS of the sums
+    at a time: a band and a panel then fit into the first-level cache together.
+    """
+    bands = room_for_bands(rows, min(TERMS, k), a)
+    for term in range(0, k, TERMS):
+        terms = min(TERMS, k - term)
+        pack_bands(a[term:], lda, 1, rows, terms, bands)
+        multiply_bands(bands, rows, terms, panels[term * TALL_COLS :], k, c, width, c, width, width)

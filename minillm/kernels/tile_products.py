@@ -56,11 +56,12 @@ def _pack(b, ldb, b_turned, depth, n, panels):
 def _block_product(bands, rows, depth, panels, first, first_row, c, ldc, n):
     # c = first + a b for some rows of a and some terms of the sums
     whole = n // TALL_COLS * TALL_COLS
-    multiply_bands(bands, rows, depth, panels, first, first_row, c, ldc, whole)
+    multiply_bands(bands, rows, depth, panels, depth, first, first_row, c, ldc, whole)
     if whole < n:  # the last panel is not full
         edge = np.zeros(rows * TALL_COLS, c.dtype)
         copy_rows(first[whole:], first_row, edge, TALL_COLS, rows, n - whole)
-        multiply_bands(bands, rows, depth, panels[whole * depth :], edge, TALL_COLS, edge, TALL_COLS, TALL_COLS)
+        last = panels[whole * depth :]
+        multiply_bands(bands, rows, depth, last, depth, edge, TALL_COLS, edge, TALL_COLS, TALL_COLS)
         copy_rows(edge, TALL_COLS, c[whole:], ldc, rows, n - whole)
 
 
