@@ -109,14 +109,20 @@ def lstm(
     a, w_ih, w_hh, b_ih, b_hh, first_h, first_c = alike(*inputs)
     starts = check_starts("lstm", starts, len(x))
     h, c, gates = lstm_forward(a, w_ih, w_hh, b_ih, b_hh, first_h, first_c, starts)
+    of_last_c: list[Array] = []  # its gradient, on the way from ``backward_c`` to ``backward``
 
-    def backward(dy):
-        dh, dc = dy[:, :-1], dy[:, -1]
+    def backward(dh):
+        dc = of_last_c.pop() if of_last_c else np.zeros_like(first_c)
         return lstm_backward(dh, dc, a, w_ih, w_hh, first_h, first_c, h, c, gates, starts)
 
-    # an operation has one result: the last c stands behind the states, and slices take them apart
-    y = Tensor.from_op(np.concatenate([h, c[:, -1:]], axis=1), inputs, backward)  # (B, T + 1, H)
-    return y[:, :-1], y[:, -1]
+    def backward_c(dc):
+        of_last_c[:] = [dc]
+        return (np.broadcast_to(np.zeros((), dc.dtype), h.shape),)
+
+    # an operation has one result: the last c counts as made of the states, so its gradient comes
+    # first, and ``backward`` is called even where nothing else has one
+    y = Tensor.from_op(h, inputs, backward)
+    return y, Tensor.from_op(c[:, -1].copy(), (y,), backward_c, "lstm")
 
 
 @compiled("recurrent")
