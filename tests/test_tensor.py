@@ -126,6 +126,23 @@ def test_backward_frees_what_it_is_done_with():
     assert freed == [True]
 
 
+def test_gradients_that_nobody_else_holds_are_kept_without_a_copy():
+    x, y = (Tensor(np.ones((50, 50)), requires_grad=True) for _ in range(2))
+    addresses, held = [], []
+
+    def backward(dy):
+        gradients = dy * 2, dy * 3
+        addresses[:] = [g.ctypes.data for g in gradients]
+        return gradients
+
+    Tensor.from_op(x.data + y.data, (x, y), backward).sum().backward()
+    assert [x.grad.ctypes.data, y.grad.ctypes.data] == addresses
+    x.grad = y.grad = None
+    Tensor.from_op(x.data + y.data, (x, y), lambda dy: held.extend(backward(dy)) or held).sum().backward()
+    assert addresses == [g.ctypes.data for g in held]
+    assert not {x.grad.ctypes.data, y.grad.ctypes.data} & {*addresses}
+
+
 def test_a_thousand_steps_leave_no_trace():
     import tracemalloc
 
