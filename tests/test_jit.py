@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite import binding as llvm
+from numba.core.codegen import JITCodeLibrary
 
 from minillm import kernels
-from minillm.kernels import _jit, layout, vector_math
+from minillm.kernels import _jit, layout, turns, vector_math
 
 compiled = pytest.mark.skipif(not _jit.JIT, reason="plain Python uses the C library's functions")
+emit = JITCodeLibrary._finalize_specific
 
 
 @_jit.jit
@@ -164,6 +167,30 @@ def test_an_inner_kernel_has_no_machine_code_of_its_own():
 
 
 @compiled
+def test_machine_code_is_made_once_of_a_parallel_kernel_and_all_of_it_is_its_own(monkeypatch):
+    made = []
+    monkeypatch.setattr(JITCodeLibrary, "_finalize_specific", lambda library: made.append(library) or emit(library))
+
+    @_jit.jit(inner=True)
+    def ends(x, i):
+        return x[i] + x[i + 1] + x[i + 2]
+
+    @_jit.jit(parallel=True)
+    def fill(x, y):
+        for i in _jit.prange(y.size):
+            y[i] = ends(x, i)
+
+    x, y = np.arange(40.0), np.empty(37)
+    fill(x, y)
+    np.testing.assert_array_equal(y, 3 * np.arange(37) + 3)
+    (compiled,) = fill.overloads.values()
+    assert made == [compiled.library]
+    functions = list(compiled.library._final_module.functions)
+    outside = {f.name for f in functions if not f.is_declaration and f.linkage != llvm.Linkage.internal}
+    assert outside <= {compiled.fndesc.llvm_func_name, compiled.fndesc.llvm_cpython_wrapper_name}
+
+
+@compiled
 def test_a_constant_argument_is_no_signature_of_its_own():
     @_jit.jit(inner=True)
     def add(x, n, negative):
@@ -262,6 +289,54 @@ def test_a_damaged_file_of_the_cache_is_compiled_anew(tmp_path, ending, kept):
     file.write_bytes(whole[:kept])
     assert _run(PROGRAM, **environment) == (0, "160000.0", "")
     assert len(file.read_bytes()) > len(whole) // 2
+
+
+@compiled
+def test_of_processes_that_want_a_kernel_at_once_one_compiles(tmp_path):
+    pytest.importorskip("fcntl")
+    told = "from minillm import kernels; kernels.on_compile(lambda *what: print('compiling', *what, flush=True));"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "MINILLM_KERNELS": "numba"}
+    programs = [
+        subprocess.Popen([sys.executable, "-c", told + PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [program.communicate(timeout=120)[0] for program in programs]
+    assert all(out.endswith("160000.0\n") for out in said)
+    assert sum("compiling _sum_of_squares_blocks None" in out for out in said) == 1
+
+
+class TestTurns:
+    @pytest.fixture
+    def table(self, tmp_path):
+        fcntl = pytest.importorskip("fcntl")
+        path = tmp_path / "kernel.nbi"
+        with open(path, "wb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            yield path
+
+    def test_whoever_is_never_done_is_not_waited_for(self, table, monkeypatch):
+        monkeypatch.setattr(turns, "PATIENCE", 0.05)
+        with turns.in_turn(str(table)):
+            pass
+        with turns.in_turn(str(table.parent)):  # no file that could be locked
+            pass
+
+    def test_a_lock_on_a_file_that_was_replaced_meanwhile_counts_for_nothing(self, tmp_path, monkeypatch):
+        fcntl = pytest.importorskip("fcntl")
+        path, flock, locked = tmp_path / "kernel.nbi", fcntl.flock, []
+
+        def as_another_saves(descriptor, how):
+            locked.append(descriptor)
+            if len(locked) == 1:
+                new = path.with_suffix(".new")
+                new.write_bytes(b"what was compiled")
+                os.replace(new, path)
+            flock(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", as_another_saves)
+        descriptor = turns._locked(str(path))
+        assert len(locked) == 2 and os.path.samestat(os.fstat(descriptor), os.stat(path))
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from minillm import Tensor, kernels
+from minillm import Tensor, kernels, optim
 from minillm import functional as F
 from minillm.tokenizer.pieces import unique_pieces
 from minillm.training import warm_up
@@ -72,6 +72,14 @@ def test_calls_are_noted_while_the_definitions_compute():
     with kernels.noting_calls() as later:
         pass
     assert later == []
+
+
+@needs_numba
+def test_what_a_definition_calls_itself_is_not_noted():
+    weights, zeros = [np.eye(3, dtype=np.float32)], np.zeros(9, np.float32)
+    with kernels.noting_calls() as calls:
+        optim.muon_update(zeros.copy(), weights, zeros.copy(), 0.1, 0.9, 0.0)  # multiplies matrices
+    assert [name for _, name, _ in calls] == ["muon_update"]
 
 
 class TestProcess:

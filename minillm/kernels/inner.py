@@ -33,12 +33,15 @@ class _Part(JITCodeLibrary):
         self._finalized = True
 
 
+_OF_PARTS = llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr
+
+
 class _Whole(JITCodeLibrary):
     """A library that is linked of parts."""
 
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
-            if function.linkage == llvm.Linkage.linkonce_odr and not function.is_declaration:
+            if function.linkage in _OF_PARTS and not function.is_declaration:
                 function.linkage = llvm.Linkage.internal
         super()._optimize_final_module()
 
