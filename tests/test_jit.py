@@ -292,6 +292,12 @@ def test_a_damaged_file_of_the_cache_is_compiled_anew(tmp_path, ending, kept):
 
 
 @compiled
+def test_a_cache_that_can_be_written_no_more_is_done_without(tmp_path):
+    program = PROGRAM.replace("print(", f"import shutil; shutil.rmtree({str(tmp_path)!r}); print(")
+    assert _run(program, NUMBA_CACHE_DIR=str(tmp_path), MINILLM_KERNELS="numba") == (0, "160000.0", "")
+
+
+@compiled
 def test_of_processes_that_want_a_kernel_at_once_one_compiles(tmp_path):
     pytest.importorskip("fcntl")
     told = "from minillm import kernels; kernels.on_compile(lambda *what: print('compiling', *what, flush=True));"

@@ -271,3 +271,22 @@ def test_errors():
         models.RecurrentLMConfig(attention="soft")
     with pytest.raises(ValueError, match="config.json: dropout = 0.1 is unknown and may change the result"):
         models.RecurrentLMConfig.from_dict({"dropout": 0.1})
+
+
+def test_the_gradient_of_an_lstms_last_cell_state_is_gone_when_its_backward_was_interrupted():
+    layer, x = nn.LSTM(3, 5, rng=0), Tensor(np.random.default_rng(0).standard_normal((2, 4, 3)), requires_grad=True)
+
+    def interrupt(gradient):
+        raise KeyboardInterrupt
+
+    y, (_, c) = layer(x)
+    y.sum().backward(retain_graph=True)
+    expected, x.grad = x.grad, None
+    hooks = x.register_hook(interrupt), y.register_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        c.sum().backward(retain_graph=True)
+    for hook in hooks:
+        hook.remove()
+    x.grad = None
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, expected)

@@ -141,6 +141,17 @@ def test_gradients_that_nobody_else_holds_are_kept_without_a_copy():
     Tensor.from_op(x.data + y.data, (x, y), lambda dy: held.extend(backward(dy)) or held).sum().backward()
     assert addresses == [g.ctypes.data for g in held]
     assert not {x.grad.ctypes.data, y.grad.ctypes.data} & {*addresses}
+    x.grad, memory = None, bytearray(8 * x.size)
+    Tensor.from_op(x.data, (x,), lambda dy: (np.frombuffer(memory).reshape(50, 50),)).sum().backward()
+    np.frombuffer(memory)[:] = 7.0
+    assert not x.grad.any()
+
+
+def test_the_gradient_of_a_number_is_an_array():
+    x = parameter(3.0)
+    x = Tensor(x.data[0], requires_grad=True)
+    (x * 2).backward()
+    assert type(x.grad) is np.ndarray and x.grad.shape == () and x.grad == 2
 
 
 def test_a_thousand_steps_leave_no_trace():

@@ -1,6 +1,7 @@
 """A second process compiles for the first: just what is needed, and its failure is nobody's."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -218,7 +219,10 @@ def test_it_ends_with_the_process_that_started_it_however_that_ends(monkeypatch)
     code = "from minillm.training import warm_up as w; "
     code += "w.end_with_parent(); print(1, flush=True); w.threading.Event().wait(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert child.stdout.readline() == b"1\n" and child.poll() is None
+    assert child.stdout.readline() == b"1\n"
+    child.send_signal(signal.SIGINT)  # as a terminal sends it to both
+    time.sleep(0.2)
+    assert child.poll() is None
     child.stdin.close()
     assert child.wait(20) == 1
     child.stdout.close()

@@ -240,7 +240,8 @@ class Arriving:
             return
         before = self._sums.get(t)
         if before is None:
-            self._sums[t] = g if g.dtype is t._data.dtype else np.asarray(g, dtype=t._data.dtype)
+            fits = type(g) is np.ndarray and g.dtype is t._data.dtype
+            self._sums[t] = g if fits else np.asarray(g, dtype=t._data.dtype)
         elif t in self._ours:
             before += g
         else:
@@ -274,7 +275,7 @@ def _references(g: np.ndarray) -> tuple[int, int]:
     memory = g.base
     if memory is None:
         return sys.getrefcount(g), 0
-    whole = isinstance(memory, np.ndarray) and memory.size == g.size and g.flags.carray
+    whole = isinstance(memory, np.ndarray) and memory.base is None and memory.size == g.size and g.flags.carray
     return sys.getrefcount(g), sys.getrefcount(memory) if whole else -1
 
 

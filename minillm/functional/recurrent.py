@@ -109,20 +109,15 @@ def lstm(
     a, w_ih, w_hh, b_ih, b_hh, first_h, first_c = alike(*inputs)
     starts = check_starts("lstm", starts, len(x))
     h, c, gates = lstm_forward(a, w_ih, w_hh, b_ih, b_hh, first_h, first_c, starts)
-    of_last_c: list[Array] = []  # its gradient, on the way from ``backward_c`` to ``backward``
 
     def backward(dh):
-        dc = of_last_c.pop() if of_last_c else np.zeros_like(first_c)
-        return lstm_backward(dh, dc, a, w_ih, w_hh, first_h, first_c, h, c, gates, starts)
+        return lstm_backward(dh, np.zeros_like(first_c), a, w_ih, w_hh, first_h, first_c, h, c, gates, starts)
 
     def backward_c(dc):
-        of_last_c[:] = [dc]
-        return (np.broadcast_to(np.zeros((), dc.dtype), h.shape),)
+        return lstm_backward(np.zeros_like(h), dc, a, w_ih, w_hh, first_h, first_c, h, c, gates, starts)
 
-    # an operation has one result: the last c counts as made of the states, so its gradient comes
-    # first, and ``backward`` is called even where nothing else has one
-    y = Tensor.from_op(h, inputs, backward)
-    return y, Tensor.from_op(c[:, -1].copy(), (y,), backward_c, "lstm")
+    # an operation has one result: these are two, and who uses both goes back through time twice
+    return Tensor.from_op(h, inputs, backward), Tensor.from_op(c[:, -1].copy(), inputs, backward_c, "lstm")
 
 
 @compiled("recurrent")

@@ -4,6 +4,7 @@ something compiles.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -108,10 +109,10 @@ def _index_of(dispatcher: Any) -> Any:
 
 
 def _forgive_damage(index: Any) -> None:
-    """Let a file of the cache that is damaged (a full disk, a power cut) count as one that is
-    missing: it is compiled and written anew.
+    """Let a file of the cache that is damaged (a power cut) count as one that is missing: it is
+    compiled and written anew. And let one that cannot be written (a full disk) be missing.
     """
-    load_index, load_data = index._load_index, index._load_data
+    load_index, load_data, save = index._load_index, index._load_data, index.save
 
     def index_or_nothing() -> dict:
         try:
@@ -127,7 +128,11 @@ def _forgive_damage(index: Any) -> None:
         except Exception as error:
             raise FileNotFoundError(name) from error  # on which Numba compiles
 
-    index._load_index, index._load_data = index_or_nothing, data_or_missing
+    def save_or_not(key: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(key, data)
+
+    index._load_index, index._load_data, index.save = index_or_nothing, data_or_missing, save_or_not
 
 
 _HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 __all__ = ["COMPILING", "CompileNotice"]
 
-COMPILING = 20  # seconds that the first training on a machine waits, beside a second process that compiles too
+COMPILING = 10  # seconds that the first training on a machine waits, beside a second process that compiles too
 
 
 class CompileNotice:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -182,7 +183,10 @@ def compile_tokenizers(kinds: Sequence[type[Trained]] = (BPETokenizer, UnigramTo
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it is no more, and so the pipe between them."""
+    """End this process when the one that started it is no more, and so the pipe between them, and
+    not before: Ctrl-C is for that one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
         os.read(0, 1)  # which nobody writes: it ends with the pipe
