@@ -103,7 +103,7 @@ class Node:
             node._check_gradients(dy, gradients)
             for t, g in zip(node._inputs, gradients, strict=True):
                 arriving.add(t, g)  # gradients add
-            del dy, gradients, g  # what nobody else holds a parameter keeps as it is, without a copy
+            del dy, gradients, g  # a parameter keeps what nobody else holds, without a copy
             if not retain_graph:
                 node._backward, node._inputs = _used, ()
 
